@@ -1,0 +1,166 @@
+"""The engine: how much each neuron contributes to the probability of a token at the read-out position.
+
+For one prompt and one layer let w be the neurons' activations at the read-out position, D the FFN's output projection, and F(a) the
+token's probability with a * w in place of w. The attribution of the neurons is w * (a sum over points a of dF/d(activations)).
+
+F depends on the activations only through the FFN's output a * Dw + bias, a vector of the model's width. With g(a) the gradient of the
+probability by that vector, the attribution is w * D^T (sum of c_a g(a)): no point needs a tensor as wide as the neurons. The
+points come from `quadrature`, and `models` runs the model on from a layer, computing only what changes above it. All points of all
+prompts of equal length are the rows of one batch.
+"""
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+from kn.files import InputError
+from kn.models import Pass, PostNormEncoder
+from kn.quadrature import Rule, ladder
+
+TOLERANCE = 1e-3  # accepted estimate of a layer's error, relative to the norm of the prompt's attributions in all layers
+
+
+@dataclass
+class Attributions:
+    """What is known of a batch; `prompts` are its places in the list that was given. Tensors: prompts x layers x neurons."""
+
+    prompts: list[int]
+    predicted: Tensor  # the most probable token
+    probabilities: Tensor  # prompts x vocabulary
+    activations: Tensor  # the baseline method's scores
+    answer: Tensor | None  # attributions of the answer's probability
+    prediction: Tensor | None  # attributions of the predicted token's probability
+
+
+class Engine:
+    """Attributes prompts; counts in `steps` which rule of the ladder each prompt and layer took."""
+
+    def __init__(self, adapter: PostNormEncoder, rule: str, points: int, max_tokens: int):
+        self.adapter = adapter
+        self.ladder = ladder(rule, points)
+        self.max_tokens = max_tokens
+        self.steps: Counter[str] = Counter()
+        self.halved = 0
+
+    def attribute(
+        self,
+        prompts: list[tuple[list[int], int, int]],
+        answer: bool = True,
+        prediction: bool = False,
+    ) -> Iterator[Attributions]:
+        """Yields batch after batch. A prompt is its token ids, its read-out position, and its answer's id."""
+        by_length: dict[int, list[int]] = {}
+        for place, (ids, _, _) in enumerate(prompts):
+            by_length.setdefault(len(ids), []).append(place)
+        for length in sorted(by_length):
+            places = by_length[length]
+            while places:
+                size = self._rows(length, self.ladder[0])
+                batch = places[:size]
+                try:
+                    yield self._batch(batch, [prompts[place] for place in batch], answer, prediction)
+                except torch.OutOfMemoryError:
+                    self._halve(len(batch))
+                    continue
+                places = places[size:]
+
+    def _rows(self, length: int, rule: Rule) -> int:
+        """How many prompts of this length go into a batch with all the rule's points."""
+        return max(1, self.max_tokens // (length * (len(rule.nodes) - (1.0 in rule.nodes))))
+
+    def _halve(self, prompts: int) -> None:
+        if prompts == 1:
+            raise InputError("out of memory with a single prompt: use --dtype bfloat16, or a larger device")
+        self.max_tokens //= 2
+        self.halved += 1
+        torch.cuda.empty_cache()
+
+    def _batch(self, places: list[int], prompts: list, answer: bool, prediction: bool) -> Attributions:
+        device = self.adapter.device
+        ids, positions, answers = (torch.tensor(column, device=device) for column in zip(*prompts, strict=True))
+        plain = self.adapter.run(ids, positions, probe=True)
+        logits = _precise(plain.logits)
+        predicted = logits.argmax(-1)
+        targets = [target for target, wanted in ((answers, answer), (predicted, prediction)) if wanted]
+        scores = iter(self._integrate(plain, logits, targets, ids.shape[1]))
+        return Attributions(
+            places,
+            predicted,
+            logits.detach().softmax(-1),
+            _precise(torch.stack(plain.neurons_at, 1)),
+            next(scores) if answer else None,
+            next(scores) if prediction else None,
+        )
+
+    def _integrate(self, plain: Pass, logits: Tensor, targets: list[Tensor], length: int) -> Tensor:
+        """Attributions of each target's probability: targets x prompts x layers x neurons."""
+        depth, count = self.adapter.depth, len(plain.positions)
+        if not targets:
+            return logits.new_empty(0)
+        at_one = _gradients(logits, targets, plain.probes)
+        scores = at_one.new_zeros(len(targets), count, depth, self.adapter.neurons)
+        errors = at_one.new_zeros(len(targets), count, depth)
+        waiting = torch.ones(count, depth, dtype=torch.bool, device=logits.device)
+        for rule in self.ladder:
+            self.steps[rule.name] += int(waiting.sum())
+            for number in range(depth):
+                for rows in waiting[:, number].nonzero()[:, 0].split(self._rows(length, rule)):
+                    sums = self._sum_points(plain, number, rows, rule, targets, at_one[:, number, rows])
+                    neurons = _precise(plain.neurons_at[number][rows])
+                    spread, doubt = neurons * (sums @ _precise(self.adapter.value_vectors(number)))
+                    scores[:, rows, number], errors[:, rows, number] = spread, doubt.norm(dim=-1)
+            waiting = (errors > TOLERANCE * scores.flatten(2).norm(dim=-1, keepdim=True)).any(0)
+            if not waiting.any():
+                break
+        return scores
+
+    def _sum_points(
+        self, plain: Pass, number: int, rows: Tensor, rule: Rule, targets: list[Tensor], at_one: Tensor
+    ) -> Tensor:
+        """The weighted sum of g over the rule's points, and its error: 2 x targets x rows x width."""
+        weights = torch.tensor(np.stack([rule.weights, rule.doubts])).to(at_one)
+        inner = [k for k, node in enumerate(rule.nodes) if node < 1]
+        nodes = torch.tensor(rule.nodes[inner]).to(plain.ffn_at[number])
+        bias = self.adapter.ffn_bias(number)
+        ffn = nodes[:, None] * (plain.ffn_at[number][rows] - bias)[:, None] + bias
+        ffn = ffn.flatten(0, 1).requires_grad_()
+        repeated = rows.repeat_interleave(len(inner))
+        logits = _precise(self.adapter.run_on(plain, number, repeated, ffn))
+        g = _gradients(logits, [target[repeated] for target in targets], ffn)
+        sums = torch.einsum("sk,trkw->strw", weights[:, inner], g.unflatten(1, (len(rows), len(inner))))
+        if len(inner) < len(rule.nodes):
+            sums += weights[:, -1, None, None, None] * at_one
+        return sums
+
+
+def triplets(scores: Tensor, share: float) -> list[list[list]]:
+    """Per prompt, `[layer, neuron, score]` of the neurons with at least `share` of the prompt's highest score."""
+    kept = scores >= share * scores.amax((1, 2), keepdim=True)
+    counts = kept.sum((1, 2)).tolist()
+    _, layers, neurons = kept.nonzero(as_tuple=True)
+    listed = [list(triplet) for triplet in zip(layers.tolist(), neurons.tolist(), scores[kept].tolist(), strict=True)]
+    ends = torch.tensor([0, *counts]).cumsum(0).tolist()
+    return [listed[start:end] for start, end in zip(ends, ends[1:], strict=False)]
+
+
+def _gradients(logits: Tensor, targets: list[Tensor], by: Tensor) -> Tensor:
+    """Gradients of each target's probability: targets x the shape of `by`.
+
+    The logarithm is differentiated, and multiplied by the probability afterwards: half precision can't hold the gradient of
+    a small probability.
+    """
+    found = []
+    for target in targets:
+        surprise = cross_entropy(logits, target, reduction="none")
+        (gradient,) = torch.autograd.grad(surprise.sum(), by, retain_graph=True)
+        found.append(_precise(gradient) * -torch.exp(-surprise.detach())[:, None])
+    return torch.stack(found)
+
+
+def _precise(x: Tensor) -> Tensor:
+    return x.to(torch.promote_types(x.dtype, torch.float32))

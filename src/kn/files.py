@@ -1,0 +1,80 @@
+"""Reading files with errors that name the file and the entry; writing files so that nothing half-made has a final name."""
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+class InputError(Exception):
+    """Something the user gave can't be used. Its text is the one line the user sees."""
+
+
+def read_json(path: str | Path):
+    with _reading(path) as file:
+        try:
+            return json.load(file)
+        except json.JSONDecodeError as error:
+            raise InputError(f"{path}, line {error.lineno}: not valid JSON ({error.msg})") from None
+
+
+def read_jsonl(path: str | Path) -> Iterator:
+    """The values of a file with one JSON value a line; empty lines are passed over."""
+    with _reading(path) as file:
+        for number, line in enumerate(file, 1):
+            if not line.strip():
+                continue
+            try:
+                yield json.loads(line)
+            except json.JSONDecodeError as error:
+                raise InputError(f"{path}, line {number}: not valid JSON ({error.msg})") from None
+
+
+@contextmanager
+def _reading(path: str | Path):
+    try:
+        with open(path, encoding="utf-8") as file:
+            yield file
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: not a UTF-8 text file (byte {error.start})") from None
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file") from None
+    except OSError as error:
+        raise InputError(f"{path}: can't be read ({error.strerror})") from None
+
+
+@contextmanager
+def writing(path: str | Path, mode: str = "w"):
+    """A file that gets its name only when it is whole and on the disk: written beside it, flushed, renamed."""
+    path = Path(path)
+    # The process number keeps two runs on one folder from writing into the same unfinished file.
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}.unfinished")
+    try:
+        make_folder(path.parent)
+        with open(unfinished, mode, encoding=None if "b" in mode else "utf-8") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(unfinished, path)
+    except OSError as error:
+        raise InputError(f"{path}: can't be written ({error.strerror})") from None
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def write_json(path: str | Path, value, indent: int | None = 1) -> None:
+    with writing(path) as file:
+        json.dump(value, file, indent=indent, ensure_ascii=False)
+        file.write("\n")
+
+
+def make_folder(path: str | Path) -> Path:
+    path = Path(path)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{path}: the folder can't be made ({error.strerror})") from None
+    if not os.access(path, os.W_OK):
+        raise InputError(f"{path}: the folder can't be written to")
+    return path

@@ -1,0 +1,203 @@
+"""The models: loading one, and running it on from any layer.
+
+An adapter is all that the rest of the program knows of an architecture. It tells where the neurons are (the inputs of the
+FFN's output projection), runs the model once over a batch of prompts of equal length, and then runs it on from the FFN of
+one layer with another output at the read-out position, computing only what that changes.
+
+A family is added by a class with `family`, `embed`, `layers` and `head`, as `Bert` at the end.
+"""
+
+import math
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import layer_norm
+
+from kn.files import InputError
+from kn.linear import FrozenLinear
+
+DTYPES = {
+    "float32": torch.float32,
+    "tf32": torch.float32,  # float32 numbers, multiplied with TF32 precision
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+    "float64": torch.float64,
+}
+
+
+class Norm:
+    def __init__(self, module: nn.LayerNorm):
+        self.shape, self.weight, self.bias, self.eps = module.normalized_shape, module.weight, module.bias, module.eps
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return layer_norm(x, self.shape, self.weight, self.bias, self.eps)
+
+
+@dataclass
+class Layer:
+    """The parts of one layer of an encoder that normalises after each sublayer."""
+
+    query: FrozenLinear
+    key: FrozenLinear
+    value: FrozenLinear
+    mix: FrozenLinear
+    attention_norm: Norm
+    up: FrozenLinear
+    activation: nn.Module
+    down: FrozenLinear
+    output_norm: Norm
+
+    def neurons(self, attended: Tensor) -> Tensor:
+        return self.activation(self.up(attended))
+
+    def rest(self, attended: Tensor) -> Tensor:
+        """The layer's output from what its attention sublayer gave."""
+        return self.output_norm(self.down(self.neurons(attended)) + attended)
+
+
+@dataclass
+class Pass:
+    """One plain run over a batch. Lists have an entry a layer; `rows` = prompts, `at` = the read-out position."""
+
+    positions: Tensor  # rows
+    inputs: list[Tensor]  # rows x tokens x width: the input of each layer
+    queries: list[Tensor]
+    keys: list[Tensor]
+    values: list[Tensor]
+    attended_at: list[Tensor]  # rows x width: the attention sublayer's output
+    neurons_at: list[Tensor]  # rows x neurons
+    ffn_at: list[Tensor]  # rows x width: the FFN's output
+    probes: Tensor | None  # layers x rows x width of zeros, added to ffn_at; what to differentiate by
+    logits: Tensor  # rows x vocabulary
+
+
+class PostNormEncoder:
+    """An encoder that normalises after each sublayer, with learnt positions: BERT and its kin."""
+
+    layers: list[Layer]
+    heads: int
+
+    @property
+    def depth(self) -> int:
+        return len(self.layers)
+
+    @property
+    def width(self) -> int:
+        return self.layers[0].down.weight.shape[0]
+
+    @property
+    def neurons(self) -> int:
+        return self.layers[0].down.weight.shape[1]
+
+    @property
+    def device(self) -> torch.device:
+        return self.layers[0].down.weight.device
+
+    def value_vectors(self, number: int) -> Tensor:
+        """The output projection of a layer's FFN, width x neurons: its columns are what the neurons write."""
+        return self.layers[number].down.weight
+
+    def ffn_bias(self, number: int) -> Tensor:
+        return self.layers[number].down.bias
+
+    def embed(self, ids: Tensor) -> Tensor:
+        raise NotImplementedError
+
+    def head(self, hidden: Tensor) -> Tensor:
+        raise NotImplementedError
+
+    def run(self, ids: Tensor, positions: Tensor, probe: bool = False) -> Pass:
+        """Run the model over prompts of equal length (`ids`: rows x tokens). With `probe`, gradients by `probes` can be taken."""
+        rows = torch.arange(len(ids), device=ids.device)
+        with torch.no_grad():
+            x = self.embed(ids)
+        probes = None
+        if probe:
+            probes = torch.zeros(self.depth, len(ids), self.width, dtype=x.dtype, device=x.device, requires_grad=True)
+        plain = Pass(positions, [], [], [], [], [], [], [], probes, x)
+        for number, layer in enumerate(self.layers):
+            q, k, v = layer.query(x), layer.key(x), layer.value(x)
+            attended = layer.attention_norm(layer.mix(self._attend(q, k, v)) + x)
+            neurons = layer.neurons(attended)
+            ffn = layer.down(neurons)
+            for kept, value in (
+                (plain.inputs, x),
+                (plain.queries, q),
+                (plain.keys, k),
+                (plain.values, v),
+                (plain.attended_at, attended[rows, positions]),
+                (plain.neurons_at, neurons[rows, positions]),
+                (plain.ffn_at, ffn[rows, positions]),
+            ):
+                kept.append(value.detach())
+            if probe:
+                ffn = ffn.index_put((rows, positions), probes[number], accumulate=True)
+            x = layer.output_norm(ffn + attended)
+        plain.logits = self.head(x[rows, positions])
+        return plain
+
+    def run_on(self, plain: Pass, number: int, rows: Tensor, ffn: Tensor) -> Tensor:
+        """Logits if the FFN of layer `number` gave `ffn` at the read-out position of the prompts `rows` of `plain`.
+
+        Up to the next layer's attention only the read-out position changes, so there only its query, key and value are
+        computed anew; and of the last layer only its output is needed.
+        """
+        at = (torch.arange(len(rows), device=rows.device), plain.positions[rows])
+        x_at = self.layers[number].output_norm(ffn + plain.attended_at[number][rows])
+        x = None  # the other positions, as long as they are as in the plain run
+        last = self.depth - 1
+        for above in range(number + 1, self.depth):
+            layer = self.layers[above]
+            if x is None:
+                q_at = layer.query(x_at)
+                k = plain.keys[above][rows].index_put(at, layer.key(x_at))
+                v = plain.values[above][rows].index_put(at, layer.value(x_at))
+                q = plain.queries[above][rows].index_put(at, q_at) if above < last else None
+                x = plain.inputs[above][rows].index_put(at, x_at) if above < last else None
+            else:
+                k, v = layer.key(x), layer.value(x)
+                x_at = x[at] if above == last else None
+                q, q_at = (layer.query(x), None) if above < last else (None, layer.query(x_at))
+            if above == last:
+                mixed = layer.mix(self._attend(q_at[:, None], k, v)[:, 0])
+                return self.head(layer.rest(layer.attention_norm(mixed + x_at)))
+            x = layer.rest(layer.attention_norm(layer.mix(self._attend(q, k, v)) + x))
+        return self.head(x_at)
+
+    def _attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """Every token looks at every token: rows are prompts of equal length, so nothing is masked."""
+        q, k, v = (x.unflatten(-1, (self.heads, -1)).transpose(1, 2) for x in (q, k, v))
+        scores = (q @ k.transpose(-1, -2)) / math.sqrt(q.shape[-1])
+        return (scores.softmax(-1) @ v).transpose(1, 2).flatten(-2)
+
+
+class Bert(PostNormEncoder):
+    family = "bert"
+
+    def __init__(self, model: nn.Module):
+        self.embeddings, prediction = model.bert.embeddings, model.cls.predictions
+        self.heads = model.config.num_attention_heads
+        self.layers = [
+            Layer(
+                query=FrozenLinear(layer.attention.self.query),
+                key=FrozenLinear(layer.attention.self.key),
+                value=FrozenLinear(layer.attention.self.value),
+                mix=FrozenLinear(layer.attention.output.dense),
+                attention_norm=Norm(layer.attention.output.LayerNorm),
+                up=FrozenLinear(layer.intermediate.dense),
+                activation=layer.intermediate.intermediate_act_fn,
+                down=FrozenLinear(layer.output.dense),
+                output_norm=Norm(layer.output.LayerNorm),
+            )
+            for layer in model.bert.encoder.layer
+        ]
+        self.transform, self.decoder = prediction.transform, FrozenLinear(prediction.decoder)
+
+    def embed(self, ids: Tensor) -> Tensor:
+        return self.embeddings(input_ids=ids)
+
+    def head(self, hidden: Tensor) -> Tensor:
+        return self.decoder(self.transform(hidden))
