@@ -13,11 +13,13 @@ from kn import facts, runs
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data_dir", default="data", help="the folder that holds PARAREL and LAMA (default: %(default)s)")
+    parser.add_argument(
+        "--data_dir", default="data", help="the folder that holds PARAREL and LAMA (default: %(default)s)"
+    )
     parser.add_argument(
         "--pairs",
         metavar="PATH",
-        help="a query_pairs.json, or a folder of LAMA's T-REx files (default: PARAREL/query_pairs.json of the data folder)",
+        help="a query_pairs.json, or a folder of LAMA's T-REx files (default: the data folder's PARAREL/query_pairs.json)",
     )
     flags = parser.parse_args()
     bags = facts.build(flags.data_dir, flags.pairs)

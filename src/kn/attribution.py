@@ -1,17 +1,19 @@
 """The engine: how much each neuron contributes to the probability of a token at the read-out position.
 
-For one prompt and one layer let w be the neurons' activations at the read-out position, D the FFN's output projection, and F(a) the
-token's probability with a * w in place of w. The attribution of the neurons is w * (a sum over points a of dF/d(activations)).
+For one prompt and one layer let w be the neurons' activations at the read-out position, D the FFN's output
+projection, and F(a) the token's probability with a * w in place of w. The attribution of the neurons is w * (a sum
+over points a of dF/d(activations)).
 
-F depends on the activations only through the FFN's output a * Dw + bias, a vector of the model's width. With g(a) the gradient of the
-probability by that vector, the attribution is w * D^T (sum of c_a g(a)): no point needs a tensor as wide as the neurons. The
-points come from `quadrature`, and `models` runs the model on from a layer, computing only what changes above it. All points of all
-prompts of equal length are the rows of one batch.
+F depends on the activations only through the FFN's output a * Dw + bias, a vector of the model's width. With g(a) the
+gradient of the probability by that vector, the attribution is w * D^T (sum of c_a g(a)): no point needs a tensor as
+wide as the neurons. The points come from `quadrature`, and `models` runs the model on from a layer, computing only
+what changes above it. All points of all prompts of equal length are the rows of one batch.
 """
 
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -22,12 +24,14 @@ from kn.files import InputError
 from kn.models import Pass, PostNormEncoder
 from kn.quadrature import Rule, ladder
 
-TOLERANCE = 1e-3  # accepted estimate of a layer's error, relative to the norm of the prompt's attributions in all layers
+TOLERANCE = (
+    1e-3  # accepted estimate of a layer's error, relative to the norm of the prompt's attributions in all layers
+)
 
 
 @dataclass
 class Attributions:
-    """What is known of a batch; `prompts` are its places in the list that was given. Tensors: prompts x layers x neurons."""
+    """What is known of a batch: `prompts` are its places in the given list; tensors are prompts x layers x neurons."""
 
     prompts: list[int]
     predicted: Tensor  # the most probable token
@@ -145,14 +149,14 @@ def triplets(scores: Tensor, share: float) -> list[list[list]]:
     _, layers, neurons = kept.nonzero(as_tuple=True)
     listed = [list(triplet) for triplet in zip(layers.tolist(), neurons.tolist(), scores[kept].tolist(), strict=True)]
     ends = torch.tensor([0, *counts]).cumsum(0).tolist()
-    return [listed[start:end] for start, end in zip(ends, ends[1:], strict=False)]
+    return [listed[start:end] for start, end in pairwise(ends)]
 
 
 def _gradients(logits: Tensor, targets: list[Tensor], by: Tensor) -> Tensor:
     """Gradients of each target's probability: targets x the shape of `by`.
 
-    The logarithm is differentiated, and multiplied by the probability afterwards: half precision can't hold the gradient of
-    a small probability.
+    The logarithm is differentiated, and multiplied by the probability afterwards: half precision can't hold the
+    gradient of a small probability.
     """
     found = []
     for target in targets:

@@ -1,8 +1,8 @@
 """Relations, facts and prompts: building them from their sources, reading and checking them.
 
-A relation ("P101") has templates ("[X] works in the field of [Y].") and pairs (subject, object). A fact, published as a *bag*, is a
-list of prompts `[text with [MASK], answer, "P101(field of work)"]`, one per template. Entry i of everything that is kept
-per fact belongs to pair i of its relation.
+A relation ("P101") has templates ("[X] works in the field of [Y].") and pairs (subject, object). A fact, published as
+a *bag*, is a list of prompts `[text with [MASK], answer, "P101(field of work)"]`, one per template. Entry i of
+everything that is kept per fact belongs to pair i of its relation.
 """
 
 from collections.abc import Iterable
@@ -30,7 +30,7 @@ class Relation:
 
 
 def read_bags(data_path: str | Path, grouped_path: str | Path | None = None) -> Bags:
-    """All facts by relation. `grouped_path` keeps them grouped; it is made where it is missing or older than the data."""
+    """All facts by relation. `grouped_path` keeps them grouped; it is made if it is missing or older than the data."""
     data_path = Path(data_path)
     if not data_path.exists():
         raise InputError(
@@ -60,14 +60,18 @@ def check_bags(bags, path: Path, where: str = "") -> list[Bag]:
             raise InputError(f"{place}: has no prompts")
         for index, prompt in enumerate(bag):
             if not (isinstance(prompt, list) and len(prompt) == 3 and all(isinstance(part, str) for part in prompt)):
-                raise InputError(f'{place}, prompt {index}: expected ["text with {MASK}", "answer", "P1(label)"], found {prompt!r}')
+                raise InputError(
+                    f'{place}, prompt {index}: expected ["text with {MASK}", "answer", "P1(label)"], found {prompt!r}'
+                )
             masks = prompt[0].count(MASK)
             if masks != 1:
                 raise InputError(f"{place}, prompt {index}: expected one {MASK}, found {masks}: {prompt[0]!r}")
             if not prompt[1].strip():
                 raise InputError(f"{place}, prompt {index}: the answer is empty: {prompt[0]!r}")
             if prompt[1:] != bag[0][1:]:
-                raise InputError(f"{place}, prompt {index}: its answer and relation {prompt[1:]} differ from {bag[0][1:]} before")
+                raise InputError(
+                    f"{place}, prompt {index}: its answer and relation {prompt[1:]} differ from {bag[0][1:]} before"
+                )
     return bags
 
 
@@ -117,7 +121,7 @@ def read_templates(path: str | Path) -> list[str]:
 
 
 def read_pairs(path: str | Path, relations: Iterable[str] = ()) -> dict[str, list[list[str]]]:
-    """Pairs by relation: from a `query_pairs.json`, or from a folder of LAMA's T-REx files, one for each of `relations`."""
+    """Pairs by relation, from a `query_pairs.json` or from a folder of LAMA's T-REx files, one for each relation."""
     path = Path(path)
     if path.is_dir():
         found = {}
@@ -136,7 +140,9 @@ def read_pairs(path: str | Path, relations: Iterable[str] = ()) -> dict[str, lis
             raise InputError(f"{path}: relation {name}: expected a list of pairs, found {_kind(pairs)}")
         for number, pair in enumerate(pairs):
             if not (isinstance(pair, list) and len(pair) == 2 and all(isinstance(x, str) and x.strip() for x in pair)):
-                raise InputError(f'{path}: relation {name}, pair {number}: expected ["subject", "object"], found {pair!r}')
+                raise InputError(
+                    f'{path}: relation {name}, pair {number}: expected ["subject", "object"], found {pair!r}'
+                )
     return found
 
 
@@ -163,7 +169,9 @@ def build(data: str | Path, pairs_path: str | Path | None = None) -> Bags:
     write_json(pararel / "data_all.json", [bag for of_relation in bags.values() for bag in of_relation], indent=None)
     write_json(pararel / "data_all_allbags.json", bags, indent=None)
     for kind, file in TYPES.items():
-        write_json(pararel / file, [bag for name in bags if relations[name].type == kind for bag in bags[name]], indent=None)
+        write_json(
+            pararel / file, [bag for name in bags if relations[name].type == kind for bag in bags[name]], indent=None
+        )
     for folder in (pararel, data / "BingDistantTREx"):
         write_json(folder / "query_pairs.json", {name: pairs[name] for name in bags})
     return bags

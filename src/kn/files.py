@@ -1,4 +1,4 @@
-"""Reading files with errors that name the file and the entry; writing files so that nothing half-made has a final name."""
+"""Reading files with errors that name file and entry; writing files so that nothing half-made has a final name."""
 
 import json
 import os

@@ -1,8 +1,9 @@
 """Matrix products with frozen weights.
 
-The engine needs gradients with respect to activations only, so its weights can be laid out once for the processor's fastest
-matrix product. On a CPU that is oneDNN's; what `torch.nn.functional.linear` calls for float32 is up to 2.5 times slower on
-AMD processors. Elsewhere, and for the types oneDNN has no fast product for, this is `torch.nn.functional.linear`.
+The engine needs gradients with respect to activations only, so its weights can be laid out once for the processor's
+fastest matrix product. On a CPU that is oneDNN's; what `torch.nn.functional.linear` calls for float32 is up to 2.5
+times slower on AMD processors. Elsewhere, and for the types oneDNN has no fast product for, this is
+`torch.nn.functional.linear`.
 """
 
 import torch

@@ -1,14 +1,14 @@
 """The models: loading one, and running it on from any layer.
 
-An adapter is all that the rest of the program knows of an architecture. It tells where the neurons are (the inputs of the
-FFN's output projection), runs the model once over a batch of prompts of equal length, and then runs it on from the FFN of
-one layer with another output at the read-out position, computing only what that changes.
+An adapter is all that the rest of the program knows of an architecture. It tells where the neurons are (the inputs of
+the FFN's output projection), runs the model once over a batch of prompts of equal length, and then runs it on from
+the FFN of one layer with another output at the read-out position, computing only what that changes.
 
 A family is added by a class with `family`, `embed`, `layers` and `head`, as `Bert` at the end.
 """
 
+import hashlib
 import math
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -110,7 +110,7 @@ class PostNormEncoder:
         raise NotImplementedError
 
     def run(self, ids: Tensor, positions: Tensor, probe: bool = False) -> Pass:
-        """Run the model over prompts of equal length (`ids`: rows x tokens). With `probe`, gradients by `probes` can be taken."""
+        """Run the model over prompts of equal length, rows x tokens. `probe` allows for gradients by the pass's `probes`."""
         rows = torch.arange(len(ids), device=ids.device)
         with torch.no_grad():
             x = self.embed(ids)
@@ -201,3 +201,53 @@ class Bert(PostNormEncoder):
 
     def head(self, hidden: Tensor) -> Tensor:
         return self.decoder(self.transform(hidden))
+
+
+FAMILIES = {adapter.family: adapter for adapter in (Bert,)}
+
+
+def load(name: str, revision: str | None, dtype: str, device: torch.device, lower_case: bool = False):
+    """The tokenizer and the model, frozen, of a folder or of a name on the hub."""
+    # Imported here: it takes seconds, which a stage that ends with an error line should not cost.
+    from transformers import AutoConfig, AutoModelForMaskedLM, AutoTokenizer
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    cased = {"do_lower_case": True} if lower_case else {}
+    try:
+        family = AutoConfig.from_pretrained(name, revision=revision).model_type
+        if family not in FAMILIES:
+            raise InputError(
+                f"model {name}: it is of the family {family}; there are adapters for {', '.join(FAMILIES)}"
+            )
+        tokenizer = AutoTokenizer.from_pretrained(name, revision=revision, **cased)
+        model = AutoModelForMaskedLM.from_pretrained(name, revision=revision, dtype=DTYPES[dtype])
+    except (OSError, ValueError) as error:
+        kind = (
+            "a folder with a whole model"
+            if Path(name).is_dir()
+            else "a folder, nor a model that can be reached on the hub"
+        )
+        raise InputError(f"model {name}: not {kind} ({_first_line(error)})") from None
+    if dtype == "tf32" and device.type != "cuda":
+        raise InputError("--dtype tf32 needs a CUDA device")
+    torch.backends.cuda.matmul.allow_tf32 = dtype == "tf32"
+    return tokenizer, model.to(device).eval().requires_grad_(False)
+
+
+def adapt(model: nn.Module) -> PostNormEncoder:
+    return FAMILIES[model.config.model_type](model)
+
+
+def fingerprint(model: nn.Module) -> str:
+    """Short, and different for different weights: a run must not go on with another model under the same name."""
+    digest = hashlib.sha256()
+    for name, weight in model.state_dict().items():
+        few = weight.flatten()[:: max(1, weight.numel() // 1024)]
+        digest.update(f"{name} {tuple(weight.shape)}".encode() + few.float().cpu().numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().split("\n")[0]

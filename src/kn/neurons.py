@@ -6,7 +6,11 @@ A neuron is `[layer, index]`; an attributed neuron is a triplet `[layer, index, 
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
-from itertools import combinations
+from math import comb
+from pathlib import Path
+from statistics import mean
+
+from kn.files import InputError, read_json
 
 Neuron = list[int]
 Triplet = list
@@ -17,9 +21,9 @@ class Refining:
     """The published rule that leaves a handful of neurons a fact; see `refine_relation`."""
 
     mode_ratio: float = 0.7
-    step: float = 0.05
-    fewest: float = 2
-    most: float = 5
+    mode_step: float = 0.05
+    min_neurons: float = 2
+    max_neurons: float = 5
     passes: int = 6
     min_prompts: int = 3
     relation_share: float = 0.1
@@ -28,11 +32,10 @@ class Refining:
 @dataclass(frozen=True)
 class Refined:
     bags: list[list[Neuron]]  # the neurons of each fact
+    relation: list[Neuron]  # those of many of them
     mode_ratio: float  # of the last pass
     mean: float  # neurons a fact
-
-    def in_range(self, rule: Refining) -> bool:
-        return rule.fewest <= self.mean <= rule.most
+    in_range: bool
 
 
 def strongest(triplets: Iterable[Triplet], share: float) -> list[tuple[int, int]]:
@@ -52,19 +55,96 @@ def refine_fact(prompts: list[list[tuple[int, int]]], mode_ratio: float, min_pro
 def refine_relation(facts: list[list[list[tuple[int, int]]]], rule: Refining) -> Refined:
     """Refine all facts of a relation with the share of prompts that brings the mean number of neurons into range.
 
-    The share starts at `mode_ratio` and moves by `step`. After `passes` the last result stands, in range or not. The share is
-    summed up in floating point, as published: 0.7 + 3 * 0.05 is 0.8500000000000001 there, and counts.
+    The share starts at `mode_ratio` and moves by `mode_step`. After `passes` the last result stands, in range or not.
+    The share is summed up in floating point, as published: 0.7 + 3 * 0.05 is 0.8500000000000001 there, and counts.
     """
     ratio = rule.mode_ratio
     for left in reversed(range(rule.passes)):
         bags = [refine_fact(prompts, ratio, rule.min_prompts) for prompts in facts]
-        refined = Refined(bags, ratio, sum(map(len, bags)) / max(len(bags), 1))
-        if refined.in_range(rule) or not left:
-            return refined
-        ratio += rule.step if refined.mean > rule.most else -rule.step
+        count = sum(map(len, bags)) / max(len(bags), 1)
+        in_range = rule.min_neurons <= count <= rule.max_neurons
+        if in_range or not left:
+            return Refined(bags, _of_many(bags, rule.relation_share), ratio, count, in_range)
+        ratio += rule.mode_step if count > rule.max_neurons else -rule.mode_step
+    raise ValueError("a rule without passes")
 
 
-def of_relation(bags: list[list[Neuron]], share: float) -> list[Neuron]:
-    """The neurons of at least this share of the relation's facts, in the order of first appearance."""
+def _of_many(bags: list[list[Neuron]], share: float) -> list[Neuron]:
+    """The neurons of at least this share of the facts, in the order of first appearance."""
     found = Counter(tuple(neuron) for bag in bags for neuron in bag)
     return [list(neuron) for neuron, count in found.items() if count >= share * len(bags)]
+
+
+def read_bags(folder: Path, begin: str) -> dict[str, list[list[Neuron]]]:
+    """The neurons of each fact, by relation in the order of their numbers, from files like `kn_bag-P101.json`."""
+    paths = sorted(folder.glob(f"{begin}*.json"), key=lambda path: (len(path.stem), path.stem))
+    if not paths:
+        raise InputError(f"{folder}: no {begin}P….json in it: run stage 2 (2_run_kn.sh) first")
+    bags = {path.stem[len(begin) :]: read_json(path) for path in paths}
+    for path, of_relation in zip(paths, bags.values(), strict=True):
+        if not isinstance(of_relation, list):
+            raise InputError(f"{path}: expected a list with the neurons of each fact")
+        for number, bag in enumerate(of_relation):
+            if not isinstance(bag, list) or not all(map(_is_neuron, bag)):
+                raise InputError(f"{path}, fact {number}: expected a list of [layer, neuron], found {str(bag)[:80]}")
+    return bags
+
+
+def _is_neuron(value) -> bool:
+    return isinstance(value, list) and len(value) == 2 and all(isinstance(x, int) and x >= 0 for x in value)
+
+
+def statistics(bags: dict[str, list[list[Neuron]]], layers: int) -> dict:
+    """How many neurons facts have, share, and use: of all relations together, and of each."""
+    counts = {name: Counter(tuple(n) for bag in of_name for n in bag) for name, of_name in bags.items()}
+    pooled = sum(counts.values(), Counter())
+    return _summary([bag for of_name in bags.values() for bag in of_name], pooled, layers) | {
+        "shared by two facts of one relation": _ratio(
+            sum(map(_shared_pairs, counts.values())), sum(comb(len(of_name), 2) for of_name in bags.values())
+        ),
+        "shared by facts of two relations": _shared_between(bags, counts),
+        "relations": {
+            name: _summary(of_name, counts[name], layers)
+            | {"shared by two facts": _ratio(_shared_pairs(counts[name]), comb(len(of_name), 2))}
+            for name, of_name in bags.items()
+        },
+    }
+
+
+def _summary(bags: list[list[Neuron]], counts: Counter, layers: int) -> dict:
+    by_layer = Counter(layer for bag in bags for layer, _ in bag)
+    total = sum(by_layer.values())
+    return {
+        "facts": len(bags),
+        "neurons per fact": _ratio(total, len(bags)),
+        "facts without neurons": sum(not bag for bag in bags),
+        "different neurons in use": len(counts),
+        "percent by layer": [_ratio(100 * by_layer[layer], total) for layer in range(layers)],
+    }
+
+
+def _shared_pairs(counts: Counter) -> int:
+    """Shared neurons summed over all pairs of facts: a neuron of c facts is shared by each pair of them."""
+    return sum(comb(count, 2) for count in counts.values())
+
+
+def _shared_between(bags: dict[str, list], counts: dict[str, Counter]) -> float | None:
+    """Neurons that a fact shares with a random fact of a random other relation, in the mean over all facts.
+
+    The published program draws 100 partners a fact; this is what that expects.
+    """
+    expected = {}
+    for name, own in counts.items():
+        others = [
+            sum(count * own[neuron] for neuron, count in counts[other].items()) / (len(bags[name]) * len(bags[other]))
+            for other in bags
+            if other != name and bags[other] and bags[name]
+        ]
+        expected[name] = mean(others) if others else None
+    known = {name: value for name, value in expected.items() if value is not None}
+    return _ratio(sum(value * len(bags[name]) for name, value in known.items()), sum(len(bags[name]) for name in known))
+
+
+def _ratio(part: float, whole: float) -> float | None:
+    """None where there is nothing to divide by, as `null` in JSON."""
+    return part / whole if whole else None

@@ -6,12 +6,13 @@ An attribution is a linear functional of the gradient g(a), a in [0, 1]:
     riemann   the same sum, of the polynomial through g at a few nodes
     gauss     the integral of g over [0, 1]
 
-g is smooth, so a few nodes give the published sum to many digits. The nodes of both short rules include 1, because the gradient
-there, where nothing is scaled, comes for all layers from one plain backward pass and so costs next to nothing.
+g is smooth, so a few nodes give the published sum to many digits. The nodes of both short rules include 1, because
+the gradient there, where nothing is scaled, comes for all layers from one plain backward pass and so costs next to
+nothing.
 
-Nothing is taken on trust. Beside its weights a short rule carries those of a fit two degrees lower through the same nodes
-(one lower is blind to every second kind of bend); the distance between the two results overestimates the error. Where it
-is too large, the next rule of the ladder is taken.
+Nothing is taken on trust. Beside its weights a short rule carries those of a fit two degrees lower through the same
+nodes (one lower is blind to every second kind of bend); the distance between the two results overestimates the error.
+Where it is too large, the next rule of the ladder is taken.
 """
 
 from dataclasses import dataclass
@@ -25,7 +26,7 @@ FEW, MORE, MOST = 5, 10, 20  # nodes on the steps of a ladder
 
 @dataclass(frozen=True)
 class Rule:
-    """Evaluate g at `nodes` and add it up with `weights`; `doubts`, the weights less the coarser ones, give the error."""
+    """Evaluate g at `nodes`, add it up with `weights`; `doubts`, the weights less coarser ones, show the error."""
 
     name: str
     nodes: np.ndarray
@@ -53,7 +54,7 @@ def chebyshev_nodes(count: int) -> np.ndarray:
 
 
 def radau_nodes(count: int) -> np.ndarray:
-    """Gauss-Radau nodes on [0, 1] including 1, in increasing order: the integral is exact up to degree 2 * count - 2."""
+    """Gauss-Radau nodes on [0, 1] including 1, in increasing order: integrals are exact up to degree 2 * count - 2."""
     difference = np.zeros(count + 1)
     difference[count - 1 :] = -1, 1  # P_n - P_{n-1} vanishes at the nodes, 1 among them
     nodes = np.sort((1 + legendre.legroots(difference)) / 2)

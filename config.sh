@@ -1,0 +1,13 @@
+# The settings that the stages share. Each can be set for one command: MODEL=bert-large-cased bash 1_run_mlm.sh P101
+# Paths that are not absolute are taken from this folder, whatever folder a script is called from.
+
+MODEL=${MODEL:-bert-base-cased}          # a model's name on the hub, or a folder
+DATA=${DATA:-data}                       # the folder with PARAREL and BingDistantTREx
+RESULTS=${RESULTS:-results}              # where results go
+FIGURES=${FIGURES:-figures}              # where figures go
+PREFIX=${PREFIX:-TREx-all}               # how the names of stage 1's results begin
+DEVICE=${DEVICE:-auto}                   # auto (a GPU if there is one), cpu, cuda or cuda:N
+DTYPE=${DTYPE:-float32}                  # float32, tf32 (CUDA), bfloat16, float16 or float64
+RULE=${RULE:-riemann}                    # how attributions are integrated: riemann, literal or gauss
+MAX_SEQ_LENGTH=${MAX_SEQ_LENGTH:-128}    # longest prompt in word pieces
+SEED=${SEED:-42}                         # where chance decides

@@ -1,0 +1,38 @@
+# Makes .venv from requirements.txt once, then takes no time. Sourced by every script that runs something.
+# PYTHON names the Python to use (default: the first of python3 and python that is 3.10 or newer).
+
+cd "$(dirname "${BASH_SOURCE[0]}")" || exit 1
+export PYTHONPATH="$PWD/src${PYTHONPATH:+:$PYTHONPATH}"
+
+_fail() { echo "error: $*" >&2; exit 1; }
+
+_find_python() {
+    local candidate
+    for candidate in ${PYTHON:-python3 python}; do
+        "$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null && { echo "$candidate"; return; }
+    done
+    return 1
+}
+
+_install() {
+    local python log=.venv/install.log
+    python=$(_find_python) || _fail "no Python 3.10 or newer found as ${PYTHON:-python3 or python}; install one, or name it: PYTHON=/path/to/python3"
+    echo "Setting up .venv with $("$python" --version); this happens once and takes some minutes." >&2
+    "$python" -m venv .venv >/dev/null 2>&1 ||
+        { rm -rf .venv; _fail "$python has no working venv module (Debian, Ubuntu: apt install python3-venv)"; }
+    echo "Installing requirements.txt (log: $log)" >&2
+    .venv/bin/python -m pip install --disable-pip-version-check -r requirements.txt >"$log" 2>&1 ||
+        _fail "the packages could not be installed: $(grep -m1 -iE '^error' "$log" || echo "see $log"). Is there a network? The whole story: $log"
+    cp requirements.txt .venv/installed.txt
+}
+
+# Several scripts may start at once, as in an array of batch jobs: one installs, the others wait.
+if ! cmp -s requirements.txt .venv/installed.txt; then
+    if command -v flock >/dev/null; then
+        exec 9>.setup.lock && flock 9
+        cmp -s requirements.txt .venv/installed.txt || _install
+        exec 9>&-
+    else
+        _install
+    fi
+fi

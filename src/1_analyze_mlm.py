@@ -1,0 +1,177 @@
+"""Stage 1: attribute the probability of each fact's answer to the model's neurons, prompt by prompt.
+
+    python src/1_analyze_mlm.py --pt_relation P101 P19 --get_ig_gold --get_base
+
+For every prompt, at the mask: how much each neuron contributes to the answer's probability (`ig_gold`, integrated
+gradients), and the baseline method's score, its activation (`base`). Written per relation to
+`<output_prefix>-P101.rlt.jsonl`, one fact a line, one `[prompt, scores]` a prompt; scores are `[layer, neuron,
+value]` from 0.1 of the prompt's highest value up. What made it and what was skipped stands in
+`<output_prefix>.args.json`. Cut off anywhere and started again, it goes on.
+"""
+
+import argparse
+import json
+import time
+from collections import Counter
+from collections.abc import Callable
+
+from kn import facts, flags, models, runs
+from kn.attribution import Engine, triplets
+from kn.files import make_folder
+from kn.prompts import Encoder
+from kn.quadrature import RULES
+
+KEPT = 0.1  # triplets with a smaller share of the prompt's highest value are not written
+# By device: tokens a batch, and facts a unit of work, which is what a killed run loses at most.
+MAX_TOKENS = {"cpu": 2048, "cuda": 65536}
+UNIT = {"cpu": 64, "cuda": 1024}
+UNIT_OF_WHOLE_LISTS = 16  # --get_pred and --get_ig_pred write about a megabyte a prompt
+
+
+def parse() -> argparse.Namespace:
+    parser = flags.parser(__doc__)
+    flags.add_model_flags(parser)
+    flags.add_data_flags(parser)
+    parser.add_argument("--output_prefix", default="TREx-all", help="how the names of the results begin")
+    parser.add_argument("--pt_relation", nargs="*", default=[], metavar="P101", help="relations; none: all, in order")
+    parser.add_argument("--get_pred", action="store_true", help="write the whole distribution at the mask")
+    parser.add_argument(
+        "--get_ig_pred", action="store_true", help="write the predicted token's attributions, all of them"
+    )
+    parser.add_argument("--get_ig_gold", action="store_true", help="write the answer's attributions")
+    parser.add_argument("--get_base", action="store_true", help="write the activations, the baseline method's scores")
+    parser.add_argument("--batch_size", type=flags.positive, default=20, help="points of the published sum, times …")
+    parser.add_argument("--num_batch", type=flags.positive, default=1, help="… this")
+    parser.add_argument(
+        "--rule",
+        choices=RULES,
+        default="riemann",
+        help="riemann: the published sum, from a few points where they suffice; literal: from all its points; "
+        "gauss: the integral that it stands for",
+    )
+    parser.add_argument("--max_tokens", type=flags.positive, help=f"tokens a batch; none: by device, {MAX_TOKENS}")
+    chosen = parser.parse_args()
+    if not (chosen.get_pred or chosen.get_ig_pred or chosen.get_ig_gold or chosen.get_base):
+        parser.error("nothing to do: give --get_ig_gold, --get_base, --get_ig_pred or --get_pred")
+    return chosen
+
+
+def main() -> None:
+    chosen = parse()
+    bags = facts.read_bags(chosen.data_path, chosen.tmp_data_path)
+    relations = facts.choose_relations(bags, chosen.pt_relation)
+    results = make_folder(chosen.output_dir)
+    device = flags.device(chosen)
+    tokenizer, model = models.load(chosen.bert_model, chosen.revision, chosen.dtype, device, chosen.do_lower_case)
+    encoder = Encoder(tokenizer, chosen.max_seq_length)
+    points = chosen.batch_size * chosen.num_batch
+    engine = Engine(models.adapt(model), chosen.rule, points, chosen.max_tokens or MAX_TOKENS[device.type])
+    whole_lists = chosen.get_pred or chosen.get_ig_pred
+    settings = {
+        **{
+            name: getattr(chosen, name)
+            for name in ("bert_model", "revision", "do_lower_case", "max_seq_length", "debug")
+        },
+        **{
+            name: getattr(chosen, name)
+            for name in ("rule", "dtype", "get_pred", "get_ig_pred", "get_ig_gold", "get_base")
+        },
+        "points": points,
+        "weights": models.fingerprint(model),
+        # The last digits depend on these.
+        "device": device.type,
+        "max_tokens": engine.max_tokens,
+        "unit": UNIT_OF_WHOLE_LISTS if whole_lists else UNIT[device.type],
+    }
+    record = runs.Record(results / f"{chosen.output_prefix}.args.json")
+    made_by = runs.provenance(device)
+
+    for relation in relations:
+        bags_of_relation = bags[relation][: chosen.debug] if chosen.debug >= 0 else bags[relation]
+        result = runs.Result(
+            results / f"{chosen.output_prefix}-{relation}.rlt.jsonl",
+            relation,
+            facts=len(bags_of_relation),
+            unit=settings["unit"],
+            settings=settings | {"data": runs.digest(bags_of_relation)},
+            record=record,
+        )
+        if result.finished():
+            print(f"{relation}: {result.path} is there already, skipped")
+            continue
+
+        def attribute(unit: range, done: Callable, bags: list = bags_of_relation) -> tuple[list[str], dict]:
+            return attribute_facts({fact: bags[fact] for fact in unit}, engine, encoder, chosen, done)
+
+        print(f"{relation}: {result.path}, {told(result.make(attribute, made_by))}")
+
+
+def attribute_facts(
+    bags: dict[int, facts.Bag], engine: Engine, encoder: Encoder, chosen: argparse.Namespace, done: Callable
+) -> tuple[list[str], dict]:
+    """The line of each fact, and the summary of all."""
+    started, steps = time.perf_counter(), Counter(engine.steps)
+    lines: dict[int, list] = {}
+    waiting = []  # what goes to the engine: where it belongs, and the prompt
+    skipped = []
+    for (fact, bag), encoded in zip(bags.items(), encoder.facts(list(bags.values())), strict=True):
+        lines[fact] = []
+        for index, ((_, answer, relation), prompt) in enumerate(zip(bag, encoded, strict=True)):
+            about = {"tokens": prompt.tokens, "relation": relation, "gold_obj": answer, "pred_obj": None}
+            scores = {"pred": [], "ig_pred": [], "ig_gold": [], "base": []}
+            lines[fact].append([about, scores])
+            if prompt.skipped:
+                scores["skipped"] = prompt.skipped
+                skipped.append({"fact": fact, "prompt": index, "answer": answer, "reason": prompt.skipped})
+            else:
+                waiting.append((fact, index, prompt))
+    left = Counter(fact for fact, _, _ in waiting)
+    done(len(bags) - len(left))
+    right = 0
+
+    prompts = [(prompt.ids, prompt.position, prompt.answer) for _, _, prompt in waiting]
+    for batch in engine.attribute(prompts, answer=chosen.get_ig_gold, prediction=chosen.get_ig_pred):
+        found = {}
+        if chosen.get_pred:
+            found["pred"] = batch.probabilities.tolist()
+        if chosen.get_ig_pred:
+            found["ig_pred"] = batch.prediction.tolist()
+        if chosen.get_ig_gold:
+            found["ig_gold"] = triplets(batch.answer, KEPT)
+        if chosen.get_base:
+            found["base"] = triplets(batch.activations, KEPT)
+        for row, (place, predicted) in enumerate(zip(batch.prompts, batch.predicted.tolist(), strict=True)):
+            fact, index, prompt = waiting[place]
+            about, scores = lines[fact][index]
+            about["pred_obj"] = encoder.tokenizer.convert_ids_to_tokens(predicted)
+            scores |= {name: values[row] for name, values in found.items()}
+            right += predicted == prompt.answer
+            left[fact] -= 1
+            done(left[fact] == 0)
+
+    return [json.dumps(line) for line in lines.values()], {
+        "prompts": len(waiting) + len(skipped),
+        "scored": len(waiting),
+        "right": right,
+        "skipped": skipped,
+        "steps": engine.steps - steps,
+        "seconds": time.perf_counter() - started,
+    }
+
+
+def told(entry: dict) -> str:
+    """One line for the user about a finished relation."""
+    parts = [
+        f"{entry['facts']} facts, {entry['scored']} of {entry['prompts']} prompts scored in {entry['seconds']:.0f} s",
+        f"{entry['right'] / max(entry['scored'], 1):.0%} predicted right",
+    ]
+    if entry["skipped"]:
+        reasons = Counter(skip["reason"].split(":")[0] for skip in entry["skipped"])
+        parts.append("skipped: " + ", ".join(f"{count} ({reason})" for reason, count in reasons.most_common()))
+    first, *further = entry["steps"].items()
+    parts.append(f"{first[0]} points" + "".join(f", then {name} for {n / first[1]:.1%}" for name, n in further))
+    return "; ".join(parts)
+
+
+if __name__ == "__main__":
+    runs.guard(main)

@@ -1,0 +1,80 @@
+"""Stage 2, second part: how many neurons facts have, how many they share, and in which layers they lie.
+
+    python src/2_analyze_kn.py --kn_dir results/kn --fig_dir figures
+
+Reads the neurons of all relations in `--kn_dir`, knowledge neurons and baseline. Prints a table, writes
+`statistics.json` beside them, and draws the distribution over layers: `kneurons_distribution.pdf`, `.png`, and its
+numbers as `.csv`.
+"""
+
+import argparse
+from pathlib import Path
+
+from kn import figures, flags, neurons, runs
+from kn.files import read_json, write_json
+
+METHODS = {"knowledge neurons": ("kn_bag-", "ig_gold"), "baseline": ("base_kn_bag-", "base")}
+POOLED = (
+    "facts",
+    "facts without neurons",
+    "neurons per fact",
+    "shared by two facts of one relation",
+    "shared by facts of two relations",
+    "different neurons in use",
+)
+
+
+def parse() -> argparse.Namespace:
+    parser = flags.parser(__doc__)
+    parser.add_argument("--kn_dir", default="results/kn", help="the neurons of stage 2's first part")
+    parser.add_argument("--fig_dir", default="figures", help="where the figure goes")
+    return parser.parse_args()
+
+
+def main() -> None:
+    chosen = parse()
+    kn_dir = Path(chosen.kn_dir)
+    bags = {method: neurons.read_bags(kn_dir, begin) for method, (begin, _) in METHODS.items()}
+    path = kn_dir / "refining.json"
+    # The published program leaves no such file; its neurons can be analysed all the same.
+    refining = read_json(path) if path.exists() else {"layers": 0, "relations": {}}
+    highest = max(
+        (layer for found in bags.values() for of in found.values() for bag in of for layer, _ in bag), default=0
+    )
+    layers = max(refining["layers"], highest + 1)
+
+    statistics = {}
+    for method, (_, scores) in METHODS.items():
+        statistics[method] = neurons.statistics(bags[method], layers)
+        for relation, entry in statistics[method]["relations"].items():
+            entry |= refining["relations"].get(relation, {}).get(scores, {"mode_ratio": None, "in range": None})
+    write_json(kn_dir / "statistics.json", statistics)
+    show(statistics)
+    shares = {method: found["percent by layer"] for method, found in statistics.items()}
+    figure = figures.layers(shares, Path(chosen.fig_dir) / "kneurons_distribution")
+    print(f"\n{kn_dir / 'statistics.json'}, {figure}")
+
+
+def show(statistics: dict) -> None:
+    print(f"{'':38}" + "".join(f"{method:>20}" for method in statistics))
+    for name in POOLED:
+        print(f"{name:38}" + "".join(f"{told(found[name]):>20}" for found in statistics.values()))
+    print(
+        f"\n{'relation':9}{'facts':>6}" + "".join(f"   {method + ': mean, none, share':>36}" for method in statistics)
+    )
+    first = next(iter(statistics.values()))["relations"]
+    for relation, entry in first.items():
+        row = f"{relation:9}{entry['facts']:6}"
+        for found in statistics.values():
+            own = found["relations"][relation]
+            mark = "" if own["in range"] is not False else " out of range"
+            row += f"   {told(own['neurons per fact']) + mark:>20}{own['facts without neurons']:8}{told(own['mode_ratio']):>8}"
+        print(row)
+
+
+def told(value: float | None) -> str:
+    return "-" if value is None else f"{value:,}" if isinstance(value, int) else f"{value:.2f}"
+
+
+if __name__ == "__main__":
+    runs.guard(main)

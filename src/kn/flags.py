@@ -1,0 +1,65 @@
+"""The flags that the stages share, under their published names, and what follows from them."""
+
+import argparse
+
+import torch
+
+from kn.files import InputError
+from kn.models import DTYPES
+
+
+def parser(description: str) -> argparse.ArgumentParser:
+    """A parser whose help shows the script's description as it is written, and every default."""
+
+    class Layout(argparse.RawDescriptionHelpFormatter, argparse.ArgumentDefaultsHelpFormatter):
+        pass
+
+    # Unknown flags are an error, and so are shortened ones: a run should say in full what it does.
+    return argparse.ArgumentParser(description=description, formatter_class=Layout, allow_abbrev=False)
+
+
+def add_model_flags(flags: argparse.ArgumentParser) -> None:
+    flags.add_argument("--bert_model", default="bert-base-cased", help="a folder, or a model's name on the hub")
+    flags.add_argument("--revision", help="which version of a model of the hub")
+    flags.add_argument(
+        "--do_lower_case", action="store_true", help="lower-case the text, whatever the model's tokenizer says"
+    )
+    flags.add_argument(
+        "--max_seq_length", type=positive, default=128, help="longest text in word pieces, the special ones counted"
+    )
+    flags.add_argument(
+        "--dtype", choices=DTYPES, default="float32", help="tf32 is float32 with faster, coarser products on CUDA"
+    )
+    flags.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
+    flags.add_argument("--gpus", default="0", help="with --device auto, which GPU; of several the first")
+    flags.add_argument("--no_cuda", action="store_true", help="the same as --device cpu")
+    flags.add_argument("--seed", type=int, default=42, help="where chance decides")
+
+
+def add_data_flags(flags: argparse.ArgumentParser) -> None:
+    flags.add_argument("--data_path", default="data/PARAREL/data_all.json", help="all facts")
+    flags.add_argument("--tmp_data_path", help="where to keep the facts grouped by relation")
+    flags.add_argument("--debug", type=int, default=-1, metavar="N", help="only the first N facts of each relation")
+    flags.add_argument("--output_dir", default="results", help="where results go")
+
+
+def positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"expected a whole number above 0, found {text}")
+    return number
+
+
+def device(flags: argparse.Namespace) -> torch.device:
+    wanted = "cpu" if flags.no_cuda else flags.device
+    if wanted == "auto":
+        wanted = f"cuda:{flags.gpus.split(',')[0]}" if torch.cuda.is_available() else "cpu"
+    try:
+        chosen = torch.device(wanted)
+    except RuntimeError:
+        raise InputError(f"--device {wanted}: expected auto, cpu, cuda or cuda:N") from None
+    if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():
+        raise InputError(f"--device {wanted}: this machine has {torch.cuda.device_count()} CUDA devices")
+    if chosen.type == "cuda":
+        torch.cuda.set_device(chosen)
+    return chosen
