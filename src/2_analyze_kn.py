@@ -67,8 +67,8 @@ def show(statistics: dict) -> None:
         row = f"{relation:9}{entry['facts']:6}"
         for found in statistics.values():
             own = found["relations"][relation]
-            mark = "" if own["in range"] is not False else " out of range"
-            row += f"   {told(own['neurons per fact']) + mark:>20}{own['facts without neurons']:8}{told(own['mode_ratio']):>8}"
+            mean = told(own["neurons per fact"]) + (" out of range" if own["in range"] is False else "")
+            row += f"   {mean:>20}{own['facts without neurons']:8}{told(own['mode_ratio']):>8}"
         print(row)
 
 

@@ -80,8 +80,8 @@ def thin(path: Path, shares: dict[str, float]) -> tuple[dict[str, list], int]:
                 layers = max([layers, *(layer + 1 for triplets in scores for layer, _, _ in triplets)])
             except (TypeError, ValueError, KeyError):
                 raise InputError(
-                    f"{path}, line {number + 1}: expected a list of [prompt, scores] with [layer, neuron, value] in {method!r} "
-                    "of its scores (stage 1 with --get_ig_gold --get_base)"
+                    f"{path}, line {number + 1}: expected a list of [prompt, scores] with [layer, neuron, value] "
+                    f"in {method!r} of the scores (stage 1 with --get_ig_gold --get_base)"
                 ) from None
         if not any(scores[method] or "skipped" in scores for _, scores in fact for method in shares):
             raise InputError(

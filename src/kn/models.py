@@ -110,7 +110,7 @@ class PostNormEncoder:
         raise NotImplementedError
 
     def run(self, ids: Tensor, positions: Tensor, probe: bool = False) -> Pass:
-        """Run the model over prompts of equal length, rows x tokens. `probe` allows for gradients by the pass's `probes`."""
+        """Run the model over prompts of equal length, rows x tokens. `probe`: gradients by `probes` can be taken."""
         rows = torch.arange(len(ids), device=ids.device)
         with torch.no_grad():
             x = self.embed(ids)
