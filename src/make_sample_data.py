@@ -1,5 +1,4 @@
-"""Makes data/sample anew from its templates, pairs and sentence frames: the files of a real data folder, on a small
-world.
+"""Makes data/sample anew from its templates, pairs and sentence frames: a data folder of a small world.
 
     python src/make_sample_data.py
 

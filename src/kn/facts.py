@@ -29,24 +29,19 @@ class Relation:
 # ---- reading what the stages work on ----
 
 
-def read_bags(data_path: str | Path, grouped_path: str | Path | None = None) -> Bags:
-    """All facts by relation. `grouped_path` keeps them grouped; it is made if it is missing or older than the data."""
-    data_path = Path(data_path)
-    if not data_path.exists():
-        raise InputError(
-            f"{data_path}: no such file. `bash 0_get_data.sh` gets the real data; `bash run_sample.sh` needs none"
-        )
-    if grouped_path is None:
-        return group(check_bags(read_json(data_path), data_path))
-    grouped_path = Path(grouped_path)
-    if grouped_path.exists() and grouped_path.stat().st_mtime >= data_path.stat().st_mtime:
-        grouped = read_json(grouped_path)
-        if not isinstance(grouped, dict):
-            raise InputError(f"{grouped_path}: expected an object with a list of facts for each relation")
-        return {name: check_bags(bags, grouped_path, f"relation {name}, ") for name, bags in grouped.items()}
-    bags = group(check_bags(read_json(data_path), data_path))
-    write_json(grouped_path, bags)
-    return bags
+def read_bags(path: str | Path, grouped_path: str | Path | None = None) -> Bags:
+    """All facts by relation, from a list of them or, where that is missing, from `grouped_path`, by relation."""
+    path = Path(path)
+    if path.exists() or grouped_path is None:
+        if not path.exists():
+            raise InputError(
+                f"{path}: no such file. `bash 0_get_data.sh` gets the real data; `bash run_sample.sh` needs none"
+            )
+        return group(check_bags(read_json(path), path))
+    grouped = read_json(grouped_path)
+    if not isinstance(grouped, dict):
+        raise InputError(f"{grouped_path}: expected an object with a list of facts for each relation")
+    return {name: check_bags(bags, Path(grouped_path), f"relation {name}, ") for name, bags in grouped.items()}
 
 
 def check_bags(bags, path: Path, where: str = "") -> list[Bag]:

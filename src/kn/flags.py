@@ -11,8 +11,10 @@ from kn.models import DTYPES
 def parser(description: str) -> argparse.ArgumentParser:
     """A parser whose help shows the script's description as it is written, and every default."""
 
-    class Layout(argparse.RawDescriptionHelpFormatter, argparse.ArgumentDefaultsHelpFormatter):
-        pass
+    class Layout(argparse.RawDescriptionHelpFormatter):
+        def _get_help_string(self, action: argparse.Action) -> str:
+            shown = action.default not in (None, False, [], argparse.SUPPRESS)
+            return f"{action.help} (default: %(default)s)" if shown else action.help
 
     # Unknown flags are an error, and so are shortened ones: a run should say in full what it does.
     return argparse.ArgumentParser(description=description, formatter_class=Layout, allow_abbrev=False)
@@ -38,8 +40,10 @@ def add_model_flags(flags: argparse.ArgumentParser) -> None:
 
 def add_data_flags(flags: argparse.ArgumentParser) -> None:
     flags.add_argument("--data_path", default="data/PARAREL/data_all.json", help="all facts")
-    flags.add_argument("--tmp_data_path", help="where to keep the facts grouped by relation")
-    flags.add_argument("--debug", type=int, default=-1, metavar="N", help="only the first N facts of each relation")
+    flags.add_argument("--tmp_data_path", help="the same, grouped by relation; read if --data_path is missing")
+    flags.add_argument(
+        "--debug", type=int, default=-1, metavar="N", help="only the first N facts of each relation; -1: all"
+    )
     flags.add_argument("--output_dir", default="results", help="where results go")
 
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.nn.functional import layer_norm
 
@@ -223,7 +224,7 @@ def load(name: str, revision: str | None, dtype: str, device: torch.device, lowe
             )
         tokenizer = AutoTokenizer.from_pretrained(name, revision=revision, **cased)
         model = AutoModelForMaskedLM.from_pretrained(name, revision=revision, dtype=DTYPES[dtype])
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, SafetensorError) as error:
         kind = (
             "a folder with a whole model"
             if Path(name).is_dir()

@@ -11,8 +11,8 @@ the gradient there, where nothing is scaled, comes for all layers from one plain
 nothing.
 
 Nothing is taken on trust. Beside its weights a short rule carries those of a fit two degrees lower through the same
-nodes (one lower is blind to every second kind of bend); the distance between the two results overestimates the error.
-Where it is too large, the next rule of the ladder is taken.
+nodes (one lower is blind to every second kind of bend). For any g that the nodes resolve, the distance between the
+two results is larger than the error. Where it is too large, the next rule of the ladder is taken.
 """
 
 from dataclasses import dataclass

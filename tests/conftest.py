@@ -1,0 +1,77 @@
+"""What the tests share: the golden world (see golden/README.md), its model, and running the program's scripts."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+os.environ["HF_HUB_OFFLINE"] = "1"  # before transformers reads it: no test asks a hub
+
+import pytest
+import torch
+
+from kn import models
+
+ROOT = Path(__file__).resolve().parent.parent
+GOLDEN = ROOT / "tests" / "golden"
+RELATIONS = ("P36", "P103", "P101")
+
+torch.set_num_threads(1)  # the models are tiny
+
+
+@pytest.fixture(scope="session")
+def golden_bags():
+    return json.loads((GOLDEN / "data" / "PARAREL" / "data_all_allbags.json").read_text())
+
+
+@pytest.fixture(scope="session")
+def golden():
+    """Tokenizer and model, float32."""
+    return models.load(str(GOLDEN / "model"), None, "float32", torch.device("cpu"))
+
+
+@pytest.fixture(scope="session")
+def golden64():
+    return models.load(str(GOLDEN / "model"), None, "float64", torch.device("cpu"))
+
+
+def prompts_of(tokenizer, bags):
+    """What the engine takes, made the obvious way."""
+    prompts = []
+    for bag in bags:
+        for text, answer, _ in bag:
+            ids = tokenizer(text)["input_ids"]
+            prompts.append((ids, ids.index(tokenizer.mask_token_id), tokenizer.convert_tokens_to_ids(answer)))
+    return prompts
+
+
+def run(script, *flags, check=True, **environment):
+    """Run a script of the program; returns the finished process, its output as text."""
+    command = ["bash", script] if script.endswith(".sh") else [sys.executable, f"src/{script}"]
+    done = subprocess.run(
+        [*command, *map(str, flags)],
+        cwd=ROOT,
+        env=os.environ | {"PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1"} | environment,
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+    if check:
+        assert done.returncode == 0, done.stderr
+    return done
+
+
+def stage1_flags(results, *more):
+    return [
+        *("--bert_model", GOLDEN / "model", "--data_path", GOLDEN / "data" / "PARAREL" / "data_all.json"),
+        *("--output_dir", results, "--device", "cpu", "--get_ig_gold", "--get_base", *more),
+    ]
+
+
+@pytest.fixture(scope="session")
+def stage1(tmp_path_factory):
+    """The folder with our own stage 1 on the golden world, made once."""
+    results = tmp_path_factory.mktemp("stage1")
+    run("1_analyze_mlm.py", *stage1_flags(results))
+    return results

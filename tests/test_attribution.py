@@ -1,0 +1,196 @@
+"""The engine against what the published program computed, against a slow loop, and against itself in other batches."""
+
+import numpy as np
+import pytest
+import torch
+
+from conftest import GOLDEN, RELATIONS, prompts_of
+from kn import models
+from kn.attribution import Engine, triplets
+from kn.files import InputError
+
+
+@pytest.fixture(scope="module")
+def published():
+    return np.load(GOLDEN / "results" / "dense_ig_first_8_facts.npz")
+
+
+def attributed(engine, prompts, what="answer"):
+    """prompts x layers x neurons, in the order of the prompts."""
+    found = {}
+    for batch in engine.attribute(prompts, answer=what != "prediction", prediction=what == "prediction"):
+        found |= dict(zip(batch.prompts, getattr(batch, what), strict=True))
+    assert sorted(found) == list(range(len(prompts)))
+    return torch.stack([found[place] for place in range(len(prompts))])
+
+
+def distances(ours, theirs):
+    """Relative L2 distance for each prompt."""
+    ours, theirs = (torch.as_tensor(np.asarray(x, dtype=np.float64)).flatten(1) for x in (ours, theirs))
+    return ((ours - theirs).norm(dim=1) / theirs.norm(dim=1)).numpy()
+
+
+def strong(scores, share=0.2):
+    scores = np.asarray(scores)
+    return scores >= share * scores.max((1, 2), keepdims=True)
+
+
+@pytest.mark.parametrize("relation", RELATIONS)
+@pytest.mark.parametrize("rule, tolerance", [("literal", 1e-4), ("riemann", 1e-3)])
+def test_equal_to_the_published_program(golden, golden_bags, published, rule, tolerance, relation):
+    tokenizer, model = golden
+    prompts = prompts_of(tokenizer, golden_bags[relation][:8])
+    ours = attributed(Engine(models.adapt(model), rule, 20, 2048), prompts)
+    assert distances(ours, published[relation]).max() <= tolerance
+    assert (strong(ours) == strong(published[relation])).all()
+
+
+def slow_attributions(model, prompt, points, weights, target=None):
+    """One prompt, one layer at a time, straight from the definition: autograd through the whole transformers model."""
+    ids, position, answer = prompt
+    ids = torch.tensor([ids])
+    target = answer if target is None else target
+    layers = []
+    for layer in model.bert.encoder.layer:
+        kept = {}
+        hook = layer.intermediate.register_forward_hook(lambda m, i, out, kept=kept: kept.update(w=out[0, position]))
+        model(ids)
+        hook.remove()
+        total = torch.zeros_like(kept["w"])
+        for point, weight in zip(points, weights, strict=True):
+            scaled = (point * kept["w"]).detach().requires_grad_()
+
+            def replace(module, inputs, output, scaled=scaled):
+                output = output.clone()
+                output[0, position] = scaled
+                return output
+
+            hook = layer.intermediate.register_forward_hook(replace)
+            probability = model(ids).logits[0, position].softmax(-1)[target]
+            hook.remove()
+            total += weight * torch.autograd.grad(probability, scaled)[0]
+        layers.append(kept["w"] * total)
+    return torch.stack(layers)
+
+
+@pytest.mark.parametrize("relation", RELATIONS)
+def test_equal_to_a_slow_loop_in_float64(golden64, golden_bags, relation):
+    tokenizer, model = golden64
+    prompts = prompts_of(tokenizer, golden_bags[relation][3:5])
+    ours = attributed(Engine(models.adapt(model), "literal", 20, 2048), prompts)
+    slow = torch.stack([slow_attributions(model, p, np.arange(20) / 20, np.full(20, 1 / 20)) for p in prompts])
+    assert distances(ours, slow).max() <= 1e-5  # 1e-13 when this was written
+
+
+def test_the_predicted_tokens_attributions_are_those_of_that_token(golden64, golden_bags):
+    tokenizer, model = golden64
+    ids, position, _ = prompts_of(tokenizer, golden_bags["P36"][:1])[0]
+    wrong = (ids, position, tokenizer.convert_tokens_to_ids("the"))
+    engine = Engine(models.adapt(model), "literal", 20, 2048)
+    (batch,) = engine.attribute([wrong], answer=True, prediction=True)
+    predicted = model(torch.tensor([ids])).logits[0, position].argmax().item()
+    assert batch.predicted.item() == predicted != wrong[2]
+    points, weights = np.arange(20) / 20, np.full(20, 1 / 20)
+    assert distances(batch.prediction, slow_attributions(model, wrong, points, weights, predicted)[None]).max() <= 1e-5
+    assert distances(batch.answer, slow_attributions(model, wrong, points, weights)[None]).max() <= 1e-5
+
+
+def test_activations_and_probabilities_are_the_models(golden, golden_bags):
+    tokenizer, model = golden
+    prompts = prompts_of(tokenizer, golden_bags["P101"][:2])
+    for batch in Engine(models.adapt(model), "riemann", 20, 2048).attribute(prompts, answer=False):
+        assert batch.answer is None and batch.prediction is None
+        for row, place in enumerate(batch.prompts):
+            ids, position, _ = prompts[place]
+            kept = []
+            hooks = [
+                layer.intermediate.register_forward_hook(
+                    lambda m, i, out, kept=kept, at=position: kept.append(out[0, at])
+                )
+                for layer in model.bert.encoder.layer
+            ]
+            logits = model(torch.tensor([ids])).logits[0, position]
+            for hook in hooks:
+                hook.remove()
+            assert torch.allclose(batch.activations[row], torch.stack(kept), atol=1e-5)
+            assert torch.allclose(batch.probabilities[row], logits.softmax(-1), atol=1e-5)
+
+
+def test_gauss_adds_up_to_the_change_in_probability(golden, golden_bags):
+    """Completeness: per layer, the attributions sum to the probability less that with the layer's neurons at 0."""
+    tokenizer, model = golden
+    prompts = [p for relation in RELATIONS for p in prompts_of(tokenizer, golden_bags[relation][8:12])]
+    ours = attributed(Engine(models.adapt(model), "gauss", 20, 2048), prompts)
+    for (ids, position, answer), scores in zip(prompts, ours, strict=True):
+        full = model(torch.tensor([ids])).logits[0, position].softmax(-1)[answer]
+        for layer, of_layer in zip(model.bert.encoder.layer, scores, strict=True):
+
+            def empty(module, inputs, output, at=position):
+                output = output.clone()
+                output[0, at] = 0
+                return output
+
+            hook = layer.intermediate.register_forward_hook(empty)
+            none = model(torch.tensor([ids])).logits[0, position].softmax(-1)[answer]
+            hook.remove()
+            assert of_layer.sum().item() == pytest.approx((full - none).item(), abs=1e-4)
+
+
+def test_results_do_not_depend_on_the_batch(golden, golden_bags):
+    tokenizer, model = golden
+    prompts = [p for relation in RELATIONS for p in prompts_of(tokenizer, golden_bags[relation][:6])]
+    adapter = models.adapt(model)
+    together = attributed(Engine(adapter, "riemann", 20, 4096), prompts)
+    alone = attributed(Engine(adapter, "riemann", 20, 1), prompts)
+    backwards = attributed(Engine(adapter, "riemann", 20, 300), prompts[::-1]).flip(0)
+    assert distances(alone, together).max() <= 1e-5
+    assert distances(backwards, together).max() <= 1e-5
+
+
+def test_where_few_points_are_not_enough_more_are_taken(golden, golden_bags):
+    tokenizer, model = golden
+    prompts = prompts_of(tokenizer, golden_bags["P36"])
+    engine = Engine(models.adapt(model), "riemann", 20, 2048)
+    attributed(engine, prompts)
+    layers = len(prompts) * engine.adapter.depth
+    assert engine.steps["riemann-5"] == layers
+    assert 0 < engine.steps["literal-20"] < engine.steps["riemann-10"] < layers / 2
+
+
+@pytest.mark.parametrize("dtype, tolerance", [("bfloat16", 0.2), ("float16", 0.02)])
+def test_half_precision_is_close(golden, golden_bags, dtype, tolerance):
+    tokenizer, model = golden
+    prompts = prompts_of(tokenizer, golden_bags["P101"][:4])
+    full = attributed(Engine(models.adapt(model), "riemann", 20, 2048), prompts)
+    _, half = models.load(str(GOLDEN / "model"), None, dtype, torch.device("cpu"))
+    assert np.median(distances(attributed(Engine(models.adapt(half), "riemann", 20, 2048), prompts), full)) <= tolerance
+
+
+def test_batches_are_halved_when_memory_runs_out(golden, golden_bags, monkeypatch):
+    tokenizer, model = golden
+    prompts = prompts_of(tokenizer, golden_bags["P36"][:6])
+    adapter = models.adapt(model)
+    expected = attributed(Engine(adapter, "riemann", 20, 2048), prompts)
+    run_on, most = adapter.run_on, 7
+
+    def scarce(plain, number, rows, ffn):
+        if len(rows) > 4 * most:
+            raise torch.OutOfMemoryError
+        return run_on(plain, number, rows, ffn)
+
+    monkeypatch.setattr(adapter, "run_on", scarce)
+    engine = Engine(adapter, "riemann", 20, 2048)
+    assert distances(attributed(engine, prompts), expected).max() <= 1e-5
+    assert engine.max_tokens < 2048
+    most = 0
+    with pytest.raises(InputError, match="out of memory with a single prompt"):
+        attributed(engine, prompts)
+
+
+def test_triplets_are_those_with_a_share_of_the_prompts_highest_value():
+    scores = torch.zeros(3, 2, 4)
+    scores[0, 1, 3], scores[0, 0, 2], scores[0, 0, 1] = 1.0, 0.1, 0.05
+    scores[1, 1, 0], scores[1, 0, 0] = 8.0, -9.0
+    scores[2, 0, 0] = 2.0
+    found = triplets(scores, 0.1)
+    assert found == [[[0, 2, pytest.approx(0.1)], [1, 3, 1.0]], [[1, 0, 8.0]], [[0, 0, 2.0]]]
