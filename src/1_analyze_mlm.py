@@ -22,9 +22,7 @@ from kn.prompts import Encoder
 from kn.quadrature import RULES
 
 KEPT = 0.1  # triplets with a smaller share of the prompt's highest value are not written
-# By device: tokens a batch, and facts a unit of work, which is what a killed run loses at most.
-MAX_TOKENS = {"cpu": 2048, "cuda": 65536}
-UNIT = {"cpu": 64, "cuda": 1024}
+UNIT = {"cpu": 64, "cuda": 1024}  # facts by device: what a killed run loses at most
 UNIT_OF_WHOLE_LISTS = 16  # --get_pred and --get_ig_pred write about a megabyte a prompt
 
 
@@ -49,7 +47,7 @@ def parse() -> argparse.Namespace:
         help="riemann: the published sum, from a few points where they suffice; literal: from all its points; "
         "gauss: the integral that it stands for",
     )
-    parser.add_argument("--max_tokens", type=flags.positive, help=f"tokens a batch; none: by device, {MAX_TOKENS}")
+    parser.add_argument("--max_tokens", type=flags.positive, help="tokens a batch; none: as suits the device")
     chosen = parser.parse_args()
     if not (chosen.get_pred or chosen.get_ig_pred or chosen.get_ig_gold or chosen.get_base):
         parser.error("nothing to do: give --get_ig_gold, --get_base, --get_ig_pred or --get_pred")
@@ -61,11 +59,11 @@ def main() -> None:
     bags = facts.read_bags(chosen.data_path, chosen.tmp_data_path)
     relations = facts.choose_relations(bags, chosen.pt_relation)
     results = make_folder(chosen.output_dir)
-    device = flags.device(chosen)
+    device = flags.device("cpu" if chosen.no_cuda else chosen.device, chosen.gpus)
     tokenizer, model = models.load(chosen.bert_model, chosen.revision, chosen.dtype, device, chosen.do_lower_case)
     encoder = Encoder(tokenizer, chosen.max_seq_length)
     points = chosen.batch_size * chosen.num_batch
-    engine = Engine(models.adapt(model), chosen.rule, points, chosen.max_tokens or MAX_TOKENS[device.type])
+    engine = Engine(models.adapt(model), chosen.rule, points, chosen.max_tokens)
     whole_lists = chosen.get_pred or chosen.get_ig_pred
     settings = {
         **{

@@ -22,7 +22,7 @@ torch.set_num_threads(1)  # the models are tiny
 
 @pytest.fixture(scope="session")
 def golden_bags():
-    return json.loads((GOLDEN / "data" / "PARAREL" / "data_all_allbags.json").read_text())
+    return read(GOLDEN / "data" / "PARAREL" / "data_all_allbags.json")
 
 
 @pytest.fixture(scope="session")
@@ -34,6 +34,10 @@ def golden():
 @pytest.fixture(scope="session")
 def golden64():
     return models.load(str(GOLDEN / "model"), None, "float64", torch.device("cpu"))
+
+
+def read(path):
+    return json.loads(path.read_text())
 
 
 def prompts_of(tokenizer, bags):

@@ -24,9 +24,8 @@ from kn.files import InputError
 from kn.models import Pass, PostNormEncoder
 from kn.quadrature import Rule, ladder
 
-TOLERANCE = (
-    1e-3  # accepted estimate of a layer's error, relative to the norm of the prompt's attributions in all layers
-)
+MAX_TOKENS = {"cpu": 2048, "cuda": 65536}  # in a batch, all points counted
+TOLERANCE = 1e-3  # accepted error of a layer as estimated, relative to the norm of the prompt's attributions
 
 
 @dataclass
@@ -44,12 +43,11 @@ class Attributions:
 class Engine:
     """Attributes prompts; counts in `steps` which rule of the ladder each prompt and layer took."""
 
-    def __init__(self, adapter: PostNormEncoder, rule: str, points: int, max_tokens: int):
+    def __init__(self, adapter: PostNormEncoder, rule: str, points: int, max_tokens: int | None = None):
         self.adapter = adapter
         self.ladder = ladder(rule, points)
-        self.max_tokens = max_tokens
+        self.max_tokens = max_tokens or MAX_TOKENS[adapter.device.type]
         self.steps: Counter[str] = Counter()
-        self.halved = 0
 
     def attribute(
         self,
@@ -81,7 +79,6 @@ class Engine:
         if prompts == 1:
             raise InputError("out of memory with a single prompt: use --dtype bfloat16, or a larger device")
         self.max_tokens //= 2
-        self.halved += 1
         torch.cuda.empty_cache()
 
     def _batch(self, places: list[int], prompts: list, answer: bool, prediction: bool) -> Attributions:

@@ -54,10 +54,9 @@ def positive(text: str) -> int:
     return number
 
 
-def device(flags: argparse.Namespace) -> torch.device:
-    wanted = "cpu" if flags.no_cuda else flags.device
+def device(wanted: str, gpus: str = "0") -> torch.device:
     if wanted == "auto":
-        wanted = f"cuda:{flags.gpus.split(',')[0]}" if torch.cuda.is_available() else "cpu"
+        wanted = f"cuda:{gpus.split(',')[0]}" if torch.cuda.is_available() else "cpu"
     try:
         chosen = torch.device(wanted)
     except RuntimeError:

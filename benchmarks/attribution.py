@@ -1,0 +1,164 @@
+"""How fast stage 1's engine is: against the published way of computing, and against what the machine can do at most.
+
+    PYTHONPATH=src .venv/bin/python benchmarks/attribution.py       about 5 minutes on two cores
+
+A BERT of base size with random weights, prompts of 8 to 16 tokens, all in one run. The published way is the obvious
+loop: one prompt at a time, padded to 128 tokens, the whole model for every layer, 20 points a batch. "share of peak"
+is the number of operations that the engine's matrix products need, by the time of the whole engine, by the fastest
+product measured on this machine in the same type.
+"""
+
+import gc
+import time
+from pathlib import Path
+
+import torch
+from transformers import BertConfig, BertForMaskedLM
+
+from kn import flags, models, runs
+from kn.attribution import Engine
+
+PADDED, POINTS = 128, 20
+LENGTHS = range(8, 17)
+
+
+def main() -> None:
+    parser = flags.parser(__doc__)
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
+    parser.add_argument("--prompts", type=flags.positive, default=180, help="for the engine")
+    parser.add_argument("--published_prompts", type=flags.positive, default=1, help="for the published way")
+    parser.add_argument("--max_tokens", type=flags.positive, help="tokens a batch; none: as stage 1")
+    parser.add_argument("--seed", type=int, default=42, help="of weights and prompts")
+    chosen = parser.parse_args()
+    device = flags.device(chosen.device)
+    torch.manual_seed(chosen.seed)
+    model = BertForMaskedLM(BertConfig(vocab_size=28996)).to(device).eval().requires_grad_(False)
+    prompts = random_prompts(chosen.prompts)
+    print(f"{runs.provenance(device)}\n")
+
+    every = len(prompts) // chosen.published_prompts
+    sample = prompts[every // 2 :: every]
+    seconds = timed(lambda: [published(model, *prompt) for prompt in sample], device)[0] / len(sample)
+    print(f"{'':32}{'s a prompt':>12}{'prompts/s':>12}{'times faster':>14}{'share of peak':>15}{'memory':>10}")
+    print(f"{'published way, float32':32}{seconds:12.4f}{1 / seconds:12.2f}{1:14.1f}")
+    for dtype in ("float32", "tf32", "bfloat16") if device.type == "cuda" else ("float32", "bfloat16"):
+        torch.backends.cuda.matmul.allow_tf32 = dtype == "tf32"
+        adapter = models.adapt(model.to(models.DTYPES[dtype]))
+        peak = fastest_product(adapter)
+        for rule in ("literal", "riemann", "gauss"):
+            engine = Engine(adapter, rule, POINTS, chosen.max_tokens)
+            few = prompts[:: 6 if rule == "literal" else 1]
+            reset_peak_memory(device)
+            list(engine.attribute(few[:20]))  # warm up
+            engine.steps.clear()
+            took, _ = timed(lambda engine=engine, few=few: list(engine.attribute(few)), device)
+            each = took / len(few)
+            share = sum(operations(adapter, len(ids), engine.ladder[0]) for ids, _, _ in few) / took / peak
+            further = {name: count for name, count in engine.steps.items() if name != engine.ladder[0].name}
+            print(
+                f"{rule + ', ' + dtype:32}{each:12.4f}{1 / each:12.2f}{seconds / each:14.1f}{share:15.0%}"
+                f"{peak_memory(device):8.1f}GB" + (f"  further steps {further}" if further else ""),
+                flush=True,
+            )
+        print(f"{'':32}fastest matrix product measured, {dtype}: {peak / 1e12:.2f} Tflop/s")
+
+
+def random_prompts(count: int) -> list[tuple[list[int], int, int]]:
+    prompts = []
+    for number in range(count):
+        length = LENGTHS[number % len(LENGTHS)]
+        ids = torch.randint(1000, 28000, (length,))
+        position = int(torch.randint(1, length - 1, ()))
+        ids[position] = 103
+        prompts.append((ids.tolist(), position, int(torch.randint(1000, 28000, ()))))
+    return prompts
+
+
+def published(model: BertForMaskedLM, ids: list[int], position: int, answer: int) -> list[torch.Tensor]:
+    """One prompt as the published program does it: for each layer all points through the whole padded model."""
+    padded = torch.zeros(1, PADDED, dtype=torch.long, device=model.device)
+    padded[0, : len(ids)] = torch.tensor(ids)
+    mask = (torch.arange(PADDED, device=model.device) < len(ids)).long()[None]
+    attributions = []
+    for layer in model.bert.encoder.layer:
+        kept = {}
+        hook = layer.intermediate.register_forward_hook(lambda m, i, out, kept=kept: kept.update(w=out[0, position]))
+        with torch.no_grad():
+            model(padded, attention_mask=mask)
+        hook.remove()
+        scaled = (torch.arange(POINTS, device=model.device) / POINTS)[:, None] * kept["w"]
+        scaled.requires_grad_()
+
+        def replace(module, inputs, output, scaled=scaled):
+            output = output.clone()
+            output[:, position] = scaled
+            return output
+
+        hook = layer.intermediate.register_forward_hook(replace)
+        logits = model(padded.expand(POINTS, -1), attention_mask=mask.expand(POINTS, -1)).logits
+        hook.remove()
+        probability = logits[:, position].softmax(-1)[:, answer]
+        (gradient,) = torch.autograd.grad(probability.sum(), scaled)
+        attributions.append(kept["w"] * gradient.sum(0) / POINTS)
+    return attributions
+
+
+def operations(adapter: models.PostNormEncoder, length: int, rule) -> float:
+    """What the products of one prompt need: forward and, of equal size, backward to the activations."""
+    width, neurons, depth = adapter.width, adapter.neurons, adapter.depth
+    attention, ffn = width * width, 2 * width * neurons
+    points = len(rule.nodes) - (1.0 in rule.nodes)
+    head = attention + width * adapter.decoder.weight.shape[0]
+    total = depth * length * (4 * attention + ffn) + head  # the plain run
+    for number in range(depth):
+        above = depth - 1 - number
+        total += points * head
+        if above == 1:
+            total += points * (4 * attention + ffn)  # everything at the read-out position alone
+        elif above > 1:
+            total += points * (3 * attention + length * (attention + ffn))
+            total += points * (above - 2) * length * (4 * attention + ffn)
+            total += points * (2 * length * attention + 2 * attention + ffn)
+    return 2 * 2 * total
+
+
+def fastest_product(adapter: models.PostNormEncoder) -> float:
+    """The most operations a second over the sizes that matter here."""
+    layer = adapter.layers[0].up
+    best = 0.0
+    for rows in (512, 1024, 2048, 4096) if adapter.device.type == "cpu" else (4096, 16384, 65536):
+        x = torch.randn(rows, adapter.width, device=adapter.device, dtype=layer.weight.dtype)
+        for _ in range(4):
+            seconds, _ = timed(lambda x=x: [layer(x) for _ in range(10)], adapter.device)
+            best = max(best, 10 * 2 * rows * layer.weight.numel() / seconds)
+    return best
+
+
+def timed(work, device: torch.device):
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    started = time.perf_counter()
+    result = work()
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter() - started, result
+
+
+def reset_peak_memory(device: torch.device) -> None:
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+    else:
+        Path("/proc/self/clear_refs").write_text("5")
+
+
+def peak_memory(device: torch.device) -> float:
+    """Gigabytes since the last reset: of the device, or of the whole process with program and weights."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated() / 1e9
+    status = Path("/proc/self/status").read_text()
+    return int(status.split("VmHWM:")[1].split()[0]) / 1e6
+
+
+if __name__ == "__main__":
+    runs.guard(main)

@@ -1,0 +1,163 @@
+"""Building the data and every way in which it can be wrong; the sample world; the real data where they are at hand."""
+
+import json
+import os
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+
+from conftest import GOLDEN, ROOT, read, run
+from kn import facts
+from kn.files import InputError
+
+SAMPLE = ROOT / "data" / "sample"
+
+
+@pytest.fixture
+def world(tmp_path):
+    """A small data folder: relation P1 with 4 templates, P2 with 3, which are too few."""
+    folder = tmp_path / "data"
+    (folder / "PARAREL" / "raw_data" / "patterns").mkdir(parents=True)
+    (folder / "LAMA" / "raw_data").mkdir(parents=True)
+    for name, count in (("P1", 4), ("P2", 3)):
+        lines = [json.dumps({"pattern": f"[X] number {k} is [Y]."}) for k in range(count)]
+        (folder / "PARAREL" / "raw_data" / "patterns" / f"{name}.jsonl").write_text("\n".join(lines))
+    labels = [{"relation": "P1", "label": "one", "type": "N-1"}, {"relation": "P2", "label": "two", "type": "1-1"}]
+    (folder / "LAMA" / "raw_data" / "relations.jsonl").write_text("\n".join(map(json.dumps, labels)))
+    pairs = {"P1": [["A [Y]", "x"], ["B", "y"]], "P2": [["C", "z"]]}
+    (folder / "PARAREL" / "query_pairs.json").write_text(json.dumps(pairs))
+    return folder
+
+
+def test_building(world):
+    bags = facts.build(world)
+    assert list(bags) == ["P1"]
+    assert bags["P1"][0][1] == ["A [Y] number 1 is [MASK].", "x", "P1(one)"]
+    pararel = world / "PARAREL"
+    assert read(pararel / "data_all.json") == bags["P1"]
+    assert read(pararel / "data_n1.json") == bags["P1"]
+    assert read(pararel / "data_11.json") == read(pararel / "data_nm.json") == []
+    assert facts.read_bags(pararel / "data_all.json") == bags
+    assert facts.read_bags(pararel / "none.json", pararel / "data_all_allbags.json") == bags
+    assert read(world / "BingDistantTREx" / "query_pairs.json") == {"P1": [["A [Y]", "x"], ["B", "y"]]}
+
+
+def test_pairs_from_lamas_files_give_the_same(world):
+    expected = facts.build(world)
+    folder = world / "LAMA" / "raw_data" / "TREx"
+    folder.mkdir()
+    lines = [{"sub_label": s, "obj_label": o, "uuid": "-"} for s, o in (("A [Y]", "x"), ("B", "y"))]
+    (folder / "P1.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    (world / "PARAREL" / "query_pairs.json").unlink()
+    out = run("0_build_data.py", "--data_dir", world, "--pairs", folder).stdout
+    assert "1 relations, 2 facts, 8 prompts" in out
+    assert facts.read_bags(world / "PARAREL" / "data_all.json") == expected
+
+
+@pytest.mark.parametrize(
+    "file, text, message",
+    [
+        ("PARAREL/query_pairs.json", "{", "query_pairs.json, line 1: not valid JSON"),
+        ("PARAREL/query_pairs.json", "[]", "expected an object with a list of pairs"),
+        ("PARAREL/query_pairs.json", '{"P1": [["A", "x"], ["B"]]}', "relation P1, pair 1: expected"),
+        ("PARAREL/query_pairs.json", '{"P9": [["A", "x"]]}', "no entry for relation P9"),
+        ("PARAREL/query_pairs.json", '{"P1": [["[MASK] man", "x"]]}', "fact 0, prompt 0: expected one [MASK], found 2"),
+        ("PARAREL/raw_data/patterns/P1.jsonl", '{"pattern": "[X] is"}', "P1.jsonl, entry 1: expected a 'pattern'"),
+        ("PARAREL/raw_data/patterns/P1.jsonl", '{"pattern": 3', "P1.jsonl, line 1: not valid JSON"),
+        ("PARAREL/raw_data/patterns/P1.jsonl", None, "P1.jsonl: no such file"),
+        ("LAMA/raw_data/relations.jsonl", '{"relation": "P1"}', "entry 1: expected a text 'label'"),
+        (
+            "LAMA/raw_data/relations.jsonl",
+            '{"relation": "P1", "label": "a", "type": "2-1"}',
+            "type '2-1', expected one of",
+        ),
+    ],
+)
+def test_sources_that_are_wrong_are_named_and_nothing_is_written(world, file, text, message):
+    if text is None:
+        (world / file).unlink()
+    else:
+        (world / file).write_text(text)
+    before = sorted(world.rglob("*"))
+    with pytest.raises(InputError) as error:
+        facts.build(world)
+    assert message in str(error.value) and "\n" not in str(error.value)
+    assert sorted(world.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    "bags, message",
+    [
+        ({"P1": []}, "expected a list of facts"),
+        (["text"], "fact 0: expected a list of prompts"),
+        ([[["a [MASK]", "x", "P1(one)"]], []], "fact 1: has no prompts"),
+        ([[["a [MASK]", "x"]]], "fact 0, prompt 0: expected ["),
+        ([[["a [MASK]", "x", "P1(one)"], ["a", "x", "P1(one)"]]], "fact 0, prompt 1: expected one [MASK], found 0"),
+        ([[["[MASK] [MASK]", "x", "P1(one)"]]], "expected one [MASK], found 2"),
+        ([[["a [MASK]", " ", "P1(one)"]]], "the answer is empty"),
+        ([[["a [MASK]", "x", "P1(one)"], ["b [MASK]", "y", "P1(one)"]]], "differ from"),
+    ],
+)
+def test_facts_that_are_wrong_are_named(tmp_path, bags, message):
+    path = tmp_path / "data_all.json"
+    path.write_text(json.dumps(bags))
+    with pytest.raises(InputError) as error:
+        facts.read_bags(path)
+    assert message in str(error.value) and str(path) in str(error.value)
+
+
+def test_missing_data_and_relations_say_what_there_is(tmp_path, golden_bags):
+    with pytest.raises(InputError, match=r"0_get_data\.sh"):
+        facts.read_bags(tmp_path / "data_all.json")
+    with pytest.raises(InputError, match="no relation P7; there are P36 P103 P101"):
+        facts.choose_relations(golden_bags, ["P36", "P7"])
+    assert facts.choose_relations(golden_bags, []) == ["P36", "P103", "P101"]
+
+
+def test_golden_data_group_as_published(golden_bags):
+    assert facts.read_bags(GOLDEN / "data" / "PARAREL" / "data_all.json") == golden_bags
+
+
+def words(text):
+    return re.findall(r"\w+", text)
+
+
+def test_the_sample_world_follows_from_its_sources(tmp_path):
+    """What is committed is what the scripts make, and is large and varied enough for every stage."""
+    for part in ("PARAREL/raw_data", "LAMA", "frames"):
+        shutil.copytree(SAMPLE / part, tmp_path / part)
+    shutil.copy(SAMPLE / "PARAREL" / "query_pairs.json", tmp_path / "PARAREL")
+    bags = facts.build(tmp_path)
+    for file in (tmp_path / "PARAREL").glob("*.json"):
+        assert file.read_bytes() == (SAMPLE / "PARAREL" / file.name).read_bytes(), file.name
+    assert len(bags) >= 12 and {"P19", "P27", "P36", "P37", "P101", "P103", "P106", "P740", "P937"} <= set(bags)
+    for relation, of_relation in bags.items():
+        pairs = facts.read_pairs(SAMPLE / "PARAREL" / "query_pairs.json")[relation]
+        assert len({subject for subject, _ in pairs}) == len(pairs) == len(of_relation) >= 40
+        assert all(len(bag) >= 5 for bag in of_relation)
+        texts = read(SAMPLE / "BingDistantTREx" / "final" / f"final_distant_allbags_{relation}_new.json")
+        assert len(texts) == len(pairs)
+        for (subject, answer), fact in zip(pairs, texts, strict=True):
+            assert len(set(fact["th_bags"])) >= 3 and len(set(fact["h_bags"])) >= 3
+            assert all(subject in text and answer in words(text) for text in fact["th_bags"])
+            assert all(subject in text and answer not in words(text) for text in fact["h_bags"])
+        frames = read(SAMPLE / "frames" / f"{relation}.json")
+        assert all(len(set(of_kind)) >= 12 for of_kind in frames.values())
+
+
+@pytest.mark.skipif("KN_REAL_DATA" not in os.environ, reason="KN_REAL_DATA names no folder with the real data")
+def test_real_data(tmp_path):
+    real = Path(os.environ["KN_REAL_DATA"])
+    shutil.copytree(real / "PARAREL" / "raw_data", tmp_path / "PARAREL" / "raw_data")
+    shutil.copytree(real / "LAMA", tmp_path / "LAMA")
+    shutil.copy(real / "PARAREL" / "query_pairs.json", tmp_path / "PARAREL")
+    bags = facts.build(tmp_path)
+    pairs = read(real / "PARAREL" / "query_pairs.json")
+    assert list(bags) == list(pairs)
+    assert len(bags) == 34
+    assert sum(map(len, bags.values())) == 27_738
+    assert sum(len(bag) for of_relation in bags.values() for bag in of_relation) == 253_448
+    for relation in bags:
+        assert [bag[0][1] for bag in bags[relation]] == [answer for _, answer in pairs[relation]]

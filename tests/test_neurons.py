@@ -1,0 +1,110 @@
+"""Refining and statistics against the published program's files, and against counting pair by pair."""
+
+import json
+import random
+from itertools import combinations
+from statistics import mean
+
+import pytest
+
+from conftest import GOLDEN, RELATIONS, read
+from kn import neurons
+from kn.files import InputError
+
+KN = GOLDEN / "results" / "kn"
+
+
+def published(name):
+    return read(KN / name)
+
+
+@pytest.mark.parametrize("relation", RELATIONS)
+@pytest.mark.parametrize("method, share, prefix", [("ig_gold", 0.2, ""), ("base", 0.5, "base_")])
+def test_refining_as_published(relation, method, share, prefix):
+    lines = (GOLDEN / "results" / f"TREx-all-{relation}.rlt.jsonl").read_text().splitlines()
+    facts = [[neurons.strongest(scores[method], share) for _, scores in json.loads(line)] for line in lines]
+    refined = neurons.refine_relation(facts, neurons.Refining())
+    assert refined.bags == published(f"{prefix}kn_bag-{relation}.json")
+    assert refined.relation == published(f"{prefix}kn_rel-{relation}.json")
+    tries = [float(ratio) for name, ratio in printed()["mode_ratio_tries"] if name == relation]
+    assert refined.mode_ratio in tries
+
+
+def printed():
+    return read(GOLDEN / "printed" / "statistics.json")
+
+
+def test_the_share_moves_at_most_as_often_as_there_are_passes():
+    crowded = [[[(0, n) for n in range(9)]] * 4]  # every prompt has all: no share helps
+    refined = neurons.refine_relation(crowded, neurons.Refining())
+    assert refined.mode_ratio == 0.7 + 0.05 + 0.05 + 0.05 + 0.05 + 0.05 and not refined.in_range
+    assert refined.mean == 9 and len(refined.bags[0]) == 9
+    empty = neurons.refine_relation([[[], []]], neurons.Refining(passes=2))
+    assert empty.bags == [[]] and empty.mode_ratio == pytest.approx(0.65)
+
+
+def test_a_neuron_needs_its_share_of_prompts_but_three_in_any_case():
+    prompts = [[(0, 1), (0, 2)], [(0, 1), (0, 2)], [(0, 1)], []]
+    assert neurons.refine_fact(prompts, 0.5, 3) == [[0, 1]]
+    assert neurons.refine_fact(prompts, 0.5, 2) == [[0, 1], [0, 2]]
+    assert neurons.refine_fact(prompts, 0.8, 2) == []
+
+
+def test_statistics_against_counting_pair_by_pair():
+    chance = random.Random(1)
+    everything = [[layer, n] for layer in range(3) for n in range(4)]
+    bags = {
+        name: [chance.sample(everything, chance.randrange(5)) for _ in range(count)]
+        for name, count in (("P1", 5), ("P2", 8), ("P3", 3))
+    }
+    found = neurons.statistics(bags, 4)
+
+    def shared(a, b):
+        return sum(neuron in b for neuron in a)
+
+    pairs = [shared(a, b) for of_relation in bags.values() for a, b in combinations(of_relation, 2)]
+    assert found["shared by two facts of one relation"] == pytest.approx(mean(pairs))
+    expected = mean(
+        mean(mean(shared(bag, partner) for partner in bags[other]) for other in bags if other != name)
+        for name in bags
+        for bag in bags[name]
+    )
+    assert found["shared by facts of two relations"] == pytest.approx(expected)
+    all_bags = [bag for of_relation in bags.values() for bag in of_relation]
+    assert found["neurons per fact"] == pytest.approx(mean(map(len, all_bags)))
+    assert found["facts without neurons"] == sum(not bag for bag in all_bags)
+    assert found["different neurons in use"] == len({tuple(n) for bag in all_bags for n in bag})
+    in_layer_1 = sum(n[0] == 1 for bag in all_bags for n in bag)
+    assert found["percent by layer"][1] == pytest.approx(100 * in_layer_1 / sum(map(len, all_bags)))
+    assert found["percent by layer"][3] == 0
+
+
+def test_statistics_as_published():
+    for prefix, name in (("", "ig"), ("base_", "base")):
+        bags = {relation: published(f"{prefix}kn_bag-{relation}.json") for relation in RELATIONS}
+        found, theirs = neurons.statistics(bags, 5), printed()
+        assert found["neurons per fact"] == pytest.approx(theirs[f"average {name}_kn"], rel=1e-12)
+        assert found["shared by two facts of one relation"] == pytest.approx(
+            theirs[f"{name} kn intra-relation"], rel=1e-12
+        )
+        # Theirs is from 12,000 draws, ours is what they expect: within 3 standard errors of it.
+        sampled = theirs[f"{name} kn inter-relation (sampled, unseeded)"]
+        assert found["shared by facts of two relations"] == pytest.approx(
+            sampled, abs=3 * (2 * sampled / 12_000) ** 0.5
+        )
+
+
+def test_nothing_to_divide_by_is_none():
+    found = neurons.statistics({"P1": [[]]}, 2)
+    assert found["shared by two facts of one relation"] is None
+    assert found["shared by facts of two relations"] is None
+    assert found["percent by layer"] == [None, None]
+
+
+@pytest.mark.parametrize("text", ["{}", "[1]", "[[[1]]]", '[[["a", 1]]]', "[[[0, -1]]]"])
+def test_neurons_that_are_none_are_named(tmp_path, text):
+    (tmp_path / "kn_bag-P1.json").write_text(text)
+    with pytest.raises(InputError, match=r"kn_bag-P1\.json"):
+        neurons.read_bags(tmp_path, "kn_bag-")
+    with pytest.raises(InputError, match="run stage 2"):
+        neurons.read_bags(tmp_path, "base_kn_bag-")

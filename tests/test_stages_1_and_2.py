@@ -1,0 +1,209 @@
+"""Stages 1 and 2 as a user runs them, on the golden world: formats, numbers, resuming, wrong calls."""
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from conftest import GOLDEN, RELATIONS, ROOT, read, run, stage1_flags
+
+PUBLISHED = GOLDEN / "results"
+
+
+def lines(path):
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+@pytest.mark.parametrize("relation", RELATIONS)
+def test_stage_1_writes_what_the_published_program_wrote(stage1, relation):
+    ours, theirs = (lines(folder / f"TREx-all-{relation}.rlt.jsonl") for folder in (stage1, PUBLISHED))
+    assert len(ours) == len(theirs)
+    for our_fact, their_fact in zip(ours, theirs, strict=True):
+        for (our_about, our_scores), (their_about, their_scores) in zip(our_fact, their_fact, strict=True):
+            assert our_about == their_about
+            assert our_scores.keys() == their_scores.keys()
+            assert our_scores["pred"] == our_scores["ig_pred"] == []
+            for method, tolerance in (("ig_gold", 1e-3), ("base", 1e-5)):
+                found, expected = (
+                    {(layer, n): v for layer, n, v in scores[method]} for scores in (our_scores, their_scores)
+                )
+                highest = max(expected.values())
+                for neuron in found.keys() | expected.keys():
+                    # One that is just above a tenth of the highest there may be just below it here.
+                    value, other = (kept.get(neuron, 0.1 * highest) for kept in (found, expected))
+                    assert value == pytest.approx(other, abs=tolerance * highest)
+
+
+def test_stage_1_records_what_made_it(stage1):
+    record = read(stage1 / "TREx-all.args.json")
+    assert list(record) == list(RELATIONS)
+    entry = record["P36"]
+    assert entry["facts"] == 40 and entry["prompts"] == entry["scored"] == 200 and entry["skipped"] == []
+    assert entry["steps"]["riemann-5"] == 200 * 5
+    assert entry["settings"]["rule"] == "riemann" and entry["settings"]["points"] == 20
+    assert {"torch", "commit", "device"} <= entry["made by"].keys() and entry["seconds"] > 0
+
+
+def test_finished_relations_are_skipped_and_other_settings_refused(stage1):
+    before = {path: path.read_bytes() for path in stage1.glob("*.json*")}
+    again = run("1_analyze_mlm.py", *stage1_flags(stage1, "--pt_relation", "P101", "P36"))
+    assert again.stdout.count("is there already, skipped") == 2
+    other = run("1_analyze_mlm.py", *stage1_flags(stage1, "--rule", "gauss"), check=False)
+    assert other.returncode == 1
+    assert other.stderr.strip().endswith("delete it") and "rule = riemann, this run has gauss" in other.stderr
+    assert {path: path.read_bytes() for path in stage1.glob("*.json*")} == before
+
+
+@pytest.mark.parametrize("theirs", [True, False])
+def test_stage_2_gives_the_published_neurons(stage1, tmp_path, theirs):
+    run("2_get_kn.py", "--output_dir", PUBLISHED if theirs else stage1, "--kn_dir", tmp_path)
+    for path in (PUBLISHED / "kn").glob("*kn_*-*.json"):
+        assert read(tmp_path / path.name) == read(path), path.name
+    refining = read(tmp_path / "refining.json")
+    assert refining["layers"] == 5
+    assert refining["relations"]["P36"]["ig_gold"] == {"mode_ratio": 0.8500000000000001, "in range": True}
+
+
+def test_stage_2_draws_and_counts(tmp_path):
+    """From the published program's neurons alone."""
+    shutil.copytree(PUBLISHED / "kn", tmp_path / "kn")
+    out = run("2_analyze_kn.py", "--kn_dir", tmp_path / "kn", "--fig_dir", tmp_path / "figures").stdout
+    assert "neurons per fact                                      3.60                3.53" in out
+    statistics = read(tmp_path / "kn" / "statistics.json")
+    assert list(statistics["baseline"]["relations"]) == ["P36", "P101", "P103"]
+    rows = (tmp_path / "figures" / "kneurons_distribution.csv").read_text().split()
+    assert rows[0] == "layer,knowledge" and len(rows) == 2 + 5  # the header holds a space
+    for kind, magic in (("png", b"\x89PNG"), ("pdf", b"%PDF")):
+        assert (tmp_path / "figures" / f"kneurons_distribution.{kind}").read_bytes().startswith(magic)
+
+
+def test_whole_lists_on_demand(tmp_path, golden_bags):
+    run(
+        "1_analyze_mlm.py",
+        *stage1_flags(tmp_path, "--debug", "2", "--pt_relation", "P36", "--get_pred", "--get_ig_pred"),
+    )
+    found = lines(tmp_path / "TREx-all-P36.rlt.jsonl")
+    assert len(found) == 2
+    about, scores = found[1][0]
+    assert len(scores["pred"]) == 333 and sum(scores["pred"]) == pytest.approx(1, abs=1e-5)
+    assert len(scores["ig_pred"]) == 5 and all(len(layer) == 192 for layer in scores["ig_pred"])
+    # The predicted token is the answer here, so its thinned attributions are the answer's.
+    assert about["pred_obj"] == about["gold_obj"]
+    highest = max(map(max, scores["ig_pred"]))
+    triplets = [[layer, n, v] for layer, values in enumerate(scores["ig_pred"]) for n, v in enumerate(values)]
+    assert scores["ig_gold"] == [triplet for triplet in triplets if triplet[2] >= 0.1 * highest]
+
+
+@pytest.fixture
+def awkward(tmp_path):
+    """A data file whose answers can't all be scored."""
+    bags = [
+        [
+            ["The capital of Kotaba is [MASK].", answer, "P36(capital)"],
+            [f"[MASK] {'is ' * 20}it.", answer, "P36(capital)"],
+        ]
+        for answer in ("Jehe", "Kotaba", "☃")
+    ]
+    bags[0][1][0] = f"{'is ' * 20}[MASK]."
+    path = tmp_path / "data_all.json"
+    path.write_text(json.dumps(bags))
+    return path
+
+
+def test_answers_that_cannot_be_scored_are_skipped_with_the_reason(awkward, tmp_path):
+    flags = stage1_flags(tmp_path / "out", "--data_path", awkward, "--max_seq_length", "16")
+    out = run("1_analyze_mlm.py", *flags).stdout
+    assert "1 of 6 prompts scored" in out and "skipped: " in out
+    facts = lines(tmp_path / "out" / "TREx-all-P36.rlt.jsonl")
+    assert [[scores.get("skipped") for _, scores in fact] for fact in facts] == [
+        [None, "[MASK] stands beyond the first 16 word pieces"],
+        ["the answer is 4 word pieces: Ko ##t ##a ##ba"] * 2,
+        ["the answer is unknown to the model"] * 2,
+    ]
+    assert facts[0][0][1]["ig_gold"] and not facts[1][0][1]["ig_gold"] and facts[1][0][0]["pred_obj"] is None
+    record = read(tmp_path / "out" / "TREx-all.args.json")["P36"]
+    assert [(skip["fact"], skip["prompt"]) for skip in record["skipped"]] == [(0, 1), (1, 0), (1, 1), (2, 0), (2, 1)]
+    # What was skipped has no neurons, and is counted as such.
+    run("2_get_kn.py", "--output_dir", tmp_path / "out", "--kn_dir", tmp_path / "kn")
+    assert read(tmp_path / "kn" / "kn_bag-P36.json") == [[], [], []]
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_killed_at_random_moments_and_resumed_ends_in_the_same_bytes(tmp_path, seed, uninterrupted):
+    """SIGKILL, as often as it takes for a run to come through. --get_ig_pred makes for small units and slow writing."""
+    chance = random.Random(seed)
+    command = [sys.executable, "src/1_analyze_mlm.py", *map(str, killed_flags(tmp_path))]
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    environment = os.environ | {"PYTHONPATH": "src", "OMP_NUM_THREADS": "1"}
+    for patience in (0.3, 0.6, 0.9):
+        process = subprocess.Popen(command, cwd=ROOT, env=environment, **quiet)
+        started = time.monotonic()
+        while process.poll() is None and not list(tmp_path.glob("*.parts")) and time.monotonic() - started < 60:
+            time.sleep(0.01)
+        time.sleep(chance.random() * patience)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    run("1_analyze_mlm.py", *killed_flags(tmp_path))
+    assert {p.name: p.read_bytes() for p in tmp_path.glob("*.jsonl")} == uninterrupted
+    assert not list(tmp_path.glob("*.parts"))
+
+
+def killed_flags(folder):
+    return stage1_flags(folder, "--pt_relation", "P36", "P103", "--get_ig_pred", "--debug", "36")
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("uninterrupted")
+    run("1_analyze_mlm.py", *killed_flags(folder))
+    return {path.name: path.read_bytes() for path in folder.glob("*.jsonl")}
+
+
+@pytest.mark.parametrize(
+    "flags, message",
+    [
+        (["--pt_relation", "P9"], "there is no relation P9; there are P36 P103 P101"),
+        (["--bert_model", "no/where"], "model no/where: not a folder"),
+        (["--data_path", "none.json"], "none.json: no such file. `bash 0_get_data.sh`"),
+        (["--output_dir", "requirements.txt/results"], "requirements.txt/results: the folder can't be made"),
+        (["--device", "cuda:99"], "CUDA device"),
+        (["--device", "abacus"], "--device abacus: expected"),
+        (["--batch_size", "0"], "expected a whole number above 0"),
+        (["--rul", "gauss"], "unrecognized arguments: --rul"),
+        (["--dtype", "tf32"], "tf32 needs a CUDA device"),
+    ],
+)
+def test_wrong_calls_end_with_one_line_that_says_why(tmp_path, flags, message):
+    done = run("1_analyze_mlm.py", *stage1_flags(tmp_path / "out", *flags), check=False)
+    assert done.returncode in (1, 2) and message in done.stderr and "Traceback" not in done.stderr
+    assert not list(tmp_path.rglob("*.jsonl"))
+
+
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ('[[{"tokens": []}, {"ig_gold": [[0, 1, 0.5]]}]]\n', "line 1: expected a list of [prompt, scores]"),
+        ('[[{}, {"ig_gold": [], "base": []}]]\n', "line 1: a fact without scores"),
+        ('[[{}, {"ig_gold": [[0, 1, 0.5]], "base": [[0, 1, 1.0]]}]]\n[[{}, {"ig_gold', "line 2: not valid JSON"),
+    ],
+)
+def test_stage_2_names_what_it_cannot_read_and_touches_nothing(tmp_path, text, message):
+    (tmp_path / "TREx-all-P1.rlt.jsonl").write_text(text)
+    (tmp_path / "kn").mkdir()
+    (tmp_path / "kn" / "kn_bag-P1.json").write_text("[]")
+    done = run("2_get_kn.py", "--output_dir", tmp_path, "--kn_dir", tmp_path / "kn", check=False)
+    assert done.returncode == 1 and message in done.stderr and "Traceback" not in done.stderr
+    assert (tmp_path / "kn" / "kn_bag-P1.json").read_text() == "[]"
+
+
+def test_stages_that_come_too_early_say_which_is_missing(tmp_path):
+    done = run("2_get_kn.py", "--output_dir", tmp_path, "--kn_dir", tmp_path / "kn", check=False)
+    assert "run stage 1 (1_run_mlm.sh) first" in done.stderr
+    done = run("2_analyze_kn.py", "--kn_dir", tmp_path, "--fig_dir", tmp_path, check=False)
+    assert "run stage 2 (2_run_kn.sh) first" in done.stderr
