@@ -3,11 +3,5 @@
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 source ./config.sh
 
-relations=()
-while [[ $# -gt 0 && $1 != -* ]]; do relations+=("$1"); shift; done
-
-exec .venv/bin/python src/1_analyze_mlm.py \
-    --bert_model "$MODEL" --data_path "$DATA/PARAREL/data_all.json" \
-    --output_dir "$RESULTS" --output_prefix "$PREFIX" --pt_relation "${relations[@]}" \
-    --device "$DEVICE" --dtype "$DTYPE" --rule "$RULE" --max_seq_length "$MAX_SEQ_LENGTH" --seed "$SEED" \
-    --get_ig_gold --get_base --batch_size 20 --num_batch 1 "$@"
+own=(--output_prefix "$PREFIX" --rule "$RULE" --get_ig_gold --get_base --batch_size 20 --num_batch 1)
+run_stage 1_analyze_mlm.py "$@"

@@ -11,3 +11,14 @@ DTYPE=${DTYPE:-float32}                  # float32, tf32 (CUDA), bfloat16, float
 RULE=${RULE:-riemann}                    # how attributions are integrated: riemann, literal or gauss
 MAX_SEQ_LENGTH=${MAX_SEQ_LENGTH:-128}    # longest prompt in word pieces
 SEED=${SEED:-42}                         # where chance decides
+
+# How a stage that asks the model is run: `run_stage SCRIPT [relation …] [flag …]`, with its own flags in the array `own`.
+run_stage() {
+    local script=$1 relations=()
+    shift
+    while [[ $# -gt 0 && $1 != -* ]]; do relations+=("$1"); shift; done
+    exec .venv/bin/python "src/$script" \
+        --bert_model "$MODEL" --data_path "$DATA/PARAREL/data_all.json" --output_dir "$RESULTS" \
+        --device "$DEVICE" --dtype "$DTYPE" --max_seq_length "$MAX_SEQ_LENGTH" --seed "$SEED" \
+        --pt_relation "${relations[@]}" "${own[@]}" "$@"
+}

@@ -17,6 +17,7 @@ from transformers import BertConfig, BertForMaskedLM
 
 from kn import flags, models, runs
 from kn.attribution import Engine
+from kn.quadrature import paid
 
 PADDED, POINTS = 128, 20
 LENGTHS = range(8, 17)
@@ -107,7 +108,7 @@ def operations(adapter: models.PostNormEncoder, length: int, rule) -> float:
     """What the products of one prompt need: forward and, of equal size, backward to the activations."""
     width, neurons, depth = adapter.width, adapter.neurons, adapter.depth
     attention, ffn = width * width, 2 * width * neurons
-    points = len(rule.nodes) - (1.0 in rule.nodes)
+    points = paid(rule)
     head = attention + width * adapter.decoder.weight.shape[0]
     total = depth * length * (4 * attention + ffn) + head  # the plain run
     for number in range(depth):

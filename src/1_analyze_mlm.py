@@ -15,8 +15,9 @@ import time
 from collections import Counter
 from collections.abc import Callable
 
-from kn import facts, flags, models, runs
+from kn import flags, runs, stages
 from kn.attribution import Engine, triplets
+from kn.facts import Bag
 from kn.files import make_folder
 from kn.prompts import Encoder
 from kn.quadrature import RULES
@@ -31,7 +32,6 @@ def parse() -> argparse.Namespace:
     flags.add_model_flags(parser)
     flags.add_data_flags(parser)
     parser.add_argument("--output_prefix", default="TREx-all", help="how the names of the results begin")
-    parser.add_argument("--pt_relation", nargs="*", default=[], metavar="P101", help="relations; none: all, in order")
     parser.add_argument("--get_pred", action="store_true", help="write the whole distribution at the mask")
     parser.add_argument(
         "--get_ig_pred", action="store_true", help="write the predicted token's attributions, all of them"
@@ -47,7 +47,6 @@ def parse() -> argparse.Namespace:
         help="riemann: the published sum, from a few points where they suffice; literal: from all its points; "
         "gauss: the integral that it stands for",
     )
-    parser.add_argument("--max_tokens", type=flags.positive, help="tokens a batch; none: as suits the device")
     chosen = parser.parse_args()
     if not (chosen.get_pred or chosen.get_ig_pred or chosen.get_ig_gold or chosen.get_base):
         parser.error("nothing to do: give --get_ig_gold, --get_base, --get_ig_pred or --get_pred")
@@ -56,56 +55,37 @@ def parse() -> argparse.Namespace:
 
 def main() -> None:
     chosen = parse()
-    bags = facts.read_bags(chosen.data_path, chosen.tmp_data_path)
-    relations = facts.choose_relations(bags, chosen.pt_relation)
+    world = stages.open_world(chosen)
     results = make_folder(chosen.output_dir)
-    device = flags.device("cpu" if chosen.no_cuda else chosen.device, chosen.gpus)
-    tokenizer, model = models.load(chosen.bert_model, chosen.revision, chosen.dtype, device, chosen.do_lower_case)
-    encoder = Encoder(tokenizer, chosen.max_seq_length)
     points = chosen.batch_size * chosen.num_batch
-    engine = Engine(models.adapt(model), chosen.rule, points, chosen.max_tokens)
+    engine = Engine(world.adapter, chosen.rule, points, chosen.max_tokens)
     whole_lists = chosen.get_pred or chosen.get_ig_pred
-    settings = {
-        **{
-            name: getattr(chosen, name)
-            for name in ("bert_model", "revision", "do_lower_case", "max_seq_length", "debug")
-        },
-        **{
-            name: getattr(chosen, name)
-            for name in ("rule", "dtype", "get_pred", "get_ig_pred", "get_ig_gold", "get_base")
-        },
+    settings = world.settings | {
+        **{name: getattr(chosen, name) for name in ("rule", "get_pred", "get_ig_pred", "get_ig_gold", "get_base")},
         "points": points,
-        "weights": models.fingerprint(model),
-        # The last digits depend on these.
-        "device": device.type,
-        "max_tokens": engine.max_tokens,
-        "unit": UNIT_OF_WHOLE_LISTS if whole_lists else UNIT[device.type],
+        "max_tokens": engine.batches.max_tokens,
+        "unit": UNIT_OF_WHOLE_LISTS if whole_lists else UNIT[world.device.type],
     }
     record = runs.Record(results / f"{chosen.output_prefix}.args.json")
-    made_by = runs.provenance(device)
+    made_by = runs.provenance(world.device)
 
-    for relation in relations:
-        bags_of_relation = bags[relation][: chosen.debug] if chosen.debug >= 0 else bags[relation]
-        result = runs.Result(
-            results / f"{chosen.output_prefix}-{relation}.rlt.jsonl",
-            relation,
-            facts=len(bags_of_relation),
-            unit=settings["unit"],
-            settings=settings | {"data": runs.digest(bags_of_relation)},
-            record=record,
-        )
+    for relation in world.relations:
+        bags = world.bags[relation]
+        path = results / f"{chosen.output_prefix}-{relation}.rlt.jsonl"
+        made_with = settings | {"data": runs.digest(bags)}
+        result = runs.Result(path, relation, len(bags), settings["unit"], made_with, record)
         if result.finished():
-            print(f"{relation}: {result.path} is there already, skipped")
+            print(f"{relation}: {path} is there already, skipped")
             continue
 
-        def attribute(unit: range, done: Callable, bags: list = bags_of_relation) -> tuple[list[str], dict]:
-            return attribute_facts({fact: bags[fact] for fact in unit}, engine, encoder, chosen, done)
+        def attribute(unit: range, done: Callable, bags: list[Bag] = bags) -> tuple[list[str], dict]:
+            return attribute_facts({fact: bags[fact] for fact in unit}, engine, world.encoder, chosen, done)
 
-        print(f"{relation}: {result.path}, {told(result.make(attribute, made_by))}")
+        print(f"{relation}: {path}, {told(result.make(attribute, made_by))}")
 
 
 def attribute_facts(
-    bags: dict[int, facts.Bag], engine: Engine, encoder: Encoder, chosen: argparse.Namespace, done: Callable
+    bags: dict[int, Bag], engine: Engine, encoder: Encoder, chosen: argparse.Namespace, done: Callable
 ) -> tuple[list[str], dict]:
     """The line of each fact, and the summary of all."""
     started, steps = time.perf_counter(), Counter(engine.steps)

@@ -84,7 +84,8 @@ def test_settings_come_from_the_environment(checkout):
     )
     for part in (
         "src/1_analyze_mlm.py --bert_model m --data_path d/PARAREL/data_all.json --output_dir r",
-        "--pt_relation P101 P19 --device cpu --dtype bfloat16 --rule gauss",
-        "--get_ig_gold --get_base --batch_size 20 --num_batch 1 --debug 3",
+        "--device cpu --dtype bfloat16",
+        "--pt_relation P101 P19 --output_prefix TREx-all --rule gauss --get_ig_gold --get_base",
+        "--batch_size 20 --num_batch 1 --debug 3",
     ):
         assert part in done.stdout

@@ -20,11 +20,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from kn.files import InputError
+from kn.batches import Batches
 from kn.models import Pass, PostNormEncoder
-from kn.quadrature import Rule, ladder
+from kn.quadrature import Rule, ladder, paid
 
-MAX_TOKENS = {"cpu": 2048, "cuda": 65536}  # in a batch, all points counted
 TOLERANCE = 1e-3  # accepted error of a layer as estimated, relative to the norm of the prompt's attributions
 
 
@@ -46,7 +45,7 @@ class Engine:
     def __init__(self, adapter: PostNormEncoder, rule: str, points: int, max_tokens: int | None = None):
         self.adapter = adapter
         self.ladder = ladder(rule, points)
-        self.max_tokens = max_tokens or MAX_TOKENS[adapter.device.type]
+        self.batches = Batches(adapter.device, max_tokens)
         self.steps: Counter[str] = Counter()
 
     def attribute(
@@ -56,30 +55,13 @@ class Engine:
         prediction: bool = False,
     ) -> Iterator[Attributions]:
         """Yields batch after batch. A prompt is its token ids, its read-out position, and its answer's id."""
-        by_length: dict[int, list[int]] = {}
-        for place, (ids, _, _) in enumerate(prompts):
-            by_length.setdefault(len(ids), []).append(place)
-        for length in sorted(by_length):
-            places = by_length[length]
-            while places:
-                size = self._rows(length, self.ladder[0])
-                batch = places[:size]
-                try:
-                    yield self._batch(batch, [prompts[place] for place in batch], answer, prediction)
-                except torch.OutOfMemoryError:
-                    self._halve(len(batch))
-                    continue
-                places = places[size:]
 
-    def _rows(self, length: int, rule: Rule) -> int:
-        """How many prompts of this length go into a batch with all the rule's points."""
-        return max(1, self.max_tokens // (length * (len(rule.nodes) - (1.0 in rule.nodes))))
+        def work(places: list[int]) -> Attributions:
+            return self._batch(places, [prompts[place] for place in places], answer, prediction)
 
-    def _halve(self, prompts: int) -> None:
-        if prompts == 1:
-            raise InputError("out of memory with a single prompt: use --dtype bfloat16, or a larger device")
-        self.max_tokens //= 2
-        torch.cuda.empty_cache()
+        lengths = [len(ids) for ids, _, _ in prompts]
+        for _, found in self.batches.over(lengths, paid(self.ladder[0]), work):
+            yield found
 
     def _batch(self, places: list[int], prompts: list, answer: bool, prediction: bool) -> Attributions:
         device = self.adapter.device
@@ -107,10 +89,11 @@ class Engine:
         scores = at_one.new_zeros(len(targets), count, depth, self.adapter.neurons)
         errors = at_one.new_zeros(len(targets), count, depth)
         waiting = torch.ones(count, depth, dtype=torch.bool, device=logits.device)
+        steps = {}
         for rule in self.ladder:
-            self.steps[rule.name] += int(waiting.sum())
+            steps[rule.name] = int(waiting.sum())
             for number in range(depth):
-                for rows in waiting[:, number].nonzero()[:, 0].split(self._rows(length, rule)):
+                for rows in waiting[:, number].nonzero()[:, 0].split(self.batches.prompts(length, paid(rule))):
                     sums = self._sum_points(plain, number, rows, rule, targets, at_one[:, number, rows])
                     neurons = _precise(plain.neurons_at[number][rows])
                     spread, doubt = neurons * (sums @ _precise(self.adapter.value_vectors(number)))
@@ -118,6 +101,7 @@ class Engine:
             waiting = (errors > TOLERANCE * scores.flatten(2).norm(dim=-1, keepdim=True)).any(0)
             if not waiting.any():
                 break
+        self.steps.update(steps)  # only now: a batch that runs out of memory is done again
         return scores
 
     def _sum_points(

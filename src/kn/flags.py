@@ -35,6 +35,7 @@ def add_model_flags(flags: argparse.ArgumentParser) -> None:
     flags.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
     flags.add_argument("--gpus", default="0", help="with --device auto, which GPU; of several the first")
     flags.add_argument("--no_cuda", action="store_true", help="the same as --device cpu")
+    flags.add_argument("--max_tokens", type=positive, help="tokens a batch; none: as suits the device")
     flags.add_argument("--seed", type=int, default=42, help="where chance decides")
 
 
@@ -45,6 +46,7 @@ def add_data_flags(flags: argparse.ArgumentParser) -> None:
         "--debug", type=int, default=-1, metavar="N", help="only the first N facts of each relation; -1: all"
     )
     flags.add_argument("--output_dir", default="results", help="where results go")
+    flags.add_argument("--pt_relation", nargs="*", default=[], metavar="P101", help="relations; none: all, in order")
 
 
 def positive(text: str) -> int:

@@ -14,20 +14,24 @@ ROWS = 1024  # the number of rows that the layout is made for; any other number 
 
 
 class FrozenLinear:
-    """A linear layer for many products with weights that stay as they are. Its gradient is that of its input alone."""
+    """A linear layer for many products with the same weights. Its gradient is that of its input alone.
+
+    Weights that were changed in place are noticed by their version, and laid out anew.
+    """
 
     def __init__(self, layer: nn.Linear):
         self.weight, self.bias = layer.weight.detach(), None if layer.bias is None else layer.bias.detach()
-        self.version = layer.weight._version
-        self.packed = _packs(self.weight)
-        if self.packed:
-            self.forward_weight = _pack(self.weight)
-            self.backward_weight = _pack(self.weight.t().contiguous())
+        self.packs = _packs(self.weight)
+        self.version = None
 
     def __call__(self, x: Tensor) -> Tensor:
-        if self.weight._version != self.version:
-            raise RuntimeError("weights were changed after they had been laid out: make a new adapter")
-        return _Product.apply(x, self) if self.packed else linear(x, self.weight, self.bias)
+        if not self.packs:
+            return linear(x, self.weight, self.bias)
+        if self.version != self.weight._version:
+            self.forward_weight = _pack(self.weight)
+            self.backward_weight = _pack(self.weight.t().contiguous())
+            self.version = self.weight._version
+        return _Product.apply(x, self)
 
 
 class _Product(torch.autograd.Function):

@@ -9,7 +9,9 @@ A family is added by a class with `family`, `embed`, `layers` and `head`, as `Be
 
 import hashlib
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -54,9 +56,10 @@ class Layer:
     def neurons(self, attended: Tensor) -> Tensor:
         return self.activation(self.up(attended))
 
-    def rest(self, attended: Tensor) -> Tensor:
-        """The layer's output from what its attention sublayer gave."""
-        return self.output_norm(self.down(self.neurons(attended)) + attended)
+    def rest(self, attended: Tensor, change: Callable[[Tensor], Tensor] | None = None) -> Tensor:
+        """The layer's output from what its attention sublayer gave; `change` may change the neurons."""
+        neurons = self.neurons(attended)
+        return self.output_norm(self.down(change(neurons) if change else neurons) + attended)
 
 
 @dataclass
@@ -104,6 +107,10 @@ class PostNormEncoder:
     def ffn_bias(self, number: int) -> Tensor:
         return self.layers[number].down.bias
 
+    def embedding(self, token: int) -> Tensor:
+        """The token's word embedding."""
+        raise NotImplementedError
+
     def embed(self, ids: Tensor) -> Tensor:
         raise NotImplementedError
 
@@ -140,9 +147,17 @@ class PostNormEncoder:
         plain.logits = self.head(x[rows, positions])
         return plain
 
-    def run_on(self, plain: Pass, number: int, rows: Tensor, ffn: Tensor) -> Tensor:
+    def run_on(
+        self,
+        plain: Pass,
+        number: int,
+        rows: Tensor,
+        ffn: Tensor,
+        change: Callable[[int, Tensor], Tensor] | None = None,
+    ) -> Tensor:
         """Logits if the FFN of layer `number` gave `ffn` at the read-out position of the prompts `rows` of `plain`.
 
+        `change` gets the number of each layer above and its neurons there, rows x neurons, and returns changed ones.
         Up to the next layer's attention only the read-out position changes, so there only its query, key and value are
         computed anew; and of the last layer only its output is needed.
         """
@@ -164,8 +179,12 @@ class PostNormEncoder:
                 q, q_at = (layer.query(x), None) if above < last else (None, layer.query(x_at))
             if above == last:
                 mixed = layer.mix(self._attend(q_at[:, None], k, v)[:, 0])
-                return self.head(layer.rest(layer.attention_norm(mixed + x_at)))
-            x = layer.rest(layer.attention_norm(layer.mix(self._attend(q, k, v)) + x))
+                return self.head(layer.rest(layer.attention_norm(mixed + x_at), change and partial(change, above)))
+
+            def change_at(neurons: Tensor, above: int = above) -> Tensor:
+                return neurons.index_put(at, change(above, neurons[at]))
+
+            x = layer.rest(layer.attention_norm(layer.mix(self._attend(q, k, v)) + x), change and change_at)
         return self.head(x_at)
 
     def _attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -196,6 +215,9 @@ class Bert(PostNormEncoder):
             for layer in model.bert.encoder.layer
         ]
         self.transform, self.decoder = prediction.transform, FrozenLinear(prediction.decoder)
+
+    def embedding(self, token: int) -> Tensor:
+        return self.embeddings.word_embeddings.weight[token]
 
     def embed(self, ids: Tensor) -> Tensor:
         return self.embeddings(input_ids=ids)

@@ -48,6 +48,11 @@ def ladder(rule: str, points: int) -> list[Rule]:
     return [_short(f"gauss-{n}", radau_nodes(n), moments) for n in (FEW, MORE, MOST)]
 
 
+def paid(rule: Rule) -> int:
+    """How many of the nodes have to be evaluated: all but 1."""
+    return int((rule.nodes < 1).sum())
+
+
 def chebyshev_nodes(count: int) -> np.ndarray:
     """Chebyshev-Radau nodes on [0, 1] including 1, in increasing order: good for interpolation."""
     return (1 - np.cos(np.pi * (2 * np.arange(count) + 1) / (2 * count - 1))) / 2

@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 import platform
+import random
 import shutil
 import signal
 import subprocess
@@ -44,6 +45,11 @@ def guard(main: Callable[[], None]) -> None:
 
 def digest(value) -> str:
     return hashlib.sha256(json.dumps(value).encode()).hexdigest()[:16]
+
+
+def chance(seed: int, *where) -> random.Random:
+    """Chance of its own for each (stage, relation, fact): order, shards and resuming do not change a draw."""
+    return random.Random(f"{seed} {where}")
 
 
 def provenance(device) -> dict:

@@ -1,0 +1,100 @@
+"""What the stages that run the model begin with: facts, model and neurons, read and checked against each other."""
+
+import argparse
+import random
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from kn import facts, flags, models, neurons, runs
+from kn.files import InputError
+from kn.probing import Prompt
+from kn.prompts import Encoder
+
+# What is compared, and how the names of its files and entries begin.
+ARMS = {"knowledge neurons": "", "baseline": "base_", "random neurons": "random_"}
+
+
+@dataclass
+class World:
+    """The facts that a stage works on, and the model that it asks."""
+
+    bags: facts.Bags  # cut to --debug
+    relations: list[str]  # those to work on
+    encoder: Encoder
+    model: nn.Module
+    adapter: models.PostNormEncoder
+    device: torch.device
+    settings: dict  # what every result depends on
+
+    def facts(self, relation: str) -> range:
+        return range(len(self.bags[relation]))
+
+    def prompts(self, relation: str, fact: int) -> list[Prompt]:
+        """The fact's prompts that can be scored."""
+        (encoded,) = self.encoder.facts([self.bags[relation][fact]])
+        return [(prompt.ids, prompt.position, prompt.answer) for prompt in encoded if not prompt.skipped]
+
+    def draw_other(self, relation: str, chance: random.Random) -> list:
+        """A random fact of a random other relation: `[relation, fact]`, one that can be scored."""
+        names = [name for name in self.bags if name != relation and self.bags[name]]
+        for _ in range(1000):
+            if not names:
+                break
+            name = chance.choice(names)
+            fact = chance.randrange(len(self.bags[name]))
+            if self.prompts(name, fact):
+                return [name, fact]
+        raise InputError(f"relation {relation}: unrelated facts are needed, and no other relation has one to score")
+
+
+def open_world(chosen: argparse.Namespace) -> World:
+    bags = facts.read_bags(chosen.data_path, chosen.tmp_data_path)
+    relations = facts.choose_relations(bags, chosen.pt_relation)
+    if chosen.debug >= 0:
+        bags = {name: of_relation[: chosen.debug] for name, of_relation in bags.items()}
+    device = flags.device("cpu" if chosen.no_cuda else chosen.device, chosen.gpus)
+    tokenizer, model = models.load(chosen.bert_model, chosen.revision, chosen.dtype, device, chosen.do_lower_case)
+    names = ("bert_model", "revision", "do_lower_case", "max_seq_length", "debug", "dtype")
+    settings = {name: getattr(chosen, name) for name in names} | {
+        "weights": models.fingerprint(model),
+        "device": device.type,  # the last digits depend on it
+    }
+    encoder = Encoder(tokenizer, chosen.max_seq_length)
+    return World(bags, relations, encoder, model, models.adapt(model), device, settings)
+
+
+def read_neurons(kn_dir: str | Path, begin: str, world: World) -> dict[str, list]:
+    """The neurons of each fact of the world's relations; they must be of this model and of these facts."""
+    found = neurons.read_bags(Path(kn_dir), begin)
+    depth, width = world.adapter.depth, world.adapter.neurons
+    for name in world.relations:
+        path = Path(kn_dir) / f"{begin}{name}.json"
+        if name not in found:
+            raise InputError(f"{path}: no such file: run stages 1 and 2 for {name} first")
+        count = len(world.bags[name])
+        if world.settings["debug"] >= 0:
+            found[name] = found[name][:count]
+        if len(found[name]) != count:
+            raise InputError(f"{path}: has {len(found[name])} facts, the data have {count}: of other data?")
+        for number, bag in enumerate(found[name]):
+            for layer, index in bag:
+                if layer >= depth or index >= width:
+                    of_model = f"the model has {depth} layers of {width} neurons: of another model?"
+                    raise InputError(f"{path}, fact {number}: there is no neuron [{layer}, {index}], {of_model}")
+    return {name: found[name] for name in world.relations}
+
+
+def read_arms(world: World, kn_dir: str | Path, seed: int) -> dict[str, dict[str, list]]:
+    """By arm and relation the neurons of each fact; the random ones as many as the real ones, in the same layers."""
+    real = read_neurons(kn_dir, "kn_bag-", world)
+    width = world.adapter.neurons
+    drawn = {}
+    for relation, bags in real.items():
+        drawn[relation] = []
+        for fact, bag in enumerate(bags):
+            chance = runs.chance(seed, "random neurons", relation, fact)
+            drawn[relation].append([[layer, chance.randrange(width)] for layer, _ in bag])
+    return dict(zip(ARMS, (real, read_neurons(kn_dir, "base_kn_bag-", world), drawn), strict=True))
