@@ -50,8 +50,7 @@ def main() -> None:
             entry |= refining["relations"].get(relation, {}).get(scores, {"mode_ratio": None, "in range": None})
     write_json(kn_dir / "statistics.json", statistics)
     show(statistics)
-    shares = {method: found["percent by layer"] for method, found in statistics.items()}
-    figure = figures.layers(shares, Path(chosen.fig_dir) / "kneurons_distribution")
+    figure = figures.layers(statistics, Path(chosen.fig_dir) / "kneurons_distribution")
     print(f"\n{kn_dir / 'statistics.json'}, {figure}")
 
 

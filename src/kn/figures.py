@@ -12,25 +12,57 @@ from matplotlib.figure import Figure
 
 from kn.files import make_folder, writing
 
-# Told apart with colour-blind eyes, and by their lightness in grey print.
-COLOURS = {"knowledge neurons": "#0b5394", "baseline": "#e69f00"}
+# Told apart with colour-blind eyes, and by lightness and hatching in grey print.
+LOOKS = {
+    "knowledge neurons": {"color": "#0b5394"},
+    "baseline": {"color": "#e69f00"},
+    "random neurons": {"color": "#f2f2f2", "hatch": "////"},
+}
+WIDEST = 14  # inches
 sns.set_theme(context="paper", style="whitegrid", rc={"axes.spines.top": False, "axes.spines.right": False})
 
+Measured = tuple[float, float | None, float | None]  # a value, and its interval where there is one
 
-def layers(shares: dict[str, list[float]], path: Path) -> Path:
-    """The share of neurons in each layer, a bar for each method beside each other."""
-    count = max(map(len, shares.values()))
-    figure, axes = plt.subplots(figsize=(max(4.0, 0.45 * count + 1.5), 3.0))
-    width = 0.8 / len(shares)
-    places = range(1, count + 1)
-    for number, (method, percent) in enumerate(shares.items()):
-        left = [place - 0.4 + width * (number + 0.5) for place in places]
-        axes.bar(left, [value or 0 for value in percent], width, label=method, color=COLOURS[method])
-    axes.set(xlabel="layer", ylabel="share of neurons (%)", xticks=list(places), xlim=(0.4, count + 0.6))
+
+def bars(groups: list[str], series: dict[str, list[Measured | None]], labels: tuple[str, str], path: Path) -> Path:
+    """A group of bars for each entry of `groups`, one bar a series; None where nothing was measured."""
+    figure, axes = plt.subplots(
+        figsize=(min(WIDEST, max(4.0, 0.32 * len(groups) * max(len(series), 2) / 2 + 1.5)), 3.2)
+    )
+    width = 0.8 / len(series)
+    for number, (name, values) in enumerate(series.items()):
+        drawn = [(place, value) for place, value in enumerate(values) if value is not None]
+        places = [place - 0.4 + width * (number + 0.5) for place, _ in drawn]
+        heights = [value for _, (value, _, _) in drawn]
+        axes.bar(places, heights, width, label=name, edgecolor="#333333", linewidth=0.4, **LOOKS[name])
+        for place, (_, (_, low, high)) in zip(places, drawn, strict=True):
+            if low is not None:
+                axes.plot([place, place], [low, high], color="black", linewidth=0.8)
+    axes.axhline(0, color="black", linewidth=0.6)
+    crowded = len(groups) > 12 and max(map(len, groups)) > 2
+    axes.set_xticks(range(len(groups)), groups, rotation=90 if crowded else 0)
+    axes.set(xlabel=labels[0], ylabel=labels[1], xlim=(-0.6, len(groups) - 0.4))
     axes.grid(axis="x", visible=False)
-    axes.legend(frameon=False)
-    rows = [[place, *(percent[place - 1] for percent in shares.values())] for place in places]
-    return _save(figure, path, ["layer", *shares], rows)
+    axes.legend(frameon=False, ncols=len(series), loc="lower center", bbox_to_anchor=(0.5, 1.0))
+    header = [labels[0] or "group", *(f"{name}{part}" for name in series for part in ("", ", low", ", high"))]
+    rows = [
+        [
+            group.replace("\n", " "),
+            *(part for values in series.values() for part in values[place] or (None, None, None)),
+        ]
+        for place, group in enumerate(groups)
+    ]
+    return _save(figure, path, header, rows)
+
+
+def layers(statistics: dict[str, dict], path: Path) -> Path:
+    """The share of neurons in each layer, from the statistics of stage 2."""
+    shares = {
+        method: [(share or 0, None, None) for share in found["percent by layer"]]
+        for method, found in statistics.items()
+    }
+    groups = [str(number + 1) for number in range(max(map(len, shares.values())))]
+    return bars(groups, shares, ("layer", "share of neurons (%)"), path)
 
 
 def _save(figure: Figure, path: Path, header: list[str], rows: list[list]) -> Path:
@@ -43,5 +75,5 @@ def _save(figure: Figure, path: Path, header: list[str], rows: list[list]) -> Pa
             figure.savefig(file, format=kind, dpi=200, metadata=metadata)
     plt.close(figure)
     with writing(path.with_suffix(".csv")) as file:
-        csv.writer(file).writerows([header, *rows])
+        csv.writer(file, lineterminator="\n").writerows([header, *rows])
     return path.with_suffix(".png")

@@ -1,0 +1,91 @@
+"""What the probe reads against transformers' own forward pass, with hooks where neurons are changed."""
+
+import numpy as np
+import pytest
+import torch
+
+from conftest import RELATIONS, prompts_of
+from kn import models
+from kn.probing import Probe
+
+SCALINGS = [
+    [([[4, 70], [2, 5], [2, 9]], 0.0), ([[4, 70], [2, 5], [2, 9]], 2.0)],
+    [([], 0.0), ([[0, 1]], 3.5)],
+    [([[3, 149], [4, 44]], -1.0), ([[1, 7]], 0.0)],
+]
+
+
+@pytest.fixture(scope="module")
+def asked(golden64, golden_bags):
+    """A probe, its model, and prompts of several lengths."""
+    tokenizer, model = golden64
+    prompts = [prompt for relation in RELATIONS for prompt in prompts_of(tokenizer, golden_bags[relation][:4])]
+    assert len({len(ids) for ids, _, _ in prompts}) > 3
+    return Probe(models.adapt(model), 200), model, prompts
+
+
+def own_probabilities(model, prompt, neurons=(), factor=1.0):
+    """transformers' distribution at the mask, with neurons scaled there by hooks."""
+    ids, position, _ = prompt
+    hooks = []
+    for layer, index in neurons:
+
+        def scale(module, inputs, output, index=index):
+            output = output.clone()
+            output[0, position, index] *= factor
+            return output
+
+        hooks.append(model.bert.encoder.layer[layer].intermediate.register_forward_hook(scale))
+    probabilities = model(torch.tensor([ids])).logits[0, position].softmax(-1)
+    for hook in hooks:
+        hook.remove()
+    return probabilities
+
+
+def test_readings(asked):
+    probe, model, prompts = asked
+    readings = probe.read(prompts)
+    for number, prompt in enumerate(prompts):
+        own = own_probabilities(model, prompt)
+        assert readings.probabilities[number] == pytest.approx(own[prompt[2]].item(), abs=1e-10)
+        assert readings.predicted[number] == own.argmax().item()
+        assert readings.ranks[number] == own.argsort(descending=True).tolist().index(prompt[2])
+
+
+def test_neurons_scaled_at_the_mask(asked):
+    probe, model, prompts = asked
+    scalings = [SCALINGS[number % len(SCALINGS)] for number in range(len(prompts))]
+    for prompt, of_prompt, found in zip(prompts, scalings, probe.scaled(prompts, scalings), strict=True):
+        expected = [own_probabilities(model, prompt)[prompt[2]].item()]
+        expected += [own_probabilities(model, prompt, *scaling)[prompt[2]].item() for scaling in of_prompt]
+        assert found == pytest.approx(expected, abs=1e-10)
+        assert abs(expected[1] - expected[0]) > 1e-6 or not of_prompt[0][0]  # or nothing was tested
+
+
+def test_nothing_of_an_intervention_survives(asked):
+    probe, _, prompts = asked
+    before = probe.read(prompts).probabilities
+    probe.scaled(prompts, [SCALINGS[0]] * len(prompts))
+    assert (probe.read(prompts).probabilities == before).all()
+
+
+def test_activations(asked):
+    probe, model, prompts = asked
+    neurons = [[[4, 70], [0, 3], [4, 1]], [], [[2, 2]]]
+    neurons = [neurons[number % 3] for number in range(len(prompts))]
+    for (ids, position, _), of_prompt, found in zip(prompts, neurons, probe.activations(prompts, neurons), strict=True):
+        kept = []
+        hooks = [
+            layer.intermediate.register_forward_hook(lambda m, i, out, kept=kept, at=position: kept.append(out[0, at]))
+            for layer in model.bert.encoder.layer
+        ]
+        model(torch.tensor([ids]))
+        for hook in hooks:
+            hook.remove()
+        assert found == pytest.approx([kept[layer][index].item() for layer, index in of_prompt], abs=1e-10)
+
+
+def test_no_prompts(asked):
+    probe, _, _ = asked
+    assert probe.scaled([], []) == probe.activations([], []) == []
+    assert isinstance(probe.read([]).ranks, np.ndarray)
