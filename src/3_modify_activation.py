@@ -45,6 +45,7 @@ def main() -> None:
     kn_dir = make_folder(chosen.kn_dir)
     record = runs.Record(kn_dir / "modify_activation.args.json")
     made_by = runs.provenance(world.device)
+    measured = {}
 
     for relation in world.relations:
         drawn = [
@@ -72,7 +73,8 @@ def main() -> None:
         means = average(result.path, chosen.factors, chosen.seed)
         for arm, begin in stages.ARMS.items():
             runs.Record(kn_dir / f"{begin}modify_activation_rlt.json").add(f"{begin}kn_bag-{relation}", means[arm])
-        print(told(relation, means))
+        measured[relation] = means
+    show(measured, chosen.factors)
 
 
 def measure_facts(
@@ -134,15 +136,18 @@ def average(path: Path, factors: list[float], seed: int) -> dict[str, dict]:
     return means
 
 
-def told(relation: str, means: dict[str, dict]) -> str:
-    """One line a relation: what each arm does to the fact's own probability."""
-    parts = []
-    for arm, found in means.items():
-        for name in found:
-            if name.endswith("_own:ave_delta_ratio") and found[name] is not None:
-                low, high = found[f"{name}:interval"]
-                parts.append(f"{arm} {name.split('_')[0]} {found[name]:+.1%} [{low:+.1%}, {high:+.1%}]")
-    return f"{relation:6} " + "; ".join(parts)
+def show(means: dict[str, dict[str, dict]], factors: list[float]) -> None:
+    """What each arm does to the fact's own probability, with half the width of the 95 % interval."""
+    print(f"{'':9}" + "".join(f"{arm + ', times':^{17 * len(factors)}}" for arm in stages.ARMS))
+    print(f"{'relation':9}" + "".join(f"{factor:>10g}{'':7}" for factor in factors) * len(stages.ARMS))
+    for relation, of_arms in means.items():
+        row = f"{relation:9}"
+        for arm in stages.ARMS:
+            for factor in factors:
+                name = f"{PUBLISHED_NAMES.get(factor, f'x{factor:g}')}_own:ave_delta_ratio"
+                value, (low, high) = of_arms[arm][name], of_arms[arm][f"{name}:interval"]
+                row += f"{'-':>10}{'':7}" if value is None else f"{100 * value:+9.1f}% ±{50 * (high - low):<5.1f}"
+        print(row)
 
 
 if __name__ == "__main__":

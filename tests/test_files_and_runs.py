@@ -75,6 +75,13 @@ def test_crashed_at_any_step_and_run_again_ends_in_the_same_bytes(tmp_path, monk
     assert crashes > 5
 
 
+def test_what_a_kill_left_while_joining_goes(tmp_path):
+    left = tmp_path / ".P1.jsonl.12345.unfinished"
+    left.write_text("half")
+    make(tmp_path)
+    assert not left.exists() and (tmp_path / "P1.jsonl").read_text() == EXPECTED
+
+
 def test_parts_that_are_there_are_not_made_again(tmp_path):
     asked = []
 

@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+UNFINISHED = ".unfinished"
+
 
 class InputError(Exception):
     """Something the user gave can't be used. Its text is the one line the user sees."""
@@ -49,7 +51,7 @@ def writing(path: str | Path, mode: str = "w"):
     """A file that gets its name only when it is whole and on the disk: written beside it, flushed, renamed."""
     path = Path(path)
     # The process number keeps two runs on one folder from writing into the same unfinished file.
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}.unfinished")
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}{UNFINISHED}")
     try:
         make_folder(path.parent)
         with open(unfinished, mode, encoding=None if "b" in mode else "utf-8") as file:
@@ -61,6 +63,12 @@ def writing(path: str | Path, mode: str = "w"):
         raise InputError(f"{path}: can't be written ({error.strerror})") from None
     finally:
         unfinished.unlink(missing_ok=True)
+
+
+def remove_unfinished(path: Path) -> None:
+    """Remove what killed runs left of a file. Only for who alone writes it."""
+    for left in path.parent.glob(f".{path.name}.*{UNFINISHED}"):
+        left.unlink(missing_ok=True)
 
 
 def write_json(path: str | Path, value, indent: int | None = 1) -> None:

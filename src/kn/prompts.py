@@ -29,6 +29,12 @@ class Encoder:
             [self._prompt(next(encoded), answer) for _ in bag] for bag in bags for answer in [self.answer(bag[0][1])]
         ]
 
+    def sentences(self, texts: list[str]) -> list[Encoded]:
+        """Texts with [MASK] whose answer does not matter."""
+        texts = [text.replace(MASK, self.tokenizer.mask_token) for text in texts]
+        encoded = self.tokenizer(texts, return_attention_mask=False, verbose=False)["input_ids"] if texts else []
+        return [self._prompt(ids, answer=0) for ids in encoded]
+
     def answer(self, text: str) -> int | str:
         """The answer's token, or why it has none."""
         pieces = self.tokenizer.tokenize(text)

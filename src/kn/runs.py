@@ -22,7 +22,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from kn.files import InputError, make_folder, read_json, write_json, writing
+from kn.files import InputError, make_folder, read_json, remove_unfinished, write_json, writing
 
 try:
     import fcntl
@@ -112,6 +112,7 @@ class Result:
         make_folder(self.folder)
         with _locked(self.folder / "lock", f"{self.path}: another run is making it"):
             self._begin()
+            remove_unfinished(self.path)
             missing = [number for number in range(len(self.units)) if self._read(number) is None]
             done = self.facts - sum(len(self.units[number]) for number in missing)
             with ThreadPoolExecutor(1) as writer, _progress(self.facts, done, self.name) as bar:

@@ -62,7 +62,7 @@ def open_world(chosen: argparse.Namespace) -> World:
         "weights": models.fingerprint(model),
         "device": device.type,  # the last digits depend on it
     }
-    encoder = Encoder(tokenizer, chosen.max_seq_length)
+    encoder = Encoder(tokenizer, min(chosen.max_seq_length, model.config.max_position_embeddings))
     return World(bags, relations, encoder, model, models.adapt(model), device, settings)
 
 
