@@ -1,5 +1,7 @@
 """How sure a mean is: bootstrap intervals over facts."""
 
+from collections.abc import Callable
+
 import numpy as np
 
 DRAWS = 2000
@@ -19,3 +21,27 @@ def ratio(parts: np.ndarray, wholes: np.ndarray, seed: int) -> tuple[float | Non
     ratios = drawn_parts[drawn_wholes != 0] / drawn_wholes[drawn_wholes != 0]
     low, high = np.quantile(ratios, (0.025, 0.975))
     return float(parts.sum() / wholes.sum()), float(low), float(high)
+
+
+def of_means(
+    columns: dict[str, np.ndarray], measures: Callable[[dict[str, np.ndarray]], dict[str, np.ndarray]], seed: int
+) -> dict[str, tuple[float | None, float | None, float | None]]:
+    """What `measures` makes of the columns' means over rows, and the 95 % interval of each measure if rows are drawn
+    anew; None where there is none.
+
+    `measures` gets a number for each column, or as many as draws.
+    """
+    table = np.stack(list(columns.values()), 1).astype(float)
+    rows = len(table)
+    if not rows:
+        return {name: (None, None, None) for name in measures(dict.fromkeys(columns, np.array(np.nan)))}
+    counts = np.random.default_rng(seed).multinomial(rows, np.full(rows, 1 / rows), size=DRAWS)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        values = measures(dict(zip(columns, table.mean(0), strict=True)))
+        drawn = measures(dict(zip(columns, (counts @ table / rows).T, strict=True)))
+    found = {}
+    for name, value in values.items():
+        finite = drawn[name][np.isfinite(drawn[name])]
+        known = np.isfinite(value) and len(finite)
+        found[name] = (float(value), *np.quantile(finite, (0.025, 0.975)).tolist()) if known else (None, None, None)
+    return found
