@@ -9,13 +9,16 @@ export RESULTS=${RESULTS:-results/sample} FIGURES=${FIGURES:-figures/sample}
 echo "== Stage 1: attributions" && bash 1_run_mlm.sh "$@" || exit
 echo "== Stage 2: neurons" && bash 2_run_kn.sh || exit
 echo "== Stage 3: suppressing and amplifying" && bash 3_run_modify_activation.sh "$@" || exit
+echo "== Stage 4: crawled sentences" && bash 4_run_distant.sh "$@" || exit
+echo "== Stage 5: activating sentences" && bash 5_run_trigger_examples.sh "$@" || exit
+echo "== Stage 6: updating facts" && bash 6_run_edit.sh 1 8 "$@" || exit
+echo "== Stage 7: erasing relations" && bash 7_run_erase.sh P19 P27 P106 P937 "$@" || exit
+echo "== Stage 8: figures" && bash 8_run_plot.sh || exit
 
+echo && .venv/bin/python src/findings.py --output_dir "$RESULTS" --kn_dir "$RESULTS/kn"
 cat <<END
 
-What was found: the tables above tell how many neurons express a fact and how many facts share, and what becomes of the
-answer's probability when they are suppressed (times 0) and amplified (times 2).
-  $FIGURES/kneurons_distribution.png    the layers in which they lie
-  $RESULTS/kn/kn_bag-P36.json           the neurons of each fact of "capital", [layer, neuron], counted from 0
-  $RESULTS/kn/statistics.json           the first table's numbers, and each relation's
+The figures are in $FIGURES, the results in $RESULTS; $RESULTS/kn/kn_bag-P36.json, say, holds the
+neurons of each fact of "capital", and $RESULTS/trigger_examples_th/P36-0.txt the sentences that activate those of the first.
 Next, with a BERT of your own: MODEL=/path/to/model bash 1_run_mlm.sh, after the real data are in place (README.md).
 END

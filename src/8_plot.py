@@ -3,8 +3,8 @@
     python src/8_plot.py --output_dir results --kn_dir results/kn --fig_dir figures
 
 Draws `kneurons_distribution` (layers), `suppress`, `amplify`, `distant` (crawled sentences), `update` (the trade-off
-of the two factors) and `erase`, each as PDF and PNG with its numbers as CSV. Names what is missing, and which stage
-makes it.
+of the two strengths), `erase` and `erase_accuracy`, each as PDF and PNG with its numbers as CSV. Names what is missing,
+and which stage makes it.
 """
 
 import argparse
@@ -12,10 +12,11 @@ from pathlib import Path
 from statistics import mean
 
 from kn import figures, flags, runs
-from kn.figures import Measured
+from kn.figures import Measured, Point
 from kn.files import InputError, read_json
+from kn.neurons import ARMS
 
-ARMS = {"knowledge neurons": "", "baseline": "base_", "random neurons": "random_"}
+ERASED = ("increasing ratio", "rise of perplexity (%)"), ("erased ratio", "right answers lost (%)")
 
 
 def parse() -> argparse.Namespace:
@@ -36,7 +37,8 @@ def main() -> None:
         ("amplify", "3_run_modify_activation.sh", lambda path: modified(kn_dir, "eh", path)),
         ("distant", "4_run_distant.sh", lambda path: distant(results / "distant", path)),
         ("update", "6_run_edit.sh 1 8 --grid", lambda path: update(results / "edit", path)),
-        ("erase", "7_run_erase.sh", lambda path: erase(results / "erase", path)),
+        ("erase", "7_run_erase.sh", lambda path: erase(results / "erase", *ERASED[0], path)),
+        ("erase_accuracy", "7_run_erase.sh", lambda path: erase(results / "erase", *ERASED[1], path)),
     ):
         path = draw(figures_dir / name)
         drawn += path is not None
@@ -86,7 +88,7 @@ def read_if_there(path: Path):
 
 
 def distant(folder: Path, path: Path) -> Path | None:
-    """The mean activation of a fact's neurons on crawled sentences: over neurons within a relation, then over relations."""
+    """The mean activation of neurons on crawled sentences: over neurons within a relation, then over relations."""
     kinds = ("subject\nand object", "subject\nonly", "random\nsentence")
     series = {}
     for arm in ("knowledge neurons", "baseline"):
@@ -102,7 +104,41 @@ def distant(folder: Path, path: Path) -> Path | None:
 def activations(facts: list) -> list[float] | None:
     """The means of the three kinds of sentences over the neurons of all facts that have any."""
     measured = [fact for fact in facts if not isinstance(fact, str)]  # the others say why they have none
-    return [mean(value for fact in measured for value in fact[kind]) for kind in range(3)] if measured else None
+    if not measured:
+        return None
+    return [mean(value for fact in measured for value in fact[kind]) for kind in range(3)]
+
+
+def update(folder: Path, path: Path) -> Path | None:
+    """What an update gains and what it costs: success against the rise of perplexity, for each pair of strengths."""
+    pairs = (read_if_there(folder / "grid.json") or {"pairs": []})["pairs"]
+    pairs += [read_json(file) for file in sorted(folder.glob("edit-*.json")) if not file.name.endswith(".args.json")]
+    points = [
+        Point(
+            arm,
+            f"{pair['lambda1']:g}, {pair['lambda2']:g}",
+            100 * (of["new_inner_ppl"] / of["ori_inner_ppl"] - 1),
+            100 * of["success_updated"],
+        )
+        for pair in pairs
+        for arm, of in pair["averages"].items()
+        if of["edits"]
+    ]
+    labels = ("rise of perplexity, same relation (%)", "target predicted\nafter the edit (%)")
+    return figures.points(points, ("strengths", *labels), path) if points else None
+
+
+def erase(folder: Path, measure: str, label: str, path: Path) -> Path | None:
+    """What erasing each relation does to it and to the others."""
+    files = sorted(folder.glob("P*.json"), key=lambda file: (len(file.stem), file.stem))
+    groups, series = [], {}
+    for file in files:
+        for side, begin in (("", ""), ("\nothers", "(for other) ")):
+            groups.append(file.stem + side)
+            for arm, values in read_json(file)["measures"].items():
+                value, interval = values[f"{begin}{measure}"], values.get(f"{begin}{measure}:interval", (None, None))
+                series.setdefault(arm, []).append(None if value is None else percent(value, *interval))
+    return figures.bars(groups, series, ("relation erased", label), path) if groups else None
 
 
 if __name__ == "__main__":

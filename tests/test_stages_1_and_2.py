@@ -1,5 +1,6 @@
 """Stages 1 and 2 as a user runs them, on the golden world: formats, numbers, resuming, wrong calls."""
 
+import csv
 import json
 import os
 import random
@@ -77,8 +78,10 @@ def test_stage_2_draws_and_counts(tmp_path):
     assert "neurons per fact                                      3.60                3.53" in out
     statistics = read(tmp_path / "kn" / "statistics.json")
     assert list(statistics["baseline"]["relations"]) == ["P36", "P101", "P103"]
-    rows = (tmp_path / "figures" / "kneurons_distribution.csv").read_text().split()
-    assert rows[0] == "layer,knowledge" and len(rows) == 2 + 5  # the header holds a space
+    with open(tmp_path / "figures" / "kneurons_distribution.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    shares = statistics["baseline"]["percent by layer"]
+    assert [float(row["baseline"]) for row in rows] == shares and [row["layer"] for row in rows] == list("12345")
     for kind, magic in (("png", b"\x89PNG"), ("pdf", b"%PDF")):
         assert (tmp_path / "figures" / f"kneurons_distribution.{kind}").read_bytes().startswith(magic)
 

@@ -2,35 +2,22 @@
 
 What a neuron writes is its column of the FFN's output projection. To update a fact, the old answer's direction is
 taken out of the columns of its neurons and the new answer's is put in; to erase facts, their columns are set to zero.
+The model is one of transformers', on any device and of any type; it has the edit however it is called, from anywhere,
+until the context ends. Contexts can be nested, also over the same neurons.
 
     with edit_fact(model, [[9, 2141]], old=old_token, new=new_token, lambda1=1, lambda2=8):
-        ...  # the transformers model, however it is called, has the edit
+        model(**inputs)
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from kn.models import adapt
 
-Neurons = list[list[int]]
-
-
-@contextmanager
-def restored(model: nn.Module, neurons: Neurons) -> Iterator[list[torch.Tensor]]:
-    """The neurons' columns, to be changed in place; they are as before when the context ends, however it ends."""
-    adapter = adapt(model)
-    columns = [adapter.value_vectors(layer)[:, index] for layer, index in neurons]
-    kept = [column.clone() for column in columns]
-    try:
-        yield columns
-    finally:
-        with torch.no_grad():
-            # The last one first: a neuron that is named twice was kept twice.
-            for column, before in reversed(list(zip(columns, kept, strict=True))):
-                column.copy_(before)
+Neurons = list[list[int]]  # [layer, index]; one that is named twice is changed once
 
 
 @contextmanager
@@ -41,19 +28,30 @@ def edit_fact(model: nn.Module, neurons: Neurons, old: int, new: int, lambda1: f
     before.
     """
     adapter = adapt(model)
-    taken, given = (vector / vector.norm() for vector in (adapter.embedding(old), adapter.embedding(new)))
-    with restored(model, neurons) as columns:
-        with torch.no_grad():
-            for column in columns:
-                column += column.norm() * (lambda2 * given - lambda1 * taken)
+    taken, given = (vector / vector.norm() for vector in (adapter.embedding(token).detach() for token in (old, new)))
+    change = lambda2 * given - lambda1 * taken
+    with _changed(model, neurons, lambda column: column + column.norm() * change):
         yield
 
 
 @contextmanager
 def erase(model: nn.Module, neurons: Neurons) -> Iterator[None]:
     """Set the neurons' columns to zero: whatever their activations, they write nothing."""
-    with restored(model, neurons) as columns:
-        with torch.no_grad():
-            for column in columns:
-                column.zero_()
+    with _changed(model, neurons, torch.zeros_like):
         yield
+
+
+@contextmanager
+def _changed(model: nn.Module, neurons: Neurons, change: Callable[[Tensor], Tensor]) -> Iterator[None]:
+    """Each neuron's column is what `change` makes of it; as before when the context ends, however it ends."""
+    adapter = adapt(model)
+    # Views into the weights: the model's own tensors are written to, and notice it.
+    columns = [adapter.value_vectors(layer)[:, index] for layer, index in neurons]
+    kept = [column.clone() for column in columns]
+    try:
+        for column, before in zip(columns, kept, strict=True):
+            column.copy_(change(before))
+        yield
+    finally:
+        for column, before in zip(columns, kept, strict=True):
+            column.copy_(before)

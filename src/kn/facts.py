@@ -35,7 +35,7 @@ def read_bags(path: str | Path, grouped_path: str | Path | None = None) -> Bags:
     if path.exists() or grouped_path is None:
         if not path.exists():
             raise InputError(
-                f"{path}: no such file. data/README.md says where the real data come from; `bash run_sample.sh` needs none"
+                f"{path}: no such file. data/README.md says where the data come from; `bash run_sample.sh` needs none"
             )
         return group(check_bags(read_json(path), path))
     grouped = read_json(grouped_path)

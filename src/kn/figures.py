@@ -2,6 +2,7 @@
 
 import csv
 from pathlib import Path
+from typing import NamedTuple
 
 import matplotlib
 
@@ -53,6 +54,32 @@ def bars(groups: list[str], series: dict[str, list[Measured | None]], labels: tu
         for place, group in enumerate(groups)
     ]
     return _save(figure, path, header, rows)
+
+
+class Point(NamedTuple):
+    series: str
+    name: str
+    x: float
+    y: float
+
+
+def points(found: list[Point], labels: tuple[str, str, str], path: Path) -> Path:
+    """Named points of several series; `labels` tell what the names and the axes are."""
+    figure, axes = plt.subplots(figsize=(6.0, 4.0))
+    for (name, look), marker in zip(LOOKS.items(), "os^", strict=True):
+        own = [point for point in found if point.series == name]
+        if own:
+            places = [point.x for point in own], [point.y for point in own]
+            axes.scatter(*places, label=name, marker=marker, color=look["color"], edgecolor="#333333", linewidth=0.5)
+    for point in found:
+        if point.series == next(iter(LOOKS)):
+            axes.annotate(point.name, (point.x, point.y), (3, 3), textcoords="offset points", fontsize=6)
+    axes.set_xscale("symlog", linthresh=10)  # strong edits break so much that the others would be one dot
+    axes.set(xlabel=labels[1], ylabel=labels[2])
+    axes.legend(frameon=False, ncols=len(LOOKS), loc="lower center", bbox_to_anchor=(0.5, 1.0))
+    return _save(
+        figure, path, ["series", *(label.replace("\n", " ") for label in labels)], [list(point) for point in found]
+    )
 
 
 def layers(statistics: dict[str, dict], path: Path) -> Path:

@@ -12,6 +12,9 @@ from statistics import mean
 
 from kn.files import InputError, read_json
 
+# What is compared, and how the names of its files and entries begin.
+ARMS = {"knowledge neurons": "", "baseline": "base_", "random neurons": "random_"}
+
 Neuron = list[int]
 Triplet = list
 

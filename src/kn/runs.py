@@ -149,10 +149,11 @@ class Result:
     def _read(self, number: int) -> tuple[str, dict] | None:
         """A part and its summary; None where it is missing or damaged."""
         try:
-            body, _, last = self._file(number).read_text(encoding="utf-8").rpartition("\n")
-            summary = json.loads(last)
-            if summary.pop("sha256") == hashlib.sha256(f"{body}\n".encode()).hexdigest():
-                return f"{body}\n", summary
+            text = self._file(number).read_text(encoding="utf-8")
+            end = text.rfind("\n") + 1  # a unit may be without lines
+            body, summary = text[:end], json.loads(text[end:])
+            if summary.pop("sha256") == hashlib.sha256(body.encode()).hexdigest():
+                return body, summary
         except FileNotFoundError:
             return None
         except (ValueError, KeyError, AttributeError):

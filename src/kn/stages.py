@@ -10,11 +10,9 @@ from torch import nn
 
 from kn import facts, flags, models, neurons, runs
 from kn.files import InputError
+from kn.neurons import ARMS
 from kn.probing import Prompt
 from kn.prompts import Encoder
-
-# What is compared, and how the names of its files and entries begin.
-ARMS = {"knowledge neurons": "", "baseline": "base_", "random neurons": "random_"}
 
 
 @dataclass
@@ -85,6 +83,17 @@ def read_neurons(kn_dir: str | Path, begin: str, world: World) -> dict[str, list
                     of_model = f"the model has {depth} layers of {width} neurons: of another model?"
                     raise InputError(f"{path}, fact {number}: there is no neuron [{layer}, {index}], {of_model}")
     return {name: found[name] for name in world.relations}
+
+
+def read_some_neurons(kn_dir: str | Path, begin: str, world: World) -> dict[str, list]:
+    """`read_neurons` where every relation needs some."""
+    found = read_neurons(kn_dir, begin, world)
+    for name, bags in found.items():
+        if not any(bags):
+            raise InputError(
+                f"{Path(kn_dir) / f'{begin}{name}.json'}: no fact has a neuron, so there is nothing to edit"
+            )
+    return found
 
 
 def read_arms(world: World, kn_dir: str | Path, seed: int) -> dict[str, dict[str, list]]:

@@ -1,0 +1,190 @@
+"""Stage 4: are a fact's neurons more active at sentences that express it? Asked of crawled sentences.
+
+    python src/4_check_weights_distant.py --distant_data_dir data/BingDistantTREx/final --kn_dir results/kn
+
+For each fact three kinds of sentences, one word of each masked: th (subject and object occur, the object is masked),
+h (the subject occurs, some other word is masked) and rd (random ones, as many as th). The result is the mean
+activation of each of the fact's neurons at the mask, of knowledge neurons and of the baseline's. In the folder
+`distant` of `--output_dir`: per fact, one a line, `weights-P101.jsonl`; the same in the published format
+`kn_weights@distant_data.json` and `base_kn_weights@distant_data.json`, where `no_exmp` is a fact without th or h
+sentences and `no_kn` one without neurons; means over neurons with 95 % intervals in `summary.json`.
+"""
+
+import argparse
+import json
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from kn import crawled, flags, intervals, runs, stages
+from kn.files import InputError, make_folder, read_json, read_jsonl
+from kn.probing import Probe
+from kn.prompts import Encoder
+
+ARMS = {arm: stages.ARMS[arm] for arm in ("knowledge neurons", "baseline")}
+UNIT = 128  # facts: what a killed run loses at most
+
+Fed = list[list[str]]  # the masked th, h and rd sentences of a fact
+
+
+def parse() -> argparse.Namespace:
+    parser = flags.parser(__doc__)
+    flags.add_model_flags(parser)
+    flags.add_data_flags(parser)
+    crawled.add_flags(parser)
+    parser.add_argument("--draws", metavar="FILE", help="sentences to use: {P101 or base_P101: [[th, h, rd], …]}")
+    return parser.parse_args()
+
+
+def main() -> None:
+    chosen = parse()
+    world = stages.open_world(chosen)
+    pairs = crawled.read_pairs(chosen.query_pairs_path, world.bags, chosen.debug)
+    # Those of all relations, and not cut to --debug: random sentences are drawn from all.
+    sentences = {name: crawled.read_sentences(chosen.distant_data_dir, name, pairs[name]) for name in world.bags}
+    pool = crawled.pool(sentences)
+    arms = {arm: stages.read_neurons(chosen.kn_dir, f"{begin}kn_bag-", world) for arm, begin in ARMS.items()}
+    draws = read_json(chosen.draws) if chosen.draws else None
+    probe = Probe(world.adapter, chosen.max_tokens)
+    folder = make_folder(Path(chosen.output_dir) / "distant")
+    record = runs.Record(folder / "weights.args.json")
+    made_by = runs.provenance(world.device)
+
+    for relation in world.relations:
+        neurons = {arm: of_arm[relation] for arm, of_arm in arms.items()}
+        masked = [
+            crawled.mask_fact(
+                sentences[relation][fact],
+                pairs[relation][fact],
+                runs.chance(chosen.seed, "stage 4", relation, fact),
+                pool,
+            )
+            for fact in world.facts(relation)
+        ]
+        fed = {arm: [[fact.th, fact.h, fact.rd] for fact in masked] for arm in ARMS}
+        if draws is not None:
+            fed = {
+                arm: as_drawn(draws, f"{begin}{relation}", fed[arm], neurons[arm], chosen.draws)
+                for arm, begin in ARMS.items()
+            }
+        settings = world.settings | {
+            "seed": chosen.seed,
+            "max_tokens": probe.batches.max_tokens,
+            "data": runs.digest(world.bags[relation]),
+            "neurons": runs.digest(neurons),
+            "sentences": runs.digest(fed),
+        }
+        path = folder / f"weights-{relation}.jsonl"
+        result = runs.Result(path, relation, len(masked), UNIT, settings, record)
+
+        def measure(unit: range, done: Callable, masked=masked, fed=fed, neurons=neurons):
+            left_out = Counter() if chosen.draws else sum((masked[fact].left_out for fact in unit), Counter())
+            return measure_facts(unit, fed, neurons, left_out, world.encoder, probe, done)
+
+        if not result.finished():
+            result.make(measure, made_by)
+        lines = list(read_jsonl(path))
+        summary = {arm: average([line[arm] for line in lines], chosen.seed) for arm in ARMS}
+        for arm, begin in ARMS.items():
+            published = runs.Record(folder / f"{begin}kn_weights@distant_data.json")
+            published.add(relation, [line[arm] for line in lines])
+        runs.Record(folder / "summary.json").add(relation, summary)
+        print(told(relation, summary, record.read()[relation]["left out"]))
+
+
+def as_drawn(draws: dict, name: str, own: list[Fed], neurons: list, path: str) -> list[Fed]:
+    """The sentences that a file gives; it may say `no_exmp` or `no_kn` of facts of which that is true."""
+    entries = draws.get(name) if isinstance(draws, dict) else None
+    if not isinstance(entries, list) or len(entries) < len(own):
+        raise InputError(f"{path}: expected the sentences of {len(own)} facts under {name}")
+    fed = []
+    for number, (entry, of_fact, bag) in enumerate(zip(entries, own, neurons, strict=False)):
+        if entry == unmeasured(of_fact, bag):
+            fed.append(of_fact)
+        elif isinstance(entry, list) and len(entry) == len(crawled.KINDS) and all(map(crawled.is_texts, entry)):
+            fed.append(entry)
+        else:
+            raise InputError(f"{path}: {name}, fact {number}: expected [th, h, rd] sentences, found {str(entry)[:80]}")
+    return fed
+
+
+def unmeasured(fed: Fed, bag: list) -> str | None:
+    """Why nothing can be measured of a fact, in the published words."""
+    if not all(fed):
+        return "no_exmp"
+    return None if bag else "no_kn"
+
+
+def measure_facts(
+    unit: range,
+    fed: dict[str, list[Fed]],
+    neurons: dict[str, list],
+    left_out: Counter,
+    encoder: Encoder,
+    probe: Probe,
+    done: Callable,
+) -> tuple[list[str], dict]:
+    """Per fact and arm [th, h, rd], each the mean activation of each neuron. The model reads a sentence once."""
+    texts = list({text: None for arm in fed for fact in unit for kind in fed[arm][fact] for text in kind})
+    encoded = dict(zip(texts, encoder.sentences(texts), strict=True))
+    wanted: dict[str, list] = {text: [] for text in texts}  # the neurons that are read there
+    lines, means = [], []
+    for fact in unit:
+        line: dict = {"fact": fact}
+        for arm in fed:
+            bag = neurons[arm][fact]
+            kept = [[text for text in kind if not encoded[text].skipped] for kind in fed[arm][fact]]
+            line[arm] = unmeasured(kept, bag) or []
+            if line[arm]:
+                continue
+            for kind in kept:
+                places = []
+                for text in kind:
+                    places.append((text, slice(len(wanted[text]), len(wanted[text]) + len(bag))))
+                    wanted[text] += bag
+                means.append((line[arm], places))
+        for number, kind in enumerate(crawled.KINDS):
+            for text in {text for arm in fed for text in fed[arm][fact][number]}:
+                if encoded[text].skipped:
+                    left_out[f"{kind}: {encoded[text].skipped}"] += 1
+        lines.append(line)
+
+    read = [text for text in texts if wanted[text]]
+    prompts = [(encoded[text].ids, encoded[text].position, encoded[text].answer) for text in read]
+    activations = dict(zip(read, probe.activations(prompts, [wanted[text] for text in read]), strict=True))
+    for of_kind, places in means:
+        of_kind.append(np.mean([activations[text][place] for text, place in places], 0).tolist())
+    done(len(unit))
+    return [json.dumps(line) for line in lines], {"sentences": len(read), "left out": dict(left_out)}
+
+
+def average(facts: list, seed: int) -> dict:
+    """The mean over all neurons of all facts, and its interval if facts are drawn anew."""
+    measured = [fact for fact in facts if not isinstance(fact, str)]
+    found: dict = {"facts": len(measured), "no_exmp": facts.count("no_exmp"), "no_kn": facts.count("no_kn")}
+    for number, kind in enumerate(crawled.KINDS):
+        sums = [sum(fact[number]) for fact in measured]
+        mean, *interval = intervals.ratio(sums, [len(fact[number]) for fact in measured], seed)
+        found[kind] = {"mean": mean, "interval": interval}
+    return found
+
+
+def told(relation: str, summary: dict[str, dict], left_out: dict[str, int]) -> str:
+    """One line a relation: how active each arm's neurons are at each kind of sentence."""
+    parts = []
+    for arm, found in summary.items():
+        if found["facts"]:
+            kinds = (
+                "{} {:+.3f} [{:+.3f}, {:+.3f}]".format(kind, found[kind]["mean"], *found[kind]["interval"])
+                for kind in crawled.KINDS
+            )
+            parts.append(f"{arm} of {found['facts']} facts: {', '.join(kinds)}")
+        else:
+            parts.append(f"{arm}: no fact with neurons and sentences")
+    return f"{relation:6} " + "; ".join(parts + [f"left out {count} {reason}" for reason, count in left_out.items()])
+
+
+if __name__ == "__main__":
+    runs.guard(main)

@@ -1,0 +1,168 @@
+"""Updates of single facts: which are made, and what one does and breaks."""
+
+from collections import Counter
+from dataclasses import dataclass
+from functools import cache
+from random import Random
+
+import numpy as np
+
+from kn import runs, selection
+from kn.editing import edit_fact
+from kn.files import InputError, read_json
+from kn.perplexity import surprise
+from kn.probing import Probe
+from kn.stages import ARMS, World
+
+EDITS = 10  # a relation
+MOST_DRAWS = 10_000  # to find them
+OTHERS = 5  # facts of the relation, and of others, whose perplexity is measured
+
+
+@dataclass
+class Edit:
+    relation: str
+    fact: int
+    target: str  # the new answer
+    prompt: int  # of those of the fact that can be scored
+    inner: list[int]  # facts of the relation whose perplexity is measured
+    inter: list[list]  # [relation, fact]: those of other relations
+    neurons: list[list[int]]
+
+
+def draw_edits(relation: str, neurons: list[list], world: World, probe: Probe, seed: int) -> tuple[list[Edit], Counter]:
+    """The relation's edits, and how many draws became none and why. Each draw has a chance of its own."""
+    answers = [bag[0][1] for bag in world.bags[relation]]
+    possible = {answer for answer in set(answers) if isinstance(world.encoder.answer(answer), int)}
+
+    @cache
+    def right(fact: int) -> list[bool]:
+        """Whether the model answers each prompt of the fact."""
+        prompts = world.prompts(relation, fact)
+        return [token == answer for token, (*_, answer) in zip(probe.read(prompts).predicted, prompts, strict=True)]
+
+    edits: list[Edit] = []
+    failed: Counter = Counter()
+    for draw in range(MOST_DRAWS):
+        if len(edits) == EDITS:
+            break
+        chance = runs.chance(seed, "stage 6", relation, draw)
+        fact = chance.randrange(len(answers))
+        if not neurons[fact]:
+            failed["had no neurons of their own"] += 1
+            continue
+        targets = [answer for answer in answers if answer in possible - {answers[fact]}]
+        if not targets or not right(fact):
+            failed["had no answer, or no other answer, that can be scored"] += 1
+            continue
+        prompt = chance.randrange(len(right(fact)))
+        if not right(fact)[prompt]:
+            failed["were answered wrongly"] += 1
+            continue
+        target = chance.choice(targets)
+        inner = [_draw_inner(relation, fact, world, chance) for _ in range(OTHERS)]
+        inter = [world.draw_other(relation, chance) for _ in range(OTHERS)]
+        edits.append(Edit(relation, fact, target, prompt, inner, inter, neurons[fact]))
+    return edits, failed
+
+
+def _draw_inner(relation: str, fact: int, world: World, chance: Random) -> int:
+    """A random other fact of the relation that can be scored; the target's is one."""
+    while True:
+        other = chance.randrange(len(world.bags[relation]))
+        if other != fact and world.prompts(relation, other):
+            return other
+
+
+def read_draws(path: str, world: World) -> dict[str, list[Edit]]:
+    """Edits that were drawn elsewhere, by relation; those that came to nothing have a text for a result."""
+    drawn: dict[str, list[Edit]] = {relation: [] for relation in world.relations}
+    for number, entry in enumerate(read_json(path)):
+        try:
+            relation, fact, target, result = entry
+            if isinstance(result, str) or relation not in drawn:
+                continue
+            keys = ("prompt_idx", "inner_bags", "inter_bags", "neurons")
+            edit = Edit(relation, fact, target, *(result[key] for key in keys))
+            for place in [(relation, fact), *((relation, other) for other in edit.inner), *edit.inter]:
+                if not world.prompts(*place):
+                    raise InputError(f"{path}, entry {number}: fact {place} can't be scored")
+            world.prompts(relation, fact)[edit.prompt]
+            for layer, index in edit.neurons:
+                world.adapter.value_vectors(layer)[0, index]
+        except (ValueError, TypeError, KeyError, IndexError) as error:
+            expected = "[relation, fact, target, result] with facts, prompts and neurons that there are"
+            raise InputError(f"{path}, entry {number}: expected {expected} ({error!r})") from None
+        if not isinstance(world.encoder.answer(target), int):
+            raise InputError(f"{path}, entry {number}: {target!r}: {world.encoder.answer(target)}")
+        drawn[relation].append(edit)
+    return drawn
+
+
+def arms_of(edit: Edit, baseline: list[list], world: World, seed: int) -> dict[str, list]:
+    chance = runs.chance(seed, "stage 6", "random neurons", edit.relation, edit.fact, edit.prompt)
+    like = selection.random_like(edit.neurons, world.adapter.neurons, chance)
+    return dict(zip(ARMS, (edit.neurons, baseline[edit.fact], like), strict=True))
+
+
+def measure(edit: Edit, arms: dict[str, list], pairs: list[list[float]], world: World, probe: Probe) -> dict:
+    """The edit with each arm's neurons and each pair of strengths; what it is compared with is read once."""
+    ids, position, _ = world.prompts(edit.relation, edit.fact)[edit.prompt]
+    inner = [prompt for fact in edit.inner for prompt in world.prompts(edit.relation, fact)]
+    inter = [prompt for place in edit.inter for prompt in world.prompts(*place)]
+    new = world.encoder.answer(edit.target)
+    old = int(probe.read([(ids, position, new)]).predicted[0])
+    asked = [(ids, position, old), (ids, position, new), *inner, *inter]
+    ends = [2, 2 + len(inner)]
+    before = probe.read(asked)
+    word = world.encoder.tokenizer.convert_ids_to_tokens
+
+    def compared(neurons: list[list[int]], lambda1: float, lambda2: float) -> dict:
+        with edit_fact(world.model, neurons, old, new, lambda1, lambda2):
+            after = probe.read(asked)
+        predicted = int(after.predicted[0])
+        (ori_old, ori_new), (new_old, new_new) = (reading.probabilities[:2].tolist() for reading in (before, after))
+        ori_rank, new_rank = (int(reading.ranks[1]) + 1 for reading in (before, after))  # published from 1
+        (_, ori_inner, ori_inter), (_, new_inner, new_inter) = (
+            [float(part.mean()) for part in np.split(surprise(reading.probabilities), ends)]
+            for reading in (before, after)
+        )
+        return {
+            "success_updated": int(predicted == new),
+            "success_updated_5": int(new_rank <= 5),
+            "ori_changed": int(predicted != old),
+            "tgt_prob_inc": new_new - ori_new,
+            "tgt_prob_inc_ratio": (new_new - ori_new) / ori_new,
+            "tgt_ori_rank": ori_rank,
+            "tgt_new_rank": new_rank,
+            "tgt_rank_inc": ori_rank - new_rank,
+            "ori_inter_log_ppl": ori_inter,
+            "ori_inner_log_ppl": ori_inner,
+            "new_inter_log_ppl": new_inter,
+            "new_inner_log_ppl": new_inner,
+            "ori_pred_prob": ori_old,
+            "ori_tgt_prob": ori_new,
+            "new_tgt_prob": new_new,
+            "new_ori_pred_prob": new_old,
+            "new_pred": word(predicted),
+            "ori_pred": word(old),
+        }
+
+    return {
+        "relation": edit.relation,
+        "fact": edit.fact,
+        "target": edit.target,
+        "prompt_idx": edit.prompt,
+        "inner_bags": edit.inner,
+        "inter_bags": edit.inter,
+        # An arm without neurons has no edit.
+        "arms": {
+            arm: {"neurons": neurons} | ({called(pair): compared(neurons, *pair) for pair in pairs} if neurons else {})
+            for arm, neurons in arms.items()
+        },
+    }
+
+
+def called(pair: list[float]) -> str:
+    """How the edits with these two strengths are named: 1-8."""
+    return "-".join(f"{number:g}" for number in pair)

@@ -1,0 +1,189 @@
+"""Edits of weights against obvious code, and that nothing of them survives; which neurons they change."""
+
+import copy
+import random
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoModelForMaskedLM
+
+from conftest import GOLDEN, RELATIONS, prompts_of, read
+from kn import intervals, models, selection
+from kn.editing import edit_fact, erase
+from kn.perplexity import surprise
+from kn.probing import Probe
+
+NEURONS = [[1, 5], [3, 39], [3, 7], [4, 190]]
+
+
+@pytest.fixture
+def model():
+    """As somebody's own script has it: neither frozen nor in any wrapper."""
+    return AutoModelForMaskedLM.from_pretrained(GOLDEN / "model").eval()
+
+
+def weights(model):
+    return {name: weight.clone() for name, weight in model.state_dict().items()}
+
+
+def same(model, before):
+    after = model.state_dict()
+    # As bytes: 0.0 and -0.0 are equal numbers.
+    return after.keys() == before.keys() and all(
+        torch.equal(after[name].view(torch.uint8), before[name].view(torch.uint8)) for name in before
+    )
+
+
+def edited_by_hand(model, neurons, old, new, lambda1, lambda2):
+    """Number by number, from the formula."""
+    edited = copy.deepcopy(model).double()
+    words = edited.bert.embeddings.word_embeddings.weight.detach()
+    e_old, e_new = words[old].tolist(), words[new].tolist()
+
+    def size(vector):
+        return sum(x * x for x in vector) ** 0.5
+
+    with torch.no_grad():
+        for layer, index in neurons:
+            matrix = edited.bert.encoder.layer[layer].output.dense.weight
+            v = matrix[:, index].tolist()
+            for row in range(len(v)):
+                taken = lambda1 * size(v) / size(e_old) * e_old[row]
+                given = lambda2 * size(v) / size(e_new) * e_new[row]
+                matrix[row, index] = v[row] - taken + given
+    return edited
+
+
+def erased_by_hand(model, neurons):
+    erased = copy.deepcopy(model)
+    with torch.no_grad():
+        for layer, index in neurons:
+            erased.bert.encoder.layer[layer].output.dense.weight[:, index] = 0
+    return erased
+
+
+@torch.no_grad()
+def logits(model, prompts):
+    return [model(input_ids=torch.tensor([ids])).logits[0, position].double() for ids, position, _ in prompts]
+
+
+@pytest.fixture
+def prompts(golden, golden_bags):
+    return prompts_of(golden[0], [bag[:2] for name in RELATIONS for bag in golden_bags[name][:3]])
+
+
+def test_an_edited_model_is_the_one_edited_by_hand(model, prompts):
+    by_hand = edited_by_hand(model, NEURONS, 40, 55, 1.5, 8)
+    plain = logits(model, prompts)
+    with edit_fact(model, NEURONS, old=40, new=55, lambda1=1.5, lambda2=8):
+        for name, weight in by_hand.state_dict().items():
+            assert torch.allclose(model.state_dict()[name].double(), weight, atol=1e-6), name
+        edited = logits(model, prompts)
+    for found, expected, before in zip(edited, logits(by_hand, prompts), plain, strict=True):
+        assert torch.allclose(found, expected, atol=1e-4)
+        assert (found - before).abs().max() > 0.05  # the edit is one
+    assert all(map(torch.equal, logits(model, prompts), plain))
+
+
+def test_what_a_probe_reads_follows_an_edit_and_its_end(model, prompts):
+    """The engine keeps weights in a layout of its own."""
+    probe = Probe(models.adapt(model))
+
+    def transformers_own():
+        return [
+            row.softmax(0)[answer].item() for row, (*_, answer) in zip(logits(model, prompts), prompts, strict=True)
+        ]
+
+    plain = probe.read(prompts).probabilities
+    with edit_fact(model, NEURONS, 40, 55, 1, 8):
+        edited = probe.read(prompts).probabilities
+        assert edited == pytest.approx(transformers_own(), abs=1e-6)
+        with erase(model, [*NEURONS[:2], [2, 0]]):
+            erased = probe.read(prompts).probabilities
+            assert erased == pytest.approx(transformers_own(), abs=1e-6)
+        assert np.array_equal(probe.read(prompts).probabilities, edited)
+    assert np.array_equal(probe.read(prompts).probabilities, plain)
+    for one, other in ((plain, edited), (edited, erased), (plain, erased)):
+        assert np.abs(one - other).max() > 1e-3
+
+
+def test_erased_neurons_write_nothing(model, prompts):
+    by_hand = erased_by_hand(model, NEURONS)
+    with erase(model, NEURONS):
+        assert same(model, weights(by_hand))
+        assert all(map(torch.equal, logits(model, prompts), logits(by_hand, prompts)))
+        for layer, index in NEURONS:
+            assert not models.adapt(model).value_vectors(layer)[:, index].any()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_weights_are_restored_bit_for_bit(model, dtype):
+    model = model.to(dtype)
+    with torch.no_grad():
+        model.bert.encoder.layer[1].output.dense.weight[:3, 5] = -0.0
+    before = weights(model)
+    repeated = [*NEURONS, NEURONS[0]]
+    with edit_fact(model, repeated, 40, 55, 1, 8):
+        once = weights(model)
+        assert not same(model, before)
+        with erase(model, NEURONS[1:3]), edit_fact(model, repeated, 7, 40, 0.3, 0.1):
+            assert not same(model, once)
+        assert same(model, once)
+    assert same(model, before)
+    with pytest.raises(ZeroDivisionError), edit_fact(model, NEURONS, 40, 55, 1, 8), erase(model, NEURONS[:1]):
+        raise ZeroDivisionError
+    assert same(model, before)
+    with edit_fact(model, NEURONS, 40, 55, 1, 8):
+        twice = weights(model)
+    assert torch.equal(*(of["bert.encoder.layer.1.output.dense.weight"] for of in (once, twice)))  # named twice: once
+    with pytest.raises(IndexError), erase(model, [*NEURONS, [4, 10_000]]):
+        pass
+    assert same(model, before)
+
+
+def test_nothing_given_nothing_changed(model):
+    before = weights(model)
+    with edit_fact(model, NEURONS, 40, 55, 0, 0), erase(model, []):
+        assert same(model, before)
+
+
+def test_neurons_of_many_facts_are_left_out_as_published():
+    """Of each fact that the published program drew it tells the neurons that it edited, or that there were none."""
+    draws = read(GOLDEN / "draws" / "stage6_edits.json")
+    rare = {name: selection.rare(read(GOLDEN / "results" / "kn" / f"kn_bag-{name}.json")) for name in RELATIONS}
+    assert len(draws) == 85
+    for relation, fact, _, result in draws:
+        assert rare[relation][fact] == ([] if result == "no_kn" else result["neurons"])
+
+
+@pytest.mark.parametrize("relation", RELATIONS)
+def test_the_most_common_neurons_are_the_published_ones(relation):
+    common = selection.most_common(read(GOLDEN / "results" / "kn" / f"kn_bag-{relation}.json"), 20)
+    published = read(GOLDEN / "printed" / "erase.json")[relation]["most_common"]
+    assert [[f"{layer}@{index}", facts] for (layer, index), facts in common] == published
+
+
+def test_random_neurons_are_different_ones_of_the_same_layers():
+    neurons = [[3, 1], [4, 2], [3, 5], [3, 0], [4, 4]]
+    drawn = [selection.random_like(neurons, 6, random.Random(seed)) for seed in range(50)]
+    for found in drawn:
+        assert sorted(layer for layer, _ in found) == [3, 3, 3, 4, 4] and len(set(map(tuple, found))) == 5
+    assert {index for found in drawn for _, index in found} == set(range(6))
+    assert drawn[3] == selection.random_like(neurons, 6, random.Random(3)) != drawn[4]
+
+
+def test_surprise_is_finite_and_right():
+    assert surprise(np.array([1, 0.5, 1e-30])) == pytest.approx([0, 0.6931471806, 69.0775527898])
+    assert np.isfinite(surprise(np.array([0.0])))[0]
+
+
+def test_intervals_of_measures_of_means():
+    chance = np.random.default_rng(1)
+    parts, wholes = chance.random(40), chance.integers(0, 4, 40)
+    found = intervals.of_means({"a": parts, "b": wholes}, lambda m: {"r": m["a"] / m["b"], "e": np.exp(m["a"])}, 5)
+    assert found["r"] == pytest.approx(intervals.ratio(parts, wholes, 5))
+    assert found["e"] == pytest.approx(np.exp(intervals.ratio(parts, np.ones(40), 5)))
+    none = (None, None, None)
+    assert intervals.of_means({"a": np.array([])}, lambda m: {"e": np.exp(m["a"])}, 5) == {"e": none}
+    assert intervals.of_means({"a": np.zeros(3)}, lambda m: {"r": m["a"] / m["a"]}, 5) == {"r": none}

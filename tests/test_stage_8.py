@@ -1,0 +1,85 @@
+"""Stage 8 draws what is there, names what is missing, and its CSV hold what the results say."""
+
+import csv
+import json
+import shutil
+from statistics import mean
+
+import pytest
+
+from conftest import GOLDEN, RELATIONS, read, run
+
+PUBLISHED = GOLDEN / "results"
+
+
+@pytest.fixture
+def results(tmp_path):
+    for folder in ("kn", "distant"):
+        shutil.copytree(PUBLISHED / folder, tmp_path / folder)
+    return tmp_path
+
+
+def plot(results):
+    return run(
+        *("8_plot.py", "--output_dir", results, "--kn_dir", results / "kn", "--fig_dir", results / "figures"),
+        check=False,
+    )
+
+
+def rows(path):
+    with open(path, newline="") as file:
+        return {row.pop(next(iter(row))): row for row in csv.DictReader(file)}
+
+
+def test_figures_from_the_published_programs_results(results):
+    out = plot(results).stdout
+    for missing, stage in (
+        ("kneurons_distribution", "2_run_kn.sh"),
+        ("update", "6_run_edit.sh"),
+        ("erase", "7_run_erase.sh"),
+    ):
+        assert f"{missing}: no results, made by `bash {stage}" in out
+    for name in ("suppress", "amplify", "distant"):
+        for kind, magic in (("png", b"\x89PNG"), ("pdf", b"%PDF")):
+            assert (results / "figures" / f"{name}.{kind}").read_bytes().startswith(magic)
+    for name, key in (("suppress", "rm_own:ave_delta_ratio"), ("amplify", "eh_own:ave_delta_ratio")):
+        drawn = rows(results / "figures" / f"{name}.csv")
+        for begin, arm in (("", "knowledge neurons"), ("base_", "baseline")):
+            measured = read(PUBLISHED / "kn" / f"{begin}modify_activation_rlt.json")
+            expected = {relation: 100 * measured[f"{begin}kn_bag-{relation}"][key] for relation in RELATIONS}
+            assert {relation: float(drawn[relation][arm]) for relation in RELATIONS} == pytest.approx(expected)
+            assert float(drawn["mean"][arm]) == pytest.approx(mean(expected.values()))
+            assert drawn["P36"][f"{arm}, low"] == ""
+
+
+def test_crawled_sentences_are_averaged_over_neurons_then_over_relations(results):
+    plot(results)
+    drawn = rows(results / "figures" / "distant.csv")
+    for begin, arm in (("", "knowledge neurons"), ("base_", "baseline")):
+        measured = read(PUBLISHED / "distant" / f"{begin}kn_weights@distant_data.json")
+        for kind, name in enumerate(("subject and object", "subject only", "random sentence")):
+            of_relations = [
+                mean(value for fact in facts if isinstance(fact, list) for value in fact[kind])
+                for facts in measured.values()
+            ]
+            assert float(drawn[name][arm]) == pytest.approx(mean(of_relations))
+
+
+def test_intervals_and_a_third_arm_are_drawn_where_there_are_any(results):
+    measured = {
+        "random_kn_bag-P36": {"rm_own:ave_delta_ratio": -0.25, "rm_own:ave_delta_ratio:interval": [-0.5, 0.125]}
+    }
+    (results / "kn" / "random_modify_activation_rlt.json").write_text(json.dumps(measured))
+    plot(results)
+    drawn = rows(results / "figures" / "suppress.csv")
+    found = [drawn["P36"][f"random neurons{part}"] for part in ("", ", low", ", high")]
+    assert [float(value) for value in found] == [-25, -50, 12.5]
+    assert drawn["P101"]["random neurons"] == ""
+
+
+def test_nothing_to_draw_and_results_that_cannot_be_read(tmp_path, results):
+    done = plot(tmp_path / "empty")
+    assert done.returncode == 1 and "no results to draw in it" in done.stderr
+    (results / "kn" / "modify_activation_rlt.json").write_text('{"kn_bag-P36": {"rm_')
+    done = plot(results)
+    assert done.returncode == 1 and "modify_activation_rlt.json, line 1: not valid JSON" in done.stderr

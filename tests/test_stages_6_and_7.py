@@ -1,0 +1,339 @@
+"""Stages 6 and 7 on the golden world: the published measurements repeated, our own draws against obvious code."""
+
+import json
+import math
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoModelForMaskedLM
+
+from conftest import GOLDEN, RELATIONS, read, run
+
+KN = GOLDEN / "results" / "kn"
+ARMS = ("knowledge neurons", "baseline", "random neurons")
+
+
+def flags(results, *more):
+    return [
+        *("--bert_model", GOLDEN / "model", "--data_path", GOLDEN / "data" / "PARAREL" / "data_all.json"),
+        *("--kn_dir", KN, "--output_dir", results, "--device", "cpu", *more),
+    ]
+
+
+def edit(results, *more, **how):
+    return run("6_edit_knowledge_sampled.py", *flags(results, *more), **how)
+
+
+def erase(results, *more, **how):
+    return run("7_erase_knowledge.py", *flags(results, *more), **how)
+
+
+def lines(path):
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def files(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.suffix in (".json", ".jsonl")}
+
+
+@pytest.fixture(scope="module")
+def edited(tmp_path_factory):
+    """Our own draws."""
+    folder = tmp_path_factory.mktemp("edited")
+    edit(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def erased(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("erased")
+    erase(folder)
+    return folder
+
+
+class ByHand:
+    """A model changed column by column, and asked prompt by prompt."""
+
+    def __init__(self, tokenizer):
+        self.tokenizer = tokenizer
+        self.model = AutoModelForMaskedLM.from_pretrained(GOLDEN / "model").eval().requires_grad_(False)
+
+    def token(self, word):
+        return self.tokenizer.convert_tokens_to_ids(word)
+
+    def column(self, layer, index):
+        return self.model.bert.encoder.layer[layer].output.dense.weight[:, index]
+
+    def update(self, neurons, old, new, lambda1, lambda2):
+        words = self.model.bert.embeddings.word_embeddings.weight
+        e_old, e_new = words[self.token(old)], words[self.token(new)]
+        for neuron in neurons:
+            v = self.column(*neuron)
+            size = v.norm().item()
+            v -= lambda1 * size / e_old.norm() * e_old
+            v += lambda2 * size / e_new.norm() * e_new
+
+    def erase(self, neurons):
+        for neuron in neurons:
+            self.column(*neuron).zero_()
+
+    def distribution(self, text):
+        ids = self.tokenizer(text, return_tensors="pt")["input_ids"]
+        return self.model(input_ids=ids).logits[0, ids[0].tolist().index(self.tokenizer.mask_token_id)].softmax(0)
+
+    def log_perplexity(self, bags):
+        own = [self.distribution(text)[self.token(answer)].item() for bag in bags for text, answer, _ in bag]
+        return -sum(map(math.log, own)) / len(own)
+
+    def accuracy(self, bags):
+        right = [
+            self.distribution(text).argmax().item() == self.token(answer) for bag in bags for text, answer, _ in bag
+        ]
+        return sum(right) / len(right)
+
+
+# ---- stage 6 ----
+
+
+def test_given_its_draws_stage_6_repeats_the_published_edits(tmp_path):
+    out = edit(tmp_path, "--draws", GOLDEN / "draws" / "stage6_edits.json").stdout
+    found = read(tmp_path / "edit" / "edit-1-8.json")
+    ours = found["edits"]["knowledge neurons"]
+    theirs = [entry for entry in read(GOLDEN / "draws" / "stage6_edits.json") if entry[3] != "no_kn"]
+    assert len(ours) == len(theirs) == 30
+    for (*our_draw, our_result), (*their_draw, their_result) in zip(ours, theirs, strict=True):
+        assert our_draw == their_draw
+        assert our_result.keys() == their_result.keys()
+        for name, value in their_result.items():
+            if isinstance(value, float):
+                assert our_result[name] == pytest.approx(value, abs=1e-5, rel=1e-4 if "ratio" in name else 0), name
+            else:
+                assert our_result[name] == value, name
+    averages = found["averages"]["knowledge neurons"]
+    published = read(GOLDEN / "printed" / "edit.json")
+    for name, pair in published.pop("before -> after").items():
+        assert averages["before -> after"][name] == pytest.approx(pair, rel=1e-5)
+    for name, value in published.items():
+        assert averages[name] == pytest.approx(value, rel=1e-4), name
+        low, high = averages[f"{name}:interval"]
+        assert low <= averages[name] <= high
+    assert averages["inter_ppl_inc"] == pytest.approx(published["new_inter_ppl"] - published["ori_inter_ppl"], rel=1e-4)
+    assert averages["inner_ppl_inc_ratio"] == pytest.approx(1.2098742 / 1.1460204 - 1, rel=1e-4)
+    # The baseline has neurons of its own in two of these facts only.
+    assert [found["averages"][arm]["edits"] for arm in ARMS] == [30, 2, 30]
+    assert found["averages"]["baseline"]["without neurons"] == 28
+    assert "1.145 -> 1.384" in out and "151.9 -> 149.6" in out
+
+
+def test_our_own_draws_keep_the_protocol(edited, golden_bags, golden):
+    found = read(edited / "edit" / "edit-1-8.json")
+    by_hand = ByHand(golden[0])
+    knowledge = found["edits"]["knowledge neurons"]
+    assert [relation for relation, *_ in knowledge] == [name for name in RELATIONS for _ in range(10)]
+    for relation, fact, target, result in knowledge:
+        bags = golden_bags[relation]
+        text, answer, _ = bags[fact][result["prompt_idx"]]
+        assert target != answer and target in {bag[0][1] for bag in bags}
+        assert result["ori_pred"] == answer and by_hand.distribution(text).argmax() == by_hand.token(answer)
+        assert len(result["inner_bags"]) == len(result["inter_bags"]) == 5
+        assert fact not in result["inner_bags"] and relation not in dict(result["inter_bags"])
+    # Arms are paired; where the baseline has no neurons of its own there is no edit.
+    of_baseline = {(relation, fact): result for relation, fact, _, result in found["edits"]["baseline"]}
+    of_random = found["edits"]["random neurons"]
+    same = ("prompt_idx", "inner_bags", "inter_bags", "ori_tgt_prob", "tgt_ori_rank", "ori_inner_log_ppl")
+    for (*draw, result), (*random_draw, random_result) in zip(knowledge, of_random, strict=True):
+        assert draw == random_draw
+        assert all(result[name] == random_result[name] for name in same)
+        layers, random_layers = (sorted(layer for layer, _ in of["neurons"]) for of in (result, random_result))
+        assert layers == random_layers and result["neurons"] != random_result["neurons"]
+        baseline = read(KN / f"base_kn_bag-{draw[0]}.json")
+        own = [n for n in baseline[draw[1]] if sum(n in bag for bag in baseline) + 1 <= 0.1 * len(baseline)]
+        assert of_baseline.get((draw[0], draw[1]), {"neurons": []})["neurons"] == own
+    assert 0 < len(of_baseline) < 30
+    # Chance of its own for each draw, and for each relation.
+    assert len({tuple(result["inner_bags"]) for *_, result in knowledge}) == 30
+
+
+@pytest.mark.parametrize("arm", ARMS)
+@torch.no_grad()
+def test_each_arm_is_the_edit_by_hand(edited, golden_bags, golden, arm):
+    for relation, fact, target, result in read(edited / "edit" / "edit-1-8.json")["edits"][arm][:3]:
+        by_hand = ByHand(golden[0])
+        text, answer, _ = golden_bags[relation][fact][result["prompt_idx"]]
+        inner = [golden_bags[relation][other] for other in result["inner_bags"]]
+        inter = [golden_bags[name][other] for name, other in result["inter_bags"]]
+        for when in ("ori", "new"):
+            if when == "new":
+                by_hand.update(result["neurons"], answer, target, 1, 8)
+            said = by_hand.distribution(text)
+            of_target = said[by_hand.token(target)].item()
+            assert result[f"{when}_tgt_prob"] == pytest.approx(of_target, abs=1e-5)
+            assert result[f"tgt_{when}_rank"] == 1 + (said > of_target).sum().item()
+            assert result[f"{when}_pred"] == golden[0].convert_ids_to_tokens(said.argmax().item())
+            assert result[f"{when}_inner_log_ppl"] == pytest.approx(by_hand.log_perplexity(inner), abs=1e-5)
+            assert result[f"{when}_inter_log_ppl"] == pytest.approx(by_hand.log_perplexity(inter), abs=1e-5)
+        assert result["ori_changed"] == (result["new_pred"] != answer)
+        assert result["success_updated"] == (result["new_pred"] == target)
+        assert result["success_updated_5"] == (result["tgt_new_rank"] <= 5)
+
+
+def test_finished_relations_are_kept_and_order_does_not_matter(edited, tmp_path):
+    """From one finished relation on, in another order: the same bytes; and other settings are refused."""
+    folder = tmp_path / "edit"
+    shutil.copytree(edited / "edit", folder)
+    whole = files(folder)
+    for relation in ("P36", "P101"):
+        (folder / f"edit-1-8-{relation}.jsonl").unlink()
+    again = edit(tmp_path, "--pt_relation", "P101", "P103", "P36")
+    assert "P103" not in again.stderr  # no bar
+    for relation in RELATIONS:
+        name = f"edit-1-8-{relation}.jsonl"
+        assert (folder / name).read_bytes() == whole[name]
+    refused = edit(tmp_path, "--seed", "1", check=False)
+    assert refused.returncode == 1 and "was made with seed = 42, this run has 1" in refused.stderr
+
+
+def test_edits_that_were_written_can_be_given_back(edited, tmp_path):
+    ours = read(edited / "edit" / "edit-1-8.json")
+    (tmp_path / "draws.json").write_text(json.dumps(ours["edits"]["knowledge neurons"]))
+    edit(tmp_path, "--draws", tmp_path / "draws.json", "--pt_relation", "P103")
+    again = read(tmp_path / "edit" / "edit-1-8.json")["edits"]
+    for arm in ARMS:
+        assert again[arm] == [entry for entry in ours["edits"][arm] if entry[0] == "P103"]
+
+
+def test_a_grid_is_the_same_edits_with_every_pair_of_strengths(edited, tmp_path):
+    out = run(
+        "6_run_edit.sh",
+        *("--grid", 0, 1.5, 8, "--kn_dir", KN, "--pt_relation", "P101"),
+        **{"MODEL": str(GOLDEN / "model"), "DATA": str(GOLDEN / "data"), "RESULTS": str(tmp_path), "DEVICE": "cpu"},
+    ).stdout
+    found = read(tmp_path / "edit" / "grid.json")
+    pairs = {(pair["lambda1"], pair["lambda2"]): pair["averages"] for pair in found["pairs"]}
+    assert list(pairs) == [(a, b) for a in (0, 1.5, 8) for b in (0, 1.5, 8)] and len(out.splitlines()) == 1 + 9
+    for arm in ARMS:
+        nothing = pairs[0, 0][arm]
+        assert nothing["ori_changed"] == nothing["inner_ppl_inc"] == nothing["inter_ppl_inc_ratio"] == 0
+    edit(tmp_path, "--norm_lambda1", "1.5", "--norm_lambda2", "8", "--pt_relation", "P101")
+    alone = read(tmp_path / "edit" / "edit-1.5-8.json")
+    assert alone["averages"] == pairs[1.5, 8]
+    # On the draws of any other strengths.
+    drawn = [entry[:3] for entry in read(edited / "edit" / "edit-1-8.json")["edits"]["knowledge neurons"][20:]]
+    assert [entry[:3] for entry in alone["edits"]["knowledge neurons"]] == drawn
+
+
+def test_too_few_facts_for_neurons_of_their_own(tmp_path):
+    done = edit(tmp_path, "--debug", "10", "--pt_relation", "P101")
+    assert "P101: 0 edits instead of 10; of the facts drawn 10000 had no neurons of their own" in done.stdout
+    assert read(tmp_path / "edit" / "edit-1-8.json")["averages"]["baseline"]["ori_changed"] is None
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["one", "8"], "error: the strength (lambda) of an edit: expected a number, found 'one'"),
+        (["1"], "error: the strength (lambda) of an edit: expected a number, found ''"),
+        (["1", "nan"], "expected a number, found 'nan'"),
+        (["--grid", "1", "P36"], "expected a number, found 'P36'"),
+    ],
+)
+def test_a_strength_that_is_no_number_is_one_line(tmp_path, arguments, message):
+    done = run("6_run_edit.sh", *arguments, check=False, RESULTS=str(tmp_path / "out"))
+    assert done.returncode == 1 and len(done.stderr.strip().splitlines()) == 1 and message in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("stage", [edit, erase])
+def test_without_neurons_there_is_one_line_and_no_result(tmp_path, stage):
+    (tmp_path / "kn").mkdir()
+    for relation in RELATIONS:
+        for begin in ("", "base_"):
+            (tmp_path / "kn" / f"{begin}kn_bag-{relation}.json").write_text(json.dumps([[]] * 40))
+    done = stage(tmp_path / "out", "--kn_dir", tmp_path / "kn", check=False)
+    assert done.returncode == 1 and len(done.stderr.strip().splitlines()) == 1 and "kn_bag-P36.json" in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
+# ---- stage 7 ----
+
+
+@pytest.mark.parametrize("relation", RELATIONS)
+def test_stage_7_measures_what_the_published_program_printed(erased, relation):
+    found = read(erased / "erase" / f"{relation}.json")
+    published = read(GOLDEN / "printed" / "erase.json")[relation]
+    assert [
+        [f"{layer}@{index}", facts]
+        for (layer, index), facts in zip(
+            found["neurons"]["knowledge neurons"], found["facts of the neurons"], strict=True
+        )
+    ] == published["most_common"]
+    measures = found["measures"]["knowledge neurons"]
+    for name, value in published["printed"].items():
+        # Printed with four digits.
+        assert measures[name] == pytest.approx(value, abs=5.01e-4 if "ppl" in name else 5.01e-5), name
+    # Published with the wrong sign: a rise is a positive number here.
+    rise = measures["erased ppl"] / measures["original ppl"] - 1
+    assert measures["increasing ratio"] == pytest.approx(rise)
+    assert (rise > 0) == (relation != "P103")
+    for name in ("original accuracy", "erased accuracy", "erased ppl", "increasing ratio"):
+        low, high = measures[f"{name}:interval"]
+        assert low <= measures[name] <= high
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("arm", ("knowledge neurons", "random neurons"))
+def test_every_relation_is_measured_as_by_hand(erased, golden_bags, golden, arm):
+    found = read(erased / "erase" / "P101.json")
+    by_hand = ByHand(golden[0])
+    for when in ("original", "erased"):
+        if when == "erased":
+            by_hand.erase(found["neurons"][arm])
+        for name in RELATIONS:
+            measures = found["measures"][arm] if name == "P101" else found["relations"][name][arm]
+            bags = golden_bags[name]
+            assert measures[f"{when} accuracy"] == pytest.approx(by_hand.accuracy(bags), abs=1e-9)
+            assert math.log(measures[f"{when} ppl"]) == pytest.approx(by_hand.log_perplexity(bags), abs=1e-5)
+    assert set(found["relations"]) == {"P36", "P103"}
+
+
+def test_the_control_is_as_many_neurons_of_the_same_layers(erased):
+    for relation in RELATIONS:
+        knowledge, drawn = read(erased / "erase" / f"{relation}.json")["neurons"].values()
+        assert len(set(map(tuple, drawn))) == 20
+        assert sorted(layer for layer, _ in drawn) == sorted(layer for layer, _ in knowledge)
+        assert drawn != knowledge
+
+
+def test_what_was_measured_before_is_made_once_and_must_be_of_the_same_settings(erased, tmp_path):
+    folder = tmp_path / "erase"
+    shutil.copytree(erased / "erase", folder)
+    whole = files(folder)
+    (folder / "P36.jsonl").unlink()
+    (folder / "P36.json").unlink()
+    again = erase(tmp_path, "--pt_relation", "P36")
+    assert "before" not in again.stderr and "P36" in again.stderr
+    assert {name: of for name, of in files(folder).items() if "args" not in name} == {
+        name: of for name, of in whole.items() if "args" not in name
+    }
+    assert "100.0% -> 95.0%" in again.stdout
+    for path in folder.glob("P*"):
+        path.unlink()
+    refused = erase(tmp_path, "--debug", "20", "--pt_relation", "P36", check=False)
+    assert refused.returncode == 1 and "before.jsonl: was made with debug = -1, this run has 20" in refused.stderr
+    assert [path.name for path in sorted(folder.glob("[!.]*.json*"))] == ["before.jsonl", "erase.args.json"]
+
+
+def test_fewer_neurons_and_facts_through_the_shell(tmp_path):
+    out = run(
+        "7_run_erase.sh",
+        *("P103", "P36", "--kn_dir", KN, "--num_neurons", 3, "--debug", 7),
+        **{"MODEL": str(GOLDEN / "model"), "DATA": str(GOLDEN / "data"), "RESULTS": str(tmp_path), "DEVICE": "cpu"},
+    ).stdout
+    assert [line.split()[0] for line in out.splitlines()] == ["relation", "P103", "P103", "P36", "P36"]
+    found = read(tmp_path / "erase" / "P103.json")
+    assert len(found["neurons"]["random neurons"]) == found["measures"]["random neurons"]["# Kneurons"] == 3
+    measured = lines(tmp_path / "erase" / "P103.jsonl")
+    assert [(line["relation"], line["fact"]) for line in measured] == [(n, f) for n in RELATIONS for f in range(7)]
+    assert np.sum([line["prompts"] for line in measured]) == 7 * 14
