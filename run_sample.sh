@@ -4,6 +4,7 @@
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 
 export MODEL=data/sample/model DATA=data/sample
+export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1} # the model is so small that further threads only get in each other's way
 export RESULTS=${RESULTS:-results/sample} FIGURES=${FIGURES:-figures/sample}
 
 echo "== Stage 1: attributions" && bash 1_run_mlm.sh "$@" || exit

@@ -137,7 +137,7 @@ def test_answers_that_cannot_be_scored_are_skipped_with_the_reason(awkward, tmp_
     assert read(tmp_path / "kn" / "kn_bag-P36.json") == [[], [], []]
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(2))
 def test_killed_at_random_moments_and_resumed_ends_in_the_same_bytes(tmp_path, seed, uninterrupted):
     """SIGKILL, as often as it takes for a run to come through. --get_ig_pred makes for small units and slow writing."""
     chance = random.Random(seed)

@@ -67,11 +67,12 @@ def draw_edits(relation: str, neurons: list[list], world: World, probe: Probe, s
 
 
 def _draw_inner(relation: str, fact: int, world: World, chance: Random) -> int:
-    """A random other fact of the relation that can be scored; the target's is one."""
-    while True:
+    """A random other fact of the relation that can be scored."""
+    for _ in range(1000):
         other = chance.randrange(len(world.bags[relation]))
         if other != fact and world.prompts(relation, other):
             return other
+    raise InputError(f"relation {relation}: other facts are needed to measure perplexity, and none can be scored")
 
 
 def read_draws(path: str, world: World) -> dict[str, list[Edit]]:
