@@ -16,6 +16,7 @@ from kn.figures import Measured, Point
 from kn.files import InputError, read_json
 from kn.neurons import ARMS
 
+UPDATED = ("success_updated", "target predicted"), ("ori_changed", "prediction changed")
 ERASED = ("increasing ratio", "rise of perplexity (%)"), ("erased ratio", "right answers lost (%)")
 
 
@@ -36,7 +37,8 @@ def main() -> None:
         ("suppress", "3_run_modify_activation.sh", lambda path: modified(kn_dir, "rm", path)),
         ("amplify", "3_run_modify_activation.sh", lambda path: modified(kn_dir, "eh", path)),
         ("distant", "4_run_distant.sh", lambda path: distant(results / "distant", path)),
-        ("update", "6_run_edit.sh 1 8 --grid", lambda path: update(results / "edit", path)),
+        ("update", "6_run_edit.sh", lambda path: update(results / "edit", *UPDATED[0], path)),
+        ("update_changed", "6_run_edit.sh", lambda path: update(results / "edit", *UPDATED[1], path)),
         ("erase", "7_run_erase.sh", lambda path: erase(results / "erase", *ERASED[0], path)),
         ("erase_accuracy", "7_run_erase.sh", lambda path: erase(results / "erase", *ERASED[1], path)),
     ):
@@ -109,23 +111,23 @@ def activations(facts: list) -> list[float] | None:
     return [mean(value for fact in measured for value in fact[kind]) for kind in range(3)]
 
 
-def update(folder: Path, path: Path) -> Path | None:
-    """What an update gains and what it costs: success against the rise of perplexity, for each pair of strengths."""
+def update(folder: Path, measure: str, label: str, path: Path) -> Path | None:
+    """What an update gains, and what it costs in perplexity, for each pair of strengths."""
     pairs = (read_if_there(folder / "grid.json") or {"pairs": []})["pairs"]
     pairs += [read_json(file) for file in sorted(folder.glob("edit-*.json")) if not file.name.endswith(".args.json")]
     points = [
         Point(
             arm,
             f"{pair['lambda1']:g}, {pair['lambda2']:g}",
-            100 * (of["new_inner_ppl"] / of["ori_inner_ppl"] - 1),
-            100 * of["success_updated"],
+            100 * of["inner_ppl_inc_ratio"],
+            100 * of[measure],
         )
         for pair in pairs
         for arm, of in pair["averages"].items()
         if of["edits"]
     ]
-    labels = ("rise of perplexity, same relation (%)", "target predicted\nafter the edit (%)")
-    return figures.points(points, ("strengths", *labels), path) if points else None
+    labels = ("strengths", "rise of perplexity, same relation (%)", f"{label} (% of edits)")
+    return figures.points(points, labels, path) if points else None
 
 
 def erase(folder: Path, measure: str, label: str, path: Path) -> Path | None:

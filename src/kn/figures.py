@@ -10,6 +10,7 @@ matplotlib.use("Agg")  # no screen needed
 import matplotlib.pyplot as plt
 import seaborn as sns
 from matplotlib.figure import Figure
+from matplotlib.ticker import ScalarFormatter
 
 from kn.files import make_folder, writing
 
@@ -75,7 +76,8 @@ def points(found: list[Point], labels: tuple[str, str, str], path: Path) -> Path
         if point.series == next(iter(LOOKS)):
             axes.annotate(point.name, (point.x, point.y), (3, 3), textcoords="offset points", fontsize=6)
     axes.set_xscale("symlog", linthresh=10)  # strong edits break so much that the others would be one dot
-    axes.set(xlabel=labels[1], ylabel=labels[2])
+    axes.xaxis.set_major_formatter(ScalarFormatter())
+    axes.set(xlabel=labels[1], ylabel=labels[2], ylim=(-1, max(10, *(1.1 * point.y for point in found))))
     axes.legend(frameon=False, ncols=len(LOOKS), loc="lower center", bbox_to_anchor=(0.5, 1.0))
     return _save(
         figure, path, ["series", *(label.replace("\n", " ") for label in labels)], [list(point) for point in found]
