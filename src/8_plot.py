@@ -114,7 +114,9 @@ def activations(facts: list) -> list[float] | None:
 def update(folder: Path, measure: str, label: str, path: Path) -> Path | None:
     """What an update gains, and what it costs in perplexity, for each pair of strengths."""
     pairs = (read_if_there(folder / "grid.json") or {"pairs": []})["pairs"]
-    pairs += [read_json(file) for file in sorted(folder.glob("edit-*.json")) if not file.name.endswith(".args.json")]
+    swept = {(pair["lambda1"], pair["lambda2"]) for pair in pairs}
+    single = [read_json(file) for file in sorted(folder.glob("edit-*.json")) if not file.name.endswith(".args.json")]
+    pairs += [pair for pair in single if (pair["lambda1"], pair["lambda2"]) not in swept]
     points = [
         Point(
             arm,
@@ -126,7 +128,7 @@ def update(folder: Path, measure: str, label: str, path: Path) -> Path | None:
         for arm, of in pair["averages"].items()
         if of["edits"]
     ]
-    labels = ("strengths", "rise of perplexity, same relation (%)", f"{label} (% of edits)")
+    labels = ("lambda1, lambda2", "rise of perplexity, same relation (%)", f"{label} (% of edits)")
     return figures.points(points, labels, path) if points else None
 
 

@@ -21,6 +21,7 @@ LOOKS = {
     "random neurons": {"color": "#f2f2f2", "hatch": "////"},
 }
 WIDEST = 14  # inches
+NEAR = 20  # pixels
 sns.set_theme(context="paper", style="whitegrid", rc={"axes.spines.top": False, "axes.spines.right": False})
 
 Measured = tuple[float, float | None, float | None]  # a value, and its interval where there is one
@@ -72,16 +73,24 @@ def points(found: list[Point], labels: tuple[str, str, str], path: Path) -> Path
         if own:
             places = [point.x for point in own], [point.y for point in own]
             axes.scatter(*places, label=name, marker=marker, color=look["color"], edgecolor="#333333", linewidth=0.5)
-    for point in found:
-        if point.series == next(iter(LOOKS)):
-            axes.annotate(point.name, (point.x, point.y), (3, 3), textcoords="offset points", fontsize=6)
     axes.set_xscale("symlog", linthresh=10)  # strong edits break so much that the others would be one dot
     axes.xaxis.set_major_formatter(ScalarFormatter())
     axes.set(xlabel=labels[1], ylabel=labels[2], ylim=(-1, max(10, *(1.1 * point.y for point in found))))
     axes.legend(frameon=False, ncols=len(LOOKS), loc="lower center", bbox_to_anchor=(0.5, 1.0))
-    return _save(
-        figure, path, ["series", *(label.replace("\n", " ") for label in labels)], [list(point) for point in found]
-    )
+    # Points that lie together share one label, their names one below the other.
+    labelled: list[tuple[tuple[float, float], list[Point]]] = []
+    for point in (point for point in found if point.series == next(iter(LOOKS))):
+        place = axes.transData.transform((point.x, point.y))
+        together = [points for other, points in labelled if abs(place - other).max() < NEAR]
+        if together:
+            together[0].append(point)
+        else:
+            labelled.append((place, [point]))
+    for _, (first, *others) in labelled:
+        names = "\n".join(point.name for point in (first, *others))
+        axes.annotate(names, (first.x, first.y), (4, 3), textcoords="offset points", fontsize=6)
+    axes.text(0.99, 0.02, f"beside points: {labels[0]}", transform=axes.transAxes, ha="right", fontsize=7)
+    return _save(figure, path, ["series", *labels], [list(point) for point in found])
 
 
 def layers(statistics: dict[str, dict], path: Path) -> Path:
