@@ -8,16 +8,13 @@ is the number of operations that the engine's matrix products need, by the time 
 product measured on this machine in the same type.
 """
 
-import gc
-import time
-from pathlib import Path
-
 import torch
 from transformers import BertConfig, BertForMaskedLM
 
 from kn import flags, models, runs
 from kn.attribution import Engine
 from kn.quadrature import paid
+from measuring import peak_memory, reset_peak_memory, timed
 
 PADDED, POINTS = 128, 20
 LENGTHS = range(8, 17)
@@ -133,32 +130,6 @@ def fastest_product(adapter: models.PostNormEncoder) -> float:
             seconds, _ = timed(lambda x=x: [layer(x) for _ in range(10)], adapter.device)
             best = max(best, 10 * 2 * rows * layer.weight.numel() / seconds)
     return best
-
-
-def timed(work, device: torch.device):
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-    started = time.perf_counter()
-    result = work()
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-    return time.perf_counter() - started, result
-
-
-def reset_peak_memory(device: torch.device) -> None:
-    gc.collect()
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats()
-    else:
-        Path("/proc/self/clear_refs").write_text("5")
-
-
-def peak_memory(device: torch.device) -> float:
-    """Gigabytes since the last reset: of the device, or of the whole process with program and weights."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated() / 1e9
-    status = Path("/proc/self/status").read_text()
-    return int(status.split("VmHWM:")[1].split()[0]) / 1e6
 
 
 if __name__ == "__main__":

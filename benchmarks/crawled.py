@@ -9,7 +9,6 @@ to activations. Both give the activations of 5 random neurons a sentence, which 
 """
 
 import random
-import time
 from pathlib import Path
 
 import torch
@@ -19,6 +18,7 @@ from kn import crawled, facts, flags, models, runs
 from kn.files import InputError
 from kn.probing import Probe
 from kn.prompts import Encoder
+from measuring import timed
 
 PADDED = 512
 NEURONS = 5
@@ -119,16 +119,6 @@ def published(model: BertForMaskedLM, tokenizer, text: str, neurons: list) -> to
     for hook in hooks:
         hook.remove()
     return torch.stack([kept[layer][index] for layer, index in neurons])
-
-
-def timed(work, device: torch.device):
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-    started = time.perf_counter()
-    result = work()
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-    return time.perf_counter() - started, result
 
 
 if __name__ == "__main__":
