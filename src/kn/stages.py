@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from kn import facts, flags, models, neurons, runs
+from kn import facts, flags, models, neurons, runs, selection
 from kn.files import InputError
 from kn.neurons import ARMS
 from kn.probing import Prompt
@@ -100,10 +100,11 @@ def read_arms(world: World, kn_dir: str | Path, seed: int) -> dict[str, dict[str
     """By arm and relation the neurons of each fact; the random ones as many as the real ones, in the same layers."""
     real = read_neurons(kn_dir, "kn_bag-", world)
     width = world.adapter.neurons
-    drawn = {}
-    for relation, bags in real.items():
-        drawn[relation] = []
-        for fact, bag in enumerate(bags):
-            chance = runs.chance(seed, "random neurons", relation, fact)
-            drawn[relation].append([[layer, chance.randrange(width)] for layer, _ in bag])
+    drawn = {
+        relation: [
+            selection.random_like(bag, width, runs.chance(seed, "random neurons", relation, fact))
+            for fact, bag in enumerate(bags)
+        ]
+        for relation, bags in real.items()
+    }
     return dict(zip(ARMS, (real, read_neurons(kn_dir, "base_kn_bag-", world), drawn), strict=True))
