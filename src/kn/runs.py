@@ -9,14 +9,13 @@ import random
 import signal
 import subprocess
 import sys
-import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
 from kn.files import InputError, read_json, write_json
-from kn.workers import FIRST, WORKERS, end_all
+from kn.workers import FIRST, WORKERS, end_all, end_with_parent
 
 try:
     import fcntl
@@ -32,6 +31,8 @@ def guard(main: Callable[[], None]) -> None:
         sys.exit("stopped; the same command goes on from here" if FIRST else 1)
 
     signal.signal(signal.SIGTERM, stop)
+    if WORKERS > 1:
+        end_with_parent()
     try:
         main()
     except InputError as error:
@@ -49,19 +50,8 @@ def beside(device) -> Iterator[Callable]:
     if device.type == "cpu":
         yield lambda function, *arguments: function(*arguments)
         return
-    with ProcessPoolExecutor(2, multiprocessing.get_context("spawn"), _end_with_parent) as pool:
+    with ProcessPoolExecutor(2, multiprocessing.get_context("spawn"), end_with_parent) as pool:
         yield lambda function, *arguments: pool.submit(function, *arguments).result()
-
-
-def _end_with_parent() -> None:
-    """End this process when the one that started it does, however that comes about."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-    def wait() -> None:
-        multiprocessing.parent_process().join()
-        os._exit(1)
-
-    threading.Thread(target=wait, daemon=True).start()
 
 
 def digest(value) -> str:

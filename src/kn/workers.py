@@ -10,6 +10,7 @@ import logging
 import os
 import signal
 import sys
+import threading
 import time
 
 RANK = int(os.environ.get("RANK", 0))
@@ -18,6 +19,18 @@ LOCAL_WORKERS = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
 WORKERS = int(os.environ.get("WORLD_SIZE", 1))
 FIRST = RANK == 0  # it alone talks to the user
 RESTARTS = 3
+
+
+def end_with_parent() -> None:
+    """End this process when the one that started it does, however that comes about."""
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(0.5)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def end_all(line: str) -> None:
