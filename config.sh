@@ -12,12 +12,26 @@ RULE=${RULE:-riemann}                    # how attributions are integrated: riem
 MAX_SEQ_LENGTH=${MAX_SEQ_LENGTH:-128}    # longest prompt in word pieces
 SEED=${SEED:-42}                         # where chance decides
 
+# Several processes, a GPU each: GPUS=8 bash 1_run_mlm.sh P101. On several machines that see the same folders, start the
+# same command on each: NODES=2 RENDEZVOUS=first-machine:29500 GPUS=8 bash 1_run_mlm.sh
+GPUS=${GPUS:-1}                          # processes on this machine
+NODES=${NODES:-1}                        # machines
+RENDEZVOUS=${RENDEZVOUS:-}               # where they meet: a machine of theirs, and a free port
+JOB=${JOB:-knowledge-neurons}            # the same for all machines of a job, another for another job
+
 # How a stage that asks the model is run: `run_stage SCRIPT [relation …] [flag …]`, with its own flags in the array `own`.
 run_stage() {
     local script=$1 relations=()
     shift
     while [[ $# -gt 0 && $1 != -* ]]; do relations+=("$1"); shift; done
-    exec .venv/bin/python "src/$script" \
+    local launch=()
+    if [[ $NODES -gt 1 ]]; then
+        launch=(-m kn.workers --nproc_per_node "$GPUS" --nnodes "$NODES" --rdzv_backend c10d
+            --rdzv_endpoint "${RENDEZVOUS:?names no place where the $NODES machines meet}" --rdzv_id "$JOB")
+    elif [[ $GPUS -gt 1 ]]; then
+        launch=(-m kn.workers --nproc_per_node "$GPUS" --standalone)
+    fi
+    exec .venv/bin/python "${launch[@]}" "src/$script" \
         --bert_model "$MODEL" --data_path "$DATA/PARAREL/data_all.json" --output_dir "$RESULTS" \
         --device "$DEVICE" --dtype "$DTYPE" --max_seq_length "$MAX_SEQ_LENGTH" --seed "$SEED" \
         --pt_relation "${relations[@]}" "${own[@]}" "$@"

@@ -8,6 +8,8 @@ is the number of operations that the engine's matrix products need, by the time 
 product measured on this machine in the same type.
 """
 
+from collections import Counter
+
 import torch
 from transformers import BertConfig, BertForMaskedLM
 
@@ -49,11 +51,11 @@ def main() -> None:
             few = prompts[:: 6 if rule == "literal" else 1]
             reset_peak_memory(device)
             list(engine.attribute(few[:20]))  # warm up
-            engine.steps.clear()
-            took, _ = timed(lambda engine=engine, few=few: list(engine.attribute(few)), device)
+            took, found = timed(lambda engine=engine, few=few: list(engine.attribute(few)), device)
             each = took / len(few)
             share = sum(operations(adapter, len(ids), engine.ladder[0]) for ids, _, _ in few) / took / peak
-            further = {name: count for name, count in engine.steps.items() if name != engine.ladder[0].name}
+            steps = sum((Counter(batch.steps) for batch in found), Counter())
+            further = {name: count for name, count in steps.items() if name != engine.ladder[0].name}
             print(
                 f"{rule + ', ' + dtype:32}{each:12.4f}{1 / each:12.2f}{seconds / each:14.1f}{share:15.0%}"
                 f"{peak_memory(device):8.1f}GB" + (f"  further steps {further}" if further else ""),

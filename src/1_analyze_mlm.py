@@ -10,20 +10,19 @@ value]` from 0.1 of the prompt's highest value up. What made it and what was ski
 """
 
 import argparse
-import json
 import time
 from collections import Counter
-from collections.abc import Callable
 
-from kn import flags, runs, stages
-from kn.attribution import Engine, triplets
+from kn import flags, results, runs, stages
+from kn.attribution import Engine, strongest
 from kn.facts import Bag
 from kn.files import make_folder
 from kn.prompts import Encoder
 from kn.quadrature import RULES
+from kn.triplets import Found, texts
 
 KEPT = 0.1  # triplets with a smaller share of the prompt's highest value are not written
-UNIT = {"cpu": 64, "cuda": 1024}  # facts by device: what a killed run loses at most
+UNIT = {"cpu": 64, "cuda": 256}  # facts by device: what a killed run loses at most
 UNIT_OF_WHOLE_LISTS = 16  # --get_pred and --get_ig_pred write about a megabyte a prompt
 
 
@@ -56,7 +55,7 @@ def parse() -> argparse.Namespace:
 def main() -> None:
     chosen = parse()
     world = stages.open_world(chosen)
-    results = make_folder(chosen.output_dir)
+    folder = make_folder(chosen.output_dir)
     points = chosen.batch_size * chosen.num_batch
     engine = Engine(world.adapter, chosen.rule, points, chosen.max_tokens)
     whole_lists = chosen.get_pred or chosen.get_ig_pred
@@ -64,31 +63,33 @@ def main() -> None:
         **{name: getattr(chosen, name) for name in ("rule", "get_pred", "get_ig_pred", "get_ig_gold", "get_base")},
         "points": points,
         "max_tokens": engine.batches.max_tokens,
-        "unit": UNIT_OF_WHOLE_LISTS if whole_lists else UNIT[world.device.type],
     }
-    record = runs.Record(results / f"{chosen.output_prefix}.args.json")
-    made_by = runs.provenance(world.device)
+    record = runs.Record(folder / f"{chosen.output_prefix}.args.json")
+    largest = UNIT_OF_WHOLE_LISTS if whole_lists else UNIT[world.device.type]
 
-    for relation in world.relations:
+    def of_relation(relation: str) -> results.Result:
         bags = world.bags[relation]
-        path = results / f"{chosen.output_prefix}-{relation}.rlt.jsonl"
+
+        def attribute(unit: range, done: results.Done) -> tuple[list[str], dict]:
+            of_unit = {fact: bags[fact] for fact in unit}
+            facts, found, summary = attribute_facts(of_unit, engine, world.encoder, chosen, done)
+            return beside(texts, facts, found), summary
+
+        path = folder / f"{chosen.output_prefix}-{relation}.rlt.jsonl"
         made_with = settings | {"data": runs.digest(bags)}
-        result = runs.Result(path, relation, len(bags), settings["unit"], made_with, record)
-        if result.finished():
-            print(f"{relation}: {path} is there already, skipped")
-            continue
+        return results.Result(path, relation, results.units(len(bags), largest), attribute, made_with, record)
 
-        def attribute(unit: range, done: Callable, bags: list[Bag] = bags) -> tuple[list[str], dict]:
-            return attribute_facts({fact: bags[fact] for fact in unit}, engine, world.encoder, chosen, done)
-
-        print(f"{relation}: {path}, {told(result.make(attribute, made_by))}")
+    with runs.beside(world.device) as beside:
+        for result in results.make(map(of_relation, world.relations), runs.provenance(world.device), world.lanes):
+            about = "is there already, skipped" if result.was_there else told(result.about)
+            print(f"{result.name}: {result.path}, {about}")
 
 
 def attribute_facts(
-    bags: dict[int, Bag], engine: Engine, encoder: Encoder, chosen: argparse.Namespace, done: Callable
-) -> tuple[list[str], dict]:
-    """The line of each fact, and the summary of all."""
-    started, steps = time.perf_counter(), Counter(engine.steps)
+    bags: dict[int, Bag], engine: Engine, encoder: Encoder, chosen: argparse.Namespace, done: results.Done
+) -> tuple[dict[int, list], list[Found], dict]:
+    """Each fact with its prompts, the scores to put there, and the summary of all."""
+    started, steps = time.perf_counter(), Counter()
     lines: dict[int, list] = {}
     waiting = []  # what goes to the engine: where it belongs, and the prompt
     skipped = []
@@ -103,38 +104,45 @@ def attribute_facts(
                 skipped.append({"fact": fact, "prompt": index, "answer": answer, "reason": prompt.skipped})
             else:
                 waiting.append((fact, index, prompt))
+    found = []
     left = Counter(fact for fact, _, _ in waiting)
     done(len(bags) - len(left))
     right = 0
 
     prompts = [(prompt.ids, prompt.position, prompt.answer) for _, _, prompt in waiting]
     for batch in engine.attribute(prompts, answer=chosen.get_ig_gold, prediction=chosen.get_ig_pred):
-        found = {}
+        whole, strong = {}, {}
         if chosen.get_pred:
-            found["pred"] = batch.probabilities.tolist()
+            whole["pred"] = batch.probabilities.tolist()
         if chosen.get_ig_pred:
-            found["ig_pred"] = batch.prediction.tolist()
+            whole["ig_pred"] = batch.prediction.tolist()
         if chosen.get_ig_gold:
-            found["ig_gold"] = triplets(batch.answer, KEPT)
+            strong["ig_gold"] = strongest(batch.answer, KEPT)
         if chosen.get_base:
-            found["base"] = triplets(batch.activations, KEPT)
+            strong["base"] = strongest(batch.activations, KEPT)
+        steps.update(batch.steps)
+        found.append(([waiting[place][:2] for place in batch.prompts], strong))
         for row, (place, predicted) in enumerate(zip(batch.prompts, batch.predicted.tolist(), strict=True)):
             fact, index, prompt = waiting[place]
             about, scores = lines[fact][index]
             about["pred_obj"] = encoder.tokenizer.convert_ids_to_tokens(predicted)
-            scores |= {name: values[row] for name, values in found.items()}
+            scores |= {name: values[row] for name, values in whole.items()}
             right += predicted == prompt.answer
             left[fact] -= 1
             done(left[fact] == 0)
 
-    return [json.dumps(line) for line in lines.values()], {
-        "prompts": len(waiting) + len(skipped),
-        "scored": len(waiting),
-        "right": right,
-        "skipped": skipped,
-        "steps": engine.steps - steps,
-        "seconds": time.perf_counter() - started,
-    }
+    return (
+        lines,
+        found,
+        {
+            "prompts": len(waiting) + len(skipped),
+            "scored": len(waiting),
+            "right": right,
+            "skipped": skipped,
+            "steps": steps,
+            "seconds": time.perf_counter() - started,
+        },
+    )
 
 
 def told(entry: dict) -> str:

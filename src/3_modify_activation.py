@@ -12,12 +12,11 @@ knowledge neurons, the baseline's, and as many random neurons of the same layers
 import argparse
 import json
 from collections import defaultdict
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
-from kn import flags, intervals, runs, stages
+from kn import flags, intervals, results, runs, stages
 from kn.files import make_folder, read_json, read_jsonl
 from kn.probing import Probe
 
@@ -44,10 +43,8 @@ def main() -> None:
     probe = Probe(world.adapter, chosen.max_tokens)
     kn_dir = make_folder(chosen.kn_dir)
     record = runs.Record(kn_dir / "modify_activation.args.json")
-    made_by = runs.provenance(world.device)
-    measured = {}
 
-    for relation in world.relations:
+    def of_relation(relation: str) -> results.Result:
         drawn = [
             world.draw_other(relation, runs.chance(chosen.seed, "stage 3", relation, fact))
             for fact in world.facts(relation)
@@ -62,19 +59,22 @@ def main() -> None:
             "neurons": runs.digest(neurons),
             "others": runs.digest(others),
         }
-        path = kn_dir / f"modify_activation-{relation}.jsonl"
-        result = runs.Result(path, relation, len(world.bags[relation]), UNIT, settings, record)
 
-        def measure(unit: range, done: Callable, relation=relation, neurons=neurons, others=others):
+        def measure(unit: range, done: results.Done) -> tuple[list[str], dict]:
             return measure_facts(unit, relation, neurons, others, world, probe, chosen.factors, done)
 
-        if not result.finished():
-            result.make(measure, made_by)
-        means = average(result.path, chosen.factors, chosen.seed)
+        path = kn_dir / f"modify_activation-{relation}.jsonl"
+        return results.Result(path, relation, results.units(len(drawn), UNIT), measure, settings, record)
+
+    measured = {}
+    for result in results.make(map(of_relation, world.relations), runs.provenance(world.device), world.lanes):
+        relation = result.name
+        measured[relation] = average(result.path, chosen.factors, chosen.seed)
         for arm, begin in stages.ARMS.items():
-            runs.Record(kn_dir / f"{begin}modify_activation_rlt.json").add(f"{begin}kn_bag-{relation}", means[arm])
-        measured[relation] = means
-    show(measured, chosen.factors)
+            means = runs.Record(kn_dir / f"{begin}modify_activation_rlt.json")
+            means.add(f"{begin}kn_bag-{relation}", measured[relation][arm])
+    if measured:
+        show(measured, chosen.factors)
 
 
 def measure_facts(
@@ -85,7 +85,7 @@ def measure_facts(
     world: stages.World,
     probe: Probe,
     factors: list[float],
-    done: Callable,
+    done: results.Done,
 ) -> tuple[list[str], dict]:
     """Per fact, arm and side a list over prompts: the probability as it is, then with each factor."""
     lines = {

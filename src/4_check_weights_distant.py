@@ -13,12 +13,11 @@ sentences and `no_kn` one without neurons; means over neurons with 95 % interval
 import argparse
 import json
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
-from kn import crawled, flags, intervals, runs, stages
+from kn import crawled, flags, intervals, results, runs, stages
 from kn.files import InputError, make_folder, read_json, read_jsonl
 from kn.probing import Probe
 from kn.prompts import Encoder
@@ -50,9 +49,8 @@ def main() -> None:
     probe = Probe(world.adapter, chosen.max_tokens)
     folder = make_folder(Path(chosen.output_dir) / "distant")
     record = runs.Record(folder / "weights.args.json")
-    made_by = runs.provenance(world.device)
 
-    for relation in world.relations:
+    def of_relation(relation: str) -> results.Result:
         neurons = {arm: of_arm[relation] for arm, of_arm in arms.items()}
         masked = [
             crawled.mask_fact(
@@ -76,22 +74,22 @@ def main() -> None:
             "neurons": runs.digest(neurons),
             "sentences": runs.digest(fed),
         }
-        path = folder / f"weights-{relation}.jsonl"
-        result = runs.Result(path, relation, len(masked), UNIT, settings, record)
 
-        def measure(unit: range, done: Callable, masked=masked, fed=fed, neurons=neurons):
+        def measure(unit: range, done: results.Done) -> tuple[list[str], dict]:
             left_out = Counter() if chosen.draws else sum((masked[fact].left_out for fact in unit), Counter())
             return measure_facts(unit, fed, neurons, left_out, world.encoder, probe, done)
 
-        if not result.finished():
-            result.make(measure, made_by)
-        lines = list(read_jsonl(path))
+        path = folder / f"weights-{relation}.jsonl"
+        return results.Result(path, relation, results.units(len(masked), UNIT), measure, settings, record)
+
+    for result in results.make(map(of_relation, world.relations), runs.provenance(world.device), world.lanes):
+        relation, lines = result.name, list(read_jsonl(result.path))
         summary = {arm: average([line[arm] for line in lines], chosen.seed) for arm in ARMS}
         for arm, begin in ARMS.items():
             published = runs.Record(folder / f"{begin}kn_weights@distant_data.json")
             published.add(relation, [line[arm] for line in lines])
         runs.Record(folder / "summary.json").add(relation, summary)
-        print(told(relation, summary, record.read()[relation]["left out"]))
+        print(told(relation, summary, result.about["left out"]))
 
 
 def as_drawn(draws: dict, name: str, own: list[Fed], neurons: list, path: str) -> list[Fed]:
@@ -124,7 +122,7 @@ def measure_facts(
     left_out: Counter,
     encoder: Encoder,
     probe: Probe,
-    done: Callable,
+    done: results.Done,
 ) -> tuple[list[str], dict]:
     """Per fact and arm [th, h, rd], each the mean activation of each neuron. The model reads a sentence once."""
     texts = list({text: None for arm in fed for fact in unit for kind in fed[arm][fact] for text in kind})

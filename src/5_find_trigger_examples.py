@@ -11,10 +11,9 @@ relation the same as `P740.json`; and every sentence with its sum, a fact a line
 import argparse
 import json
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
 
-from kn import crawled, flags, runs, stages
+from kn import crawled, flags, results, runs, stages
 from kn.files import make_folder, read_jsonl, write_json, writing
 from kn.probing import Probe
 from kn.prompts import Encoder
@@ -40,9 +39,8 @@ def main() -> None:
     probe = Probe(world.adapter, chosen.max_tokens)
     folder = make_folder(Path(chosen.output_dir) / "trigger_examples_th")
     record = runs.Record(folder / "examples.args.json")
-    made_by = runs.provenance(world.device)
 
-    for relation in world.relations:
+    def of_relation(relation: str) -> results.Result:
         masked = [
             crawled.mask_objects(sentences[relation][fact], pairs[relation][fact]) for fact in world.facts(relation)
         ]
@@ -52,13 +50,15 @@ def main() -> None:
             "neurons": runs.digest(neurons[relation]),
             "sentences": runs.digest([fact.th for fact in masked]),
         }
-        result = runs.Result(folder / f"{relation}.jsonl", relation, len(masked), UNIT, settings, record)
 
-        def measure(unit: range, done: Callable, relation=relation, masked=masked):
+        def measure(unit: range, done: results.Done) -> tuple[list[str], dict]:
             return measure_facts(unit, masked, neurons[relation], world.encoder, probe, done)
 
-        if not result.finished():
-            result.make(measure, made_by)
+        path = folder / f"{relation}.jsonl"
+        return results.Result(path, relation, results.units(len(masked), UNIT), measure, settings, record)
+
+    for result in results.make(map(of_relation, world.relations), runs.provenance(world.device), world.lanes):
+        relation = result.name
         found = [
             shown(line, relation, *pairs[relation][line["fact"]])
             for line in read_jsonl(result.path)
@@ -67,7 +67,7 @@ def main() -> None:
         for example in found:
             write_text(folder / f"{relation}-{example['fact']}.txt", example)
         write_json(folder / f"{relation}.json", found)
-        print(told(relation, len(found), len(masked), record.read()[relation]["left out"]))
+        print(told(relation, len(found), len(world.bags[relation]), result.about["left out"]))
 
 
 def measure_facts(
@@ -76,7 +76,7 @@ def measure_facts(
     neurons: list,
     encoder: Encoder,
     probe: Probe,
-    done: Callable,
+    done: results.Done,
 ) -> tuple[list[str], dict]:
     """Per fact its neurons and its sentences, each the summed activation and the word pieces, the highest first."""
     left_out = sum((masked[fact].left_out for fact in unit), Counter())

@@ -15,16 +15,16 @@ import argparse
 import json
 import math
 from collections import Counter
-from collections.abc import Callable
 from itertools import product
 from pathlib import Path
 
 import numpy as np
 
-from kn import flags, intervals, runs, selection, stages
+from kn import flags, intervals, results, runs, selection, stages
 from kn.files import InputError, make_folder, read_jsonl, write_json
 from kn.probing import Probe
 from kn.updates import EDITS, arms_of, called, draw_edits, measure, read_draws
+from kn.workers import FIRST
 
 # Averages that are plain means over edits; perplexities are exp of means, ranks also averaged as 1 / rank.
 MEANS = (
@@ -85,7 +85,6 @@ def main() -> None:
     probe = Probe(world.adapter, chosen.max_tokens)
     folder = make_folder(Path(chosen.output_dir) / "edit")
     record = runs.Record(folder / f"{name}.args.json")
-    made_by = runs.provenance(world.device)
     common = world.settings | {
         "lambdas": pairs,
         "seed": chosen.seed,
@@ -93,13 +92,10 @@ def main() -> None:
         "data": runs.digest(world.bags),
     }
 
-    lines = []
-    for relation in world.relations:
+    def of_relation(relation: str) -> results.Result:
         expected = EDITS if given is None else len(given[relation])
-        if not expected:
-            continue
 
-        def work(_: range, done: Callable, relation=relation) -> tuple[list[str], dict]:
+        def edit_facts(_: range, done: results.Done) -> tuple[list[str], dict]:
             if given is None:
                 edits, drawn = draw_edits(relation, knowledge[relation], world, probe, chosen.seed)
             else:
@@ -116,13 +112,18 @@ def main() -> None:
             "draws": None if given is None else runs.digest([vars(edit) for edit in given[relation]]),
         }
         path = folder / f"{name}-{relation}.jsonl"
-        result = runs.Result(path, relation, expected, expected, settings, record)  # a unit a relation
-        if not result.finished():
-            made = result.make(work, made_by)
-            if made["edits"] < expected:
-                why = ", ".join(f"{count} {reason}" for reason, count in made["drawn"].items())
-                print(f"{relation}: {made['edits']} edits instead of {expected}; of the facts drawn {why}")
-        lines += read_jsonl(path)
+        return results.Result(path, relation, [range(expected)], edit_facts, settings, record)  # a unit a relation
+
+    lines = []
+    wanted = (of_relation(relation) for relation in world.relations if given is None or given[relation])
+    for result in results.make(wanted, runs.provenance(world.device)):
+        made = result.about
+        if not result.was_there and made["edits"] < made["facts"]:
+            why = ", ".join(f"{count} {reason}" for reason, count in made["drawn"].items())
+            print(f"{result.name}: {made['edits']} edits instead of {made['facts']}; of the facts drawn {why}")
+        lines += read_jsonl(result.path)
+    if not FIRST:
+        return
 
     averages = [average(lines, called(pair), chosen.seed) for pair in pairs]
     about = {"relations": world.relations, "settings": common}

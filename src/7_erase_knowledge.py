@@ -11,12 +11,11 @@ it is in `before.jsonl`, made once.
 
 import argparse
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
-from kn import flags, intervals, runs, selection, stages
+from kn import flags, intervals, results, runs, selection, stages
 from kn.editing import erase
 from kn.files import make_folder, read_jsonl, write_json
 from kn.perplexity import surprise
@@ -46,41 +45,52 @@ def main() -> None:
     probe = Probe(world.adapter, chosen.max_tokens)
     folder = make_folder(Path(chosen.output_dir) / "erase")
     record = runs.Record(folder / "erase.args.json")
-    made_by = runs.provenance(world.device)
     places = [(relation, fact) for relation in world.bags for fact in world.facts(relation)]
     settings = world.settings | {"max_tokens": probe.batches.max_tokens, "data": runs.digest(world.bags)}
 
-    def measured(name: str, erased: dict[str, list], about: dict) -> list[dict]:
+    common = {relation: selection.most_common(bags[relation], chosen.num_neurons) for relation in world.relations}
+    erased = {}
+    for relation, chosen_ones in common.items():
+        knowledge = [neuron for neuron, _ in chosen_ones]
+        chance = runs.chance(chosen.seed, "stage 7", "random neurons", relation)
+        randomly = selection.random_like(knowledge, world.adapter.neurons, chance)
+        erased[relation] = dict(zip(ERASED, (knowledge, randomly), strict=True))
+
+    def result(name: str, sets: dict[str, list], about: dict) -> results.Result:
         """A line for each fact of all relations, measured with each of these sets of neurons erased."""
 
-        def work(unit: range, done: Callable) -> tuple[list[str], dict]:
-            return measure_facts([places[number] for number in unit], erased, world, probe, done)
+        def measure(unit: range, done: results.Done) -> tuple[list[str], dict]:
+            return measure_facts([places[number] for number in unit], sets, world, probe, done)
 
-        result = runs.Result(folder / f"{name}.jsonl", name, len(places), UNIT, settings | about, record)
-        if not result.finished():
-            result.make(work, made_by)
-        return list(read_jsonl(result.path))
-
-    before = measured("before", {"nothing": []}, {})
-    print(HEAD)
-    for relation in world.relations:
-        common = selection.most_common(bags[relation], chosen.num_neurons)
-        knowledge = [neuron for neuron, _ in common]
-        chance = runs.chance(chosen.seed, "stage 7", "random neurons", relation)
-        erased = dict(
-            zip(ERASED, (knowledge, selection.random_like(knowledge, world.adapter.neurons, chance)), strict=True)
+        made_with = settings | about
+        return results.Result(
+            folder / f"{name}.jsonl", name, results.units(len(places), UNIT), measure, made_with, record
         )
-        about = {"num_neurons": chosen.num_neurons, "seed": chosen.seed, "erased": runs.digest(erased)}
-        after = measured(relation, erased, about)
-        found = compare(relation, before, after, len(knowledge), chosen.seed)
-        selected = {"relation": relation, "neurons": erased, "facts of the neurons": [facts for _, facts in common]}
+
+    wanted = [result("before", {"nothing": []}, {})]
+    for relation, sets in erased.items():
+        about = {"num_neurons": chosen.num_neurons, "seed": chosen.seed, "erased": runs.digest(sets)}
+        wanted.append(result(relation, sets, about))
+    for made in results.make(wanted, runs.provenance(world.device)):
+        lines = list(read_jsonl(made.path))
+        if made.name == "before":
+            before = lines
+            print(HEAD)
+            continue
+        relation = made.name
+        found = compare(relation, before, lines, len(erased[relation][ERASED[0]]), chosen.seed)
+        selected = {
+            "relation": relation,
+            "neurons": erased[relation],
+            "facts of the neurons": [facts for _, facts in common[relation]],
+        }
         write_json(folder / f"{relation}.json", selected | found)
         for arm, values in found["measures"].items():
             print(told(relation, arm, values))
 
 
 def measure_facts(
-    places: list[tuple[str, int]], erased: dict[str, list], world: stages.World, probe: Probe, done: Callable
+    places: list[tuple[str, int]], erased: dict[str, list], world: stages.World, probe: Probe, done: results.Done
 ) -> tuple[list[str], dict]:
     """Per fact the number of its prompts, and for each erasure how many are right and their summed surprise."""
     lines, prompts, owners = [], [], []

@@ -1,12 +1,14 @@
 """The engine against what the published program computed, against a slow loop, and against itself in other batches."""
 
+from collections import Counter
+
 import numpy as np
 import pytest
 import torch
 
 from conftest import GOLDEN, RELATIONS, prompts_of
 from kn import models
-from kn.attribution import Engine, triplets
+from kn.attribution import Engine, strongest
 from kn.files import InputError
 
 
@@ -151,10 +153,10 @@ def test_where_few_points_are_not_enough_more_are_taken(golden, golden_bags):
     tokenizer, model = golden
     prompts = prompts_of(tokenizer, golden_bags["P36"])
     engine = Engine(models.adapt(model), "riemann", 20, 2048)
-    attributed(engine, prompts)
+    steps = sum((Counter(batch.steps) for batch in engine.attribute(prompts)), Counter())
     layers = len(prompts) * engine.adapter.depth
-    assert engine.steps["riemann-5"] == layers
-    assert 0 < engine.steps["literal-20"] < engine.steps["riemann-10"] < layers / 2
+    assert steps["riemann-5"] == layers
+    assert 0 < steps["literal-20"] < steps["riemann-10"] < layers / 2
 
 
 @pytest.mark.parametrize("dtype, tolerance", [("bfloat16", 0.2), ("float16", 0.02)])
@@ -192,5 +194,5 @@ def test_triplets_are_those_with_a_share_of_the_prompts_highest_value():
     scores[0, 1, 3], scores[0, 0, 2], scores[0, 0, 1] = 1.0, 0.1, 0.05
     scores[1, 1, 0], scores[1, 0, 0] = 8.0, -9.0
     scores[2, 0, 0] = 2.0
-    found = triplets(scores, 0.1)
+    found = strongest(scores, 0.1).listed()
     assert found == [[[0, 2, pytest.approx(0.1)], [1, 3, 1.0]], [[1, 0, 8.0]], [[0, 0, 2.0]]]

@@ -10,10 +10,8 @@ wide as the neurons. The points come from `quadrature`, and `models` runs the mo
 what changes above it. All points of all prompts of equal length are the rows of one batch.
 """
 
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import pairwise
 
 import numpy as np
 import torch
@@ -23,6 +21,7 @@ from torch.nn.functional import cross_entropy
 from kn.adapters import Adapter, Pass
 from kn.batches import Batches
 from kn.quadrature import Rule, ladder, paid
+from kn.triplets import Triplets
 
 TOLERANCE = 1e-3  # accepted error of a layer as estimated, relative to the norm of the prompt's attributions
 
@@ -37,16 +36,21 @@ class Attributions:
     activations: Tensor  # the baseline method's scores
     answer: Tensor | None  # attributions of the answer's probability
     prediction: Tensor | None  # attributions of the predicted token's probability
+    steps: dict[str, int]  # how many prompts and layers took which rule of the ladder
 
 
 class Engine:
-    """Attributes prompts; counts in `steps` which rule of the ladder each prompt and layer took."""
+    """Attributes prompts."""
 
     def __init__(self, adapter: Adapter, rule: str, points: int, max_tokens: int | None = None):
         self.adapter = adapter
         self.ladder = ladder(rule, points)
+        self.nodes = {rule.name: torch.tensor(rule.nodes, device=adapter.device) for rule in self.ladder}
+        self.weights = {
+            rule.name: torch.tensor(np.stack([rule.weights, rule.doubts]), device=adapter.device)
+            for rule in self.ladder
+        }
         self.batches = Batches(adapter, max_tokens)
-        self.steps: Counter[str] = Counter()
 
     def attribute(
         self,
@@ -70,7 +74,8 @@ class Engine:
         logits = _precise(plain.logits)
         predicted = logits.argmax(-1)
         targets = [target for target, wanted in ((answers, answer), (predicted, prediction)) if wanted]
-        scores = iter(self._integrate(plain, logits, targets, ids.shape[1]))
+        found, steps = self._integrate(plain, logits, targets, ids.shape[1])
+        scores = iter(found)
         return Attributions(
             places,
             predicted,
@@ -78,39 +83,40 @@ class Engine:
             _precise(torch.stack(plain.neurons_at, 1)),
             next(scores) if answer else None,
             next(scores) if prediction else None,
+            steps,
         )
 
-    def _integrate(self, plain: Pass, logits: Tensor, targets: list[Tensor], length: int) -> Tensor:
-        """Attributions of each target's probability: targets x prompts x layers x neurons."""
+    def _integrate(self, plain: Pass, logits: Tensor, targets: list[Tensor], length: int) -> tuple[Tensor, dict]:
+        """Attributions of each target's probability, targets x prompts x layers x neurons; and `steps`."""
         depth, count = self.adapter.depth, len(plain.positions)
         if not targets:
-            return logits.new_empty(0)
+            return logits.new_empty(0), {}
         at_one = _gradients(logits, targets, plain.probes)
         scores = at_one.new_zeros(len(targets), count, depth, self.adapter.neurons)
         errors = at_one.new_zeros(len(targets), count, depth)
-        waiting = torch.ones(count, depth, dtype=torch.bool, device=logits.device)
+        waiting = torch.ones(count, depth, dtype=torch.bool)  # not on the device, which would have to be waited for
         steps = {}
         for rule in self.ladder:
             steps[rule.name] = int(waiting.sum())
             for number in waiting.any(0).nonzero()[:, 0].tolist():
-                for rows in waiting[:, number].nonzero()[:, 0].split(self.batches.prompts(length, paid(rule))):
+                places = waiting[:, number].nonzero()[:, 0].to(logits.device, non_blocking=True)
+                for rows in places.split(self.batches.prompts(length, paid(rule))):
                     sums = self._sum_points(plain, number, rows, rule, targets, at_one[:, number, rows])
                     neurons = _precise(plain.neurons_at[number][rows])
                     spread, doubt = neurons * (sums @ _precise(self.adapter.value_vectors(number)))
                     scores[:, rows, number], errors[:, rows, number] = spread, doubt.norm(dim=-1)
-            waiting = (errors > TOLERANCE * scores.flatten(2).norm(dim=-1, keepdim=True)).any(0)
+            waiting = (errors > TOLERANCE * scores.flatten(2).norm(dim=-1, keepdim=True)).any(0).cpu()
             if not waiting.any():
                 break
-        self.steps.update(steps)  # only now: a batch that runs out of memory is done again
-        return scores
+        return scores, steps
 
     def _sum_points(
         self, plain: Pass, number: int, rows: Tensor, rule: Rule, targets: list[Tensor], at_one: Tensor
     ) -> Tensor:
         """The weighted sum of g over the rule's points, and its error: 2 x targets x rows x width."""
-        weights = torch.tensor(np.stack([rule.weights, rule.doubts])).to(at_one)
         inner = [k for k, node in enumerate(rule.nodes) if node < 1]
-        nodes = torch.tensor(rule.nodes[inner]).to(plain.ffn_at[number])
+        weights = self.weights[rule.name].to(at_one)
+        nodes = self.nodes[rule.name][inner].to(plain.ffn_at[number])
         bias = self.adapter.ffn_bias(number)
         ffn = nodes[:, None] * (plain.ffn_at[number][rows] - bias)[:, None] + bias
         ffn = ffn.flatten(0, 1).requires_grad_()
@@ -123,14 +129,12 @@ class Engine:
         return sums
 
 
-def triplets(scores: Tensor, share: float) -> list[list[list]]:
-    """Per prompt, `[layer, neuron, score]` of the neurons with at least `share` of the prompt's highest score."""
+def strongest(scores: Tensor, share: float) -> Triplets:
+    """Of each prompt the neurons with at least `share` of its highest score."""
     kept = scores >= share * scores.amax((1, 2), keepdim=True)
-    counts = kept.sum((1, 2)).tolist()
-    _, layers, neurons = kept.nonzero(as_tuple=True)
-    listed = [list(triplet) for triplet in zip(layers.tolist(), neurons.tolist(), scores[kept].tolist(), strict=True)]
-    ends = torch.tensor([0, *counts]).cumsum(0).tolist()
-    return [listed[start:end] for start, end in pairwise(ends)]
+    prompts, layers, neurons = kept.nonzero(as_tuple=True)
+    counts = prompts.bincount(minlength=len(scores))
+    return Triplets(*(column.cpu().numpy() for column in (counts, layers, neurons, scores[kept])))
 
 
 def _gradients(logits: Tensor, targets: list[Tensor], by: Tensor) -> Tensor:

@@ -1,5 +1,6 @@
 """Reading files with errors that name file and entry; writing files so that nothing half-made has a final name."""
 
+import hashlib
 import json
 import os
 from collections.abc import Iterator
@@ -75,6 +76,14 @@ def write_json(path: str | Path, value, indent: int | None = 1) -> None:
     with writing(path) as file:
         json.dump(value, file, indent=indent, ensure_ascii=False)
         file.write("\n")
+
+
+def sha256_of(path: str | Path) -> str:
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def make_folder(path: str | Path) -> Path:

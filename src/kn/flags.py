@@ -6,6 +6,7 @@ import torch
 
 from kn.files import InputError
 from kn.models import DTYPES
+from kn.workers import LOCAL_RANK, LOCAL_WORKERS
 
 
 def parser(description: str) -> argparse.ArgumentParser:
@@ -33,7 +34,7 @@ def add_model_flags(flags: argparse.ArgumentParser) -> None:
         "--dtype", choices=DTYPES, default="float32", help="tf32 is float32 with faster, coarser products on CUDA"
     )
     flags.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
-    flags.add_argument("--gpus", default="0", help="with --device auto, which GPU; of several the first")
+    flags.add_argument("--gpus", help="which GPU, or which ones for several processes: 0,1,2")
     flags.add_argument("--no_cuda", action="store_true", help="the same as --device cpu")
     flags.add_argument("--max_tokens", type=positive, help="tokens a batch; none: as suits the device")
     flags.add_argument("--seed", type=int, default=42, help="where chance decides")
@@ -56,9 +57,15 @@ def positive(text: str) -> int:
     return number
 
 
-def device(wanted: str, gpus: str = "0") -> torch.device:
-    if wanted == "auto":
-        wanted = f"cuda:{gpus.split(',')[0]}" if torch.cuda.is_available() else "cpu"
+def device(wanted: str, gpus: str | None = None) -> torch.device:
+    if wanted in ("auto", "cuda") and torch.cuda.is_available():
+        # The processes of one machine take a GPU each.
+        several = gpus.split(",") if gpus else range(LOCAL_WORKERS)
+        if len(several) <= LOCAL_RANK:
+            raise InputError(f"--gpus {gpus}: names {len(several)} GPUs for {LOCAL_WORKERS} processes")
+        wanted = f"cuda:{several[LOCAL_RANK]}"
+    elif wanted == "auto":
+        wanted = "cpu"
     try:
         chosen = torch.device(wanted)
     except RuntimeError:

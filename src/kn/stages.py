@@ -28,6 +28,11 @@ class World:
     device: torch.device
     settings: dict  # what every result depends on
 
+    @property
+    def lanes(self) -> int:
+        """Units of work to have under way at a time: on a GPU one is read and written while another is computed."""
+        return 3 if self.device.type == "cuda" else 1
+
     def facts(self, relation: str) -> range:
         return range(len(self.bags[relation]))
 

@@ -1,0 +1,210 @@
+"""Results made in units of work, by one process or by many, that a kill at any moment does not harm.
+
+A result is a JSON-lines file with one line a fact. Each unit of its facts is a file in the folder `<result>.parts`
+that appears whole, so a run that was cut off goes on with the units that are missing and ends in the same bytes. When
+all are there they are joined, the record is written, and the folder goes.
+
+Whoever works on a result takes units that nobody else works on; a lock that goes with the process marks them. So any
+processes may share the work, those of torchrun as well as two runs that a user started, on any machines that see the
+folder. They need not know of each other, and who is killed leaves his unit to the others.
+"""
+
+import hashlib
+import json
+import shutil
+import sys
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
+from pathlib import Path
+
+from tqdm import tqdm
+
+from kn.files import InputError, make_folder, read_json, remove_unfinished, sha256_of, write_json, writing
+from kn.runs import Record, locked
+from kn.workers import FIRST, WORKERS
+
+SMALLEST = 8  # facts in a unit
+WAIT = 0.2  # seconds until units of others are looked at again
+
+Done = Callable[[int], object]  # is called with the number of facts done
+Work = Callable[[range, Done], tuple[list[str], dict]]
+
+
+def units(facts: int, largest: int) -> list[range]:
+    """Facts in units that get smaller towards the end, so that all processes finish at about the same time.
+
+    They do not depend on the number of processes: a unit's prompts go through the model together, and how many there
+    are can change the last digits.
+    """
+    starts = [0]
+    while starts[-1] < facts:
+        left = facts - starts[-1]
+        starts.append(starts[-1] + min(left, max(SMALLEST, min(largest, left // 4))))
+    return [range(start, end) for start, end in pairwise(starts)]
+
+
+class Result:
+    """A result, and how it is made: `work` gets the facts of a unit and returns a line for each, and a summary."""
+
+    def __init__(self, path: Path, name: str, units: list[range], work: Work, settings: dict, record: Record):
+        self.path, self.name, self.units, self.work, self.record = path, name, units, work, record
+        self.settings = settings | {"largest unit": max(map(len, units), default=0)}
+        self.folder = path.with_name(path.name + ".parts")
+        self.was_there = self._is_there()
+
+    @property
+    def about(self) -> dict:
+        """What the record says: settings, sums over the units' summaries, what made it."""
+        return self.record.read().get(self.name, {})
+
+    def finished(self) -> bool:
+        return self.path.exists() and not self.folder.exists()
+
+    def take_part(self, made_by: dict, lanes: int) -> None:
+        """Work until there is no unit left that nobody works on; join the units if all are there."""
+        if self.finished():
+            return
+        make_folder(self.path.parent)
+        with self._door():
+            if self.finished():
+                return
+            self._begin()
+        with tqdm(
+            total=sum(map(len, self.units)),
+            desc=self.name,
+            unit="fact",
+            dynamic_ncols=True,
+            smoothing=0.1,
+            disable=not FIRST,
+        ) as bar:
+            if lanes == 1:
+                self._work(bar)
+            else:
+                # Each lane is like a process of its own: while one waits for the device, another keeps it busy.
+                with ThreadPoolExecutor(lanes) as pool:
+                    for lane in [pool.submit(self._work, bar) for _ in range(lanes)]:
+                        lane.result()
+        with self._door():
+            if self.folder.exists() and all(self._file(number).exists() for number in range(len(self.units))):
+                self._join(made_by)
+
+    def _is_there(self) -> bool:
+        """Whether it is finished. One made with other settings, or damaged since, is an error."""
+        made = self.about if self.path.exists() else None
+        if not made:
+            return self.finished()  # of a published program's result there is no record
+        compare(self.path, made["settings"], self.settings, "choose another --output_dir, or delete it")
+        if sha256_of(self.path) != made["sha256"]:
+            raise InputError(f"{self.path}: is not as it was written: delete it, then run again")
+        self._clear()  # a kill may have kept who joined it from that
+        return True
+
+    def _begin(self) -> None:
+        """Make the folder of parts, or see what is in it."""
+        begun = self.folder / "settings.json"
+        if begun.exists():
+            compare(self.folder, read_json(begun), self.settings, f"run it with that, or delete {self.folder}")
+        else:
+            make_folder(self.folder)
+            write_json(begun, self.settings)
+        for number in range(len(self.units)):
+            if self._file(number).exists() and self._read(number) is None:
+                tqdm.write(f"{self._file(number)}: damaged, made again", file=sys.stderr)
+                self._file(number).unlink()
+
+    def _work(self, bar: tqdm) -> None:
+        shared = False
+        for number, unit in enumerate(self.units):
+            with locked(self.folder / f"{number:05d}.lock", wait=False) as mine:
+                if self._file(number).exists():
+                    bar.update(len(unit))
+                elif mine and self.folder.exists():  # or someone has joined the parts by now
+                    lines, summary = self.work(unit, bar.update)
+                    self._write(number, lines, summary)
+                elif not mine and WORKERS == 1 and not shared:
+                    shared = True
+                    tqdm.write(f"{self.path}: another run is making it too, they share the work", file=sys.stderr)
+
+    def _file(self, number: int) -> Path:
+        return self.folder / f"{number:05d}.jsonl"
+
+    def _door(self):
+        """A lock for who looks whether the result is there, begins it or joins it."""
+        return locked(self.path.with_name(f".{self.path.name}.lock"))
+
+    def _write(self, number: int, lines: list[str], summary: dict) -> None:
+        body = "".join(f"{line}\n" for line in lines)
+        with writing(self._file(number)) as file:
+            file.write(body)
+            json.dump(summary | {"sha256": hashlib.sha256(body.encode()).hexdigest()}, file)
+
+    def _read(self, number: int) -> tuple[str, dict] | None:
+        """A part and its summary; None where it is damaged."""
+        try:
+            text = self._file(number).read_text(encoding="utf-8")
+            end = text.rfind("\n") + 1  # a unit may be without lines
+            body, summary = text[:end], json.loads(text[end:])
+            if summary.pop("sha256") == hashlib.sha256(body.encode()).hexdigest():
+                return body, summary
+        except (ValueError, KeyError, AttributeError):
+            pass
+        return None
+
+    def _join(self, made_by: dict) -> None:
+        """Write the result from its parts, and the sum of their summaries into the record."""
+        total: dict = {"facts": sum(map(len, self.units))}
+        remove_unfinished(self.path)
+        with writing(self.path) as file:
+            for number in range(len(self.units)):
+                part = self._read(number)
+                if part is None:
+                    raise InputError(f"{self._file(number)}: damaged since it was written: run again")
+                body, summary = part
+                file.write(body)
+                for key, value in summary.items():
+                    value = Counter(value) if isinstance(value, dict) else value
+                    total[key] = total[key] + value if key in total else value
+        made = {"sha256": sha256_of(self.path), "settings": self.settings, "made by": made_by}
+        self.record.add(self.name, total | made)
+        self._clear()
+
+    def _clear(self) -> None:
+        gone = self.folder.with_name(f".{self.folder.name}.joined")
+        shutil.rmtree(gone, ignore_errors=True)
+        if self.folder.exists():
+            self.folder.rename(gone)  # under its name the folder is there with all its parts, or not at all
+            shutil.rmtree(gone, ignore_errors=True)
+
+
+def make(results: Iterable[Result], made_by: dict, lanes: int = 1) -> Iterator[Result]:
+    """Make what is missing of the results, with all the processes that do the same.
+
+    Yields them in order as they are finished, in the first process; the others have only their share of the work.
+    `lanes` is how many units a process works on at a time.
+    """
+    waiting: deque[Result] = deque()
+    for result in results:
+        result.take_part(made_by, lanes)
+        waiting.append(result)
+        yield from _finished(waiting)
+    while waiting:
+        time.sleep(WAIT)
+        for result in waiting:
+            result.take_part(made_by, lanes)  # who worked on the rest may have been killed
+        yield from _finished(waiting)
+
+
+def _finished(waiting: deque[Result]) -> Iterator[Result]:
+    while waiting and waiting[0].finished():
+        result = waiting.popleft()
+        if FIRST:
+            yield result
+
+
+def compare(path: Path, made: dict, now: dict, hint: str) -> None:
+    for key in now:
+        if made.get(key) != now[key]:
+            raise InputError(f"{path}: was made with {key} = {made.get(key)}, this run has {now[key]}: {hint}")

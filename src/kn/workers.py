@@ -1,0 +1,66 @@
+"""The processes of a job that several work on: which one this is, and starting them.
+
+    python -m kn.workers --nproc_per_node 8 src/1_analyze_mlm.py …
+
+is torchrun without its stack traces. A process that is killed is started again with all the others, and nothing is
+lost but what they were at; one that ends with an error line ends the job.
+"""
+
+import logging
+import os
+import signal
+import sys
+import threading
+import time
+
+RANK = int(os.environ.get("RANK", 0))
+LOCAL_RANK = int(os.environ.get("LOCAL_RANK", 0))  # among those on this machine
+LOCAL_WORKERS = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+WORKERS = int(os.environ.get("WORLD_SIZE", 1))
+FIRST = RANK == 0  # it alone talks to the user
+RESTARTS = 3
+
+
+def end_with_parent() -> None:
+    """End this process when the one that started it does, however that comes about."""
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(0.5)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def end_all(line: str) -> None:
+    """End this process with a line for the user, and with it the others of the job, which would be started again."""
+    if WORKERS > 1:
+        # What is wrong is mostly wrong for all, and the first ends them before they say it too.
+        time.sleep(0 if FIRST else 2)
+        print(line, file=sys.stderr, flush=True)
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # it comes back
+        os.kill(os.getppid(), signal.SIGTERM)
+        sys.exit(1)
+    sys.exit(line)
+
+
+def main() -> None:
+    logging.disable(logging.CRITICAL)  # torchrun's own
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # as torchrun does, but without saying so
+
+    from torch.distributed import run
+    from torch.distributed.elastic.multiprocessing import SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+
+    try:
+        run.main(["--max-restarts", str(RESTARTS), *sys.argv[1:]])
+    except SignalException:  # the process that it came from, or the user, knows why
+        sys.exit(1)
+    except ChildFailedError as error:
+        rank, failure = error.get_first_failure()
+        sys.exit(f"process {rank} ended with {failure.exitcode}, {RESTARTS} times started again; see above")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,232 @@
+"""Several processes, kills, full disks, two runs at once: what comes out has the same bytes, and nothing is lost.
+
+The long ones: `bash run_tests.sh -m long`.
+"""
+
+import os
+import random
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from conftest import GOLDEN, ROOT
+
+RELATIONS = ("P36", "P103")
+STAGES = {  # the script of each stage that makes results in units, the facts it gets, and the folder of its results
+    "1_run_mlm.sh": ("36", "."),
+    "3_run_modify_activation.sh": ("-1", "kn"),
+    "4_run_distant.sh": ("-1", "distant"),
+    "5_run_trigger_examples.sh": ("-1", "trigger_examples_th"),
+    "6_run_edit.sh": ("-1", "edit"),
+    "7_run_erase.sh": ("-1", "erase"),
+}
+SETTINGS = {
+    **{"MODEL": str(GOLDEN / "model"), "DATA": str(GOLDEN / "data"), "DEVICE": "cpu"},
+    **{"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"},
+}
+
+
+def start(results, script="1_run_mlm.sh", **settings):
+    return subprocess.Popen(
+        ["bash", script, *RELATIONS, "--debug", STAGES[script][0]],
+        cwd=ROOT,
+        env=os.environ | SETTINGS | {"RESULTS": str(results)} | settings,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def finish(process, status=0):
+    out, err = process.communicate(timeout=300)
+    assert process.returncode == status, err
+    assert "Traceback" not in err
+    return out + err
+
+
+def kill(process):
+    """Kill what was started, and all that it started."""
+    for number in [*workers(process), process.pid]:
+        try:
+            os.kill(number, signal.SIGKILL)
+        except ProcessLookupError:
+            pass
+    process.communicate()
+
+
+def workers(process):
+    """The processes that torchrun started."""
+    found = subprocess.run(["ps", "--ppid", str(process.pid), "-o", "pid="], capture_output=True, text=True).stdout
+    return [int(number) for number in found.split()]
+
+
+def until_at_work(results, process):
+    """Wait for the first part of a result, when all processes are at work or about to be."""
+    while not list(results.rglob("0*.jsonl")):
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.02)
+
+
+def content(results):
+    """All results but the records, which tell of the making."""
+    return {
+        str(path.relative_to(results)): path.read_bytes()
+        for path in sorted(results.rglob("*.jsonl"))
+        if ".parts" not in str(path)
+    }
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory):
+    """Stage 1 by one process."""
+    results = tmp_path_factory.mktemp("plain")
+    finish(start(results))
+    return content(results)
+
+
+@pytest.fixture(scope="module")
+def plain_stages(tmp_path_factory):
+    """By script, what a plain run leaves of all stages; and the stages 1 and 2 that it needs."""
+    before = tmp_path_factory.mktemp("before")
+    subprocess.run(
+        [".venv/bin/python", "src/2_get_kn.py", "--output_dir", stage_1_of_golden(before), "--kn_dir", before / "kn"],
+        cwd=ROOT,
+        env=os.environ | {"PYTHONPATH": str(ROOT / "src")},
+        check=True,
+        capture_output=True,
+    )
+    found = {}
+    for script in list(STAGES)[1:]:
+        results = tmp_path_factory.mktemp("plain")
+        shutil.copytree(before / "kn", results / "kn")
+        finish(start(results, script))
+        found[script] = content(results)
+    return before, found
+
+
+def stage_1_of_golden(folder):
+    shutil.copytree(GOLDEN / "results", folder / "theirs")
+    return folder / "theirs"
+
+
+@pytest.mark.parametrize("processes", [2, pytest.param(3, marks=pytest.mark.long)])
+def test_several_processes_write_the_same_bytes(plain, tmp_path, processes):
+    told = finish(start(tmp_path, GPUS=str(processes)))
+    assert content(tmp_path) == plain
+    assert all(told.count(f"{relation}: {tmp_path}") == 1 for relation in RELATIONS)
+
+
+def test_a_killed_process_is_started_again(plain, tmp_path):
+    process = start(tmp_path, GPUS="2")
+    until_at_work(tmp_path, process)
+    os.kill(workers(process)[-1], signal.SIGKILL)
+    finish(process)
+    assert content(tmp_path) == plain
+
+
+def test_processes_end_with_the_one_that_started_them(plain, tmp_path):
+    process = start(tmp_path, GPUS="2")
+    until_at_work(tmp_path, process)
+    started = workers(process)
+    process.kill()
+    for _ in range(100):
+        if not any(Path(f"/proc/{number}").exists() for number in started):
+            break
+        time.sleep(0.1)
+    else:
+        pytest.fail("they live on")
+    finish(start(tmp_path))
+    assert content(tmp_path) == plain
+
+
+def test_wrong_input_ends_several_processes_with_one_line(tmp_path):
+    process = start(tmp_path, GPUS="2", DATA=str(tmp_path))
+    told = finish(process, status=1)
+    assert told.startswith("error: ") and told.count("\n") == 1 and "PARAREL/data_all.json: no such file" in told
+
+
+def test_two_runs_at_once_share_the_work(plain, tmp_path):
+    first = start(tmp_path)
+    until_at_work(tmp_path, first)
+    second = start(tmp_path)
+    told = [finish(process) for process in (first, second)]
+    assert content(tmp_path) == plain
+    assert all(RELATIONS[-1] in of_run for of_run in told)
+
+
+def test_a_full_disk_is_said_and_loses_nothing(plain, tmp_path):
+    folder = tmp_path / "small"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=128k", "tmpfs", str(folder)]
+    if shutil.which("mount") is None or subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("needs the right to mount")
+    try:
+        told = finish(start(folder), status=1)
+        assert "can't be written (No space left on device)" in told.splitlines()[-1]
+        assert not list(folder.rglob("*.unfinished"))
+        subprocess.run(["mount", "-o", "remount,size=64m", str(folder)], check=True)
+        finish(start(folder))
+        assert content(folder) == plain
+    finally:
+        subprocess.run(["umount", str(folder)], check=True)
+
+
+def test_sigterm_is_answered_and_the_next_run_goes_on(plain, tmp_path):
+    process = start(tmp_path, GPUS="2")
+    until_at_work(tmp_path, process)
+    process.terminate()  # as a batch system does before it takes the machine away
+    assert "stopped; the same command goes on from here" in finish(process, status=1)
+    finish(start(tmp_path))
+    assert content(tmp_path) == plain
+
+
+@pytest.mark.long
+def test_two_machines_share_the_work(plain, tmp_path):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    settings = {"NODES": "2", "GPUS": "1", "RENDEZVOUS": f"127.0.0.1:{port}"}
+    machines = [start(tmp_path, **settings) for _ in range(2)]
+    for machine in machines:
+        finish(machine)
+    assert content(tmp_path) == plain
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("processes", ["1", "2"])
+def test_killed_at_thirty_random_moments(plain, tmp_path, processes):
+    chance, kills = random.Random(processes), 0
+    while kills < 30:
+        process = start(tmp_path, GPUS=processes)
+        try:
+            process.wait(chance.uniform(2, 8))
+            assert process.returncode == 0  # it was finished, so the next one begins anew
+            assert content(tmp_path) == plain
+            shutil.rmtree(tmp_path)
+        except subprocess.TimeoutExpired:
+            kills += 1
+        kill(process)
+    finish(start(tmp_path, GPUS=processes))
+    assert content(tmp_path) == plain
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("script", list(STAGES)[1:])
+def test_every_stage_ends_in_the_same_bytes_by_several_processes_and_kills(plain_stages, tmp_path, script):
+    before, plain = plain_stages
+    shutil.copytree(before / "kn", tmp_path / "kn")
+    chance = random.Random(script)
+    for _ in range(4):
+        process = start(tmp_path, script, GPUS="3")
+        try:
+            process.wait(chance.uniform(4, 12))
+        except subprocess.TimeoutExpired:
+            pass
+        kill(process)
+    finish(start(tmp_path, script, GPUS="2"))
+    assert content(tmp_path) == plain[script]

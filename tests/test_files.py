@@ -1,0 +1,38 @@
+"""Files are whole or not there, and errors name them."""
+
+import json
+import os
+
+import pytest
+
+from kn import files
+from kn.files import InputError
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path):
+    path = tmp_path / "value.json"
+    files.write_json(path, {"old": 1})
+    with pytest.raises(TypeError):
+        files.write_json(path, {"new": object()})
+    assert json.loads(path.read_text()) == {"old": 1}
+    assert [p.name for p in tmp_path.iterdir()] == ["value.json"]
+
+
+def test_a_place_that_cannot_be_written_is_named(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="file/results: the folder can't be made"):
+        files.make_folder(tmp_path / "file" / "results")
+    if os.geteuid():  # root may write anywhere
+        (tmp_path / "read-only").mkdir(mode=0o500)
+        with pytest.raises(InputError, match="read-only"):
+            files.make_folder(tmp_path / "read-only" / "results")
+
+
+def test_unreadable_files_are_named(tmp_path):
+    with pytest.raises(InputError, match="no such file"):
+        files.read_json(tmp_path / "none.json")
+    with pytest.raises(InputError, match="can't be read"):
+        files.read_json(tmp_path)
+    (tmp_path / "bytes.json").write_bytes(b"\xff\xfe")
+    with pytest.raises(InputError, match="not a UTF-8 text file"):
+        files.read_json(tmp_path / "bytes.json")

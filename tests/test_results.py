@@ -1,0 +1,283 @@
+"""A result that is made in parts, by one process or many, and cut off anywhere, ends in the same bytes."""
+
+import json
+import multiprocessing
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from conftest import ROOT
+from kn import results, runs
+from kn.files import InputError
+
+SETTINGS = {"rule": "riemann", "points": 20}
+FACTS = 40
+EXPECTED = "".join(f"fact {number}\n" for number in range(FACTS))
+
+
+class Crash(BaseException):
+    """What no code catches, as a kill."""
+
+
+def work(unit, done):
+    done(len(unit))
+    return [f"fact {number}" for number in unit], {"prompts": len(unit), "steps": {"few": 2 * len(unit)}}
+
+
+def result_in(folder, work=work, settings=SETTINGS, name="P1", facts=FACTS):
+    record = runs.Record(folder / "args.json")
+    return results.Result(folder / f"{name}.jsonl", name, results.units(facts, 10), work, settings, record)
+
+
+def make(folder, work=work, lanes=1):
+    return list(results.make([result_in(folder, work)], {"device": "test"}, lanes))
+
+
+def content(folder):
+    return {path.name for path in folder.iterdir() if path.suffix != ".lock"}
+
+
+@pytest.mark.parametrize("facts", [0, 1, 8, 9, 100, 1000])
+def test_units_cover_all_facts_once_and_get_smaller(facts):
+    units = results.units(facts, 64)
+    assert [fact for unit in units for fact in unit] == list(range(facts))
+    assert [len(unit) for unit in units] == sorted((len(unit) for unit in units), reverse=True)
+    assert all(results.SMALLEST <= len(unit) <= 64 for unit in units[:-1])
+
+
+@pytest.mark.parametrize("lanes", [1, 3])
+def test_a_result_is_joined_and_recorded(tmp_path, lanes):
+    (made,) = make(tmp_path, lanes=lanes)
+    assert (tmp_path / "P1.jsonl").read_text() == EXPECTED and not made.was_there
+    assert made.about["facts"] == made.about["prompts"] == FACTS and made.about["steps"] == {"few": 2 * FACTS}
+    assert json.loads((tmp_path / "args.json").read_text())["P1"] == made.about
+    (again,) = make(tmp_path, work=None)
+    assert again.was_there
+    assert content(tmp_path) == {"P1.jsonl", "args.json"}
+
+
+def test_several_results_are_finished_in_order(tmp_path):
+    names = ["P3", "P1", "P2"]
+    made = results.make((result_in(tmp_path, name=name, facts=len(name)) for name in names), {})
+    assert [(result.name, (tmp_path / f"{result.name}.jsonl").exists()) for result in made] == [
+        (name, True) for name in names
+    ]
+
+
+@pytest.mark.parametrize("call", ["replace", "fsync", "rename", "mkdir", "rmdir"])
+def test_crashed_at_any_step_and_run_again_ends_in_the_same_bytes(tmp_path, monkeypatch, call):
+    """Kill the n-th rename, flush or change of a folder, for each n there is."""
+    real = getattr(os, call)
+    crashes = 0
+    while True:
+        folder = tmp_path / str(crashes)
+        folder.mkdir()
+        count = 0
+
+        def counted(*arguments, crashes=crashes, **more):
+            nonlocal count
+            count += 1
+            if count > crashes:
+                raise Crash
+            return real(*arguments, **more)
+
+        monkeypatch.setattr(os, call, counted)
+        try:
+            make(folder)
+            break
+        except Crash:
+            pass
+        finally:
+            monkeypatch.setattr(os, call, real)
+        kept = {path: path.stat().st_mtime_ns for path in folder.glob("*.parts/0*.jsonl")}
+        make(folder)
+        assert (folder / "P1.jsonl").read_text() == EXPECTED
+        assert json.loads((folder / "args.json").read_text())["P1"]["prompts"] == FACTS
+        assert content(folder) == {"P1.jsonl", "args.json"}
+        crashes += 1
+        assert len(kept) <= len(results.units(FACTS, 10))
+    assert crashes > (5 if call in ("replace", "fsync") else 0)
+
+
+def test_what_a_kill_left_while_joining_goes(tmp_path):
+    left = tmp_path / ".P1.jsonl.12345.unfinished"
+    left.write_text("half")
+    make(tmp_path)
+    assert not left.exists() and (tmp_path / "P1.jsonl").read_text() == EXPECTED
+
+
+def stopping_at(start, asked=None):
+    def stopping(unit, done):
+        if asked is not None:
+            asked.append(unit.start)
+        if unit.start >= start:
+            raise Crash
+        return work(unit, done)
+
+    return stopping
+
+
+def test_parts_that_are_there_are_not_made_again(tmp_path):
+    asked = []
+    for _ in range(2):
+        with pytest.raises(Crash):
+            make(tmp_path, stopping_at(20, asked))
+    starts = [unit.start for unit in results.units(FACTS, 10)]
+    before, (stopped, *_) = [start for start in starts if start < 20], [start for start in starts if start >= 20]
+    assert asked == [*before, stopped, stopped]
+
+
+@pytest.mark.parametrize("damage", [b"", b"fact 0\nfa", b"\xff\xfe rubbish", b"fact 0\nfact 1\nfact 2\n{}"])
+def test_a_damaged_part_is_made_again(tmp_path, damage, capsys):
+    with pytest.raises(Crash):
+        make(tmp_path, stopping_at(20))
+    (tmp_path / "P1.jsonl.parts" / "00001.jsonl").write_bytes(damage)
+    make(tmp_path)
+    assert (tmp_path / "P1.jsonl").read_text() == EXPECTED
+    assert "00001.jsonl: damaged, made again" in capsys.readouterr().err
+
+
+def test_other_settings_are_refused_by_name(tmp_path):
+    make(tmp_path)
+    with pytest.raises(InputError, match="made with rule = riemann, this run has literal"):
+        result_in(tmp_path, settings=SETTINGS | {"rule": "literal"})
+    other = tmp_path / "unfinished"
+    with pytest.raises(Crash):
+        make(other, stopping_at(0))
+    with pytest.raises(InputError, match="made with points = 20, this run has 40"):
+        list(results.make([result_in(other, settings=SETTINGS | {"points": 40})], {}))
+
+
+@pytest.mark.parametrize("damage", [EXPECTED[:20], EXPECTED.replace("3", "4"), ""])
+def test_a_finished_result_that_was_changed_is_named(tmp_path, damage):
+    make(tmp_path)
+    (tmp_path / "P1.jsonl").write_text(damage)
+    with pytest.raises(InputError, match=r"P1\.jsonl: is not as it was written"):
+        make(tmp_path)
+
+
+def test_a_result_of_the_published_program_counts_as_finished(tmp_path):
+    (tmp_path / "P1.jsonl").write_text("theirs\n")
+    (made,) = make(tmp_path, work=None)
+    assert made.was_there and (tmp_path / "P1.jsonl").read_text() == "theirs\n"
+
+
+def test_two_runs_at_once_share_the_work(tmp_path, capsys):
+    """The second one starts while the first is at its first unit, and does all the others."""
+    first, second = [], []
+
+    def slow(unit, done):
+        first.append(unit.start)
+        if len(first) == 1:
+            result_in(tmp_path, quick).take_part({}, 1)
+        return work(unit, done)
+
+    def quick(unit, done):
+        second.append(unit.start)
+        return work(unit, done)
+
+    make(tmp_path, slow)
+    starts = [unit.start for unit in results.units(FACTS, 10)]
+    assert (first, second) == (starts[:1], starts[1:])
+    assert (tmp_path / "P1.jsonl").read_text() == EXPECTED
+    assert "another run is making it too" in capsys.readouterr().err
+
+
+def slow_work(unit, done):
+    time.sleep(0.01)
+    return work(unit, done)
+
+
+def make_slowly(folder):
+    make(folder, slow_work)
+
+
+def test_processes_share_a_result_each_unit_once(tmp_path):
+    def noted(unit, done):
+        with open(tmp_path / "asked", "a") as file:
+            file.write(f"{unit.start}\n")
+        return slow_work(unit, done)
+
+    fork = multiprocessing.get_context("fork")
+    processes = [fork.Process(target=make, args=(tmp_path / "made", noted)) for _ in range(3)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(60)
+        assert process.exitcode == 0
+    assert (tmp_path / "made" / "P1.jsonl").read_text() == EXPECTED
+    asked = [int(line) for line in (tmp_path / "asked").read_text().split()]
+    assert sorted(asked) == [unit.start for unit in results.units(FACTS, 10)]
+
+
+def test_what_a_killed_process_was_at_is_taken_over(tmp_path):
+    fork = multiprocessing.get_context("fork")
+    started = fork.Event()
+
+    def stuck(unit, done):
+        started.set()
+        time.sleep(600)
+
+    process = fork.Process(target=make, args=(tmp_path, stuck))
+    process.start()
+    started.wait(60)
+    waiting = threading.Thread(target=make, args=(tmp_path,))
+    waiting.start()
+    time.sleep(1)
+    assert waiting.is_alive() and not (tmp_path / "P1.jsonl").exists()
+    process.kill()
+    waiting.join(60)
+    assert (tmp_path / "P1.jsonl").read_text() == EXPECTED
+
+
+def test_killed_at_random_moments(tmp_path):
+    """SIGKILL to one of two processes, again and again, until the result is there."""
+    chance, fork, kills = random.Random(0), multiprocessing.get_context("fork"), 0
+    while not (tmp_path / "P1.jsonl").exists():
+        processes = [fork.Process(target=make_slowly, args=(tmp_path,)) for _ in range(2)]
+        for process in processes:
+            process.start()
+        time.sleep(chance.uniform(0, 0.06))
+        for process in processes:
+            kills += process.is_alive()
+            process.kill()
+            process.join()
+    make(tmp_path)
+    assert kills and (tmp_path / "P1.jsonl").read_text() == EXPECTED
+    assert content(tmp_path) == {"P1.jsonl", "args.json"}
+
+
+def test_work_beside_the_gpu_is_done_in_processes_that_end_with_this_one(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import os, time, torch\n"
+        "from kn import runs\n"
+        "from pathlib import Path\n"
+        "if __name__ == '__main__':\n"
+        "    with runs.beside(torch.device('cuda')) as beside:\n"
+        "        print(beside(os.getpid), beside(pow, 2, 5), os.getpid(), flush=True)\n"
+        "        time.sleep(600)\n"
+    )
+    environment = os.environ | {"PYTHONPATH": str(ROOT / "src")}
+    process = subprocess.Popen([sys.executable, script], stdout=subprocess.PIPE, text=True, env=environment)
+    other, power, own = map(int, process.stdout.readline().split())
+    assert power == 32 and own == process.pid != other
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    for _ in range(100):
+        if not runs_on(other):
+            return
+        time.sleep(0.1)
+    pytest.fail("the process beside lives on")
+
+
+def runs_on(process):
+    status = Path(f"/proc/{process}/status")
+    return status.exists() and "State:\tZ" not in status.read_text()
