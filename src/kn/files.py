@@ -14,7 +14,7 @@ class InputError(Exception):
 
 
 def read_json(path: str | Path):
-    with _reading(path) as file:
+    with reading(path) as file:
         try:
             return json.load(file)
         except json.JSONDecodeError as error:
@@ -23,7 +23,7 @@ def read_json(path: str | Path):
 
 def read_jsonl(path: str | Path) -> Iterator:
     """The values of a file with one JSON value a line; empty lines are passed over."""
-    with _reading(path) as file:
+    with reading(path) as file:
         for number, line in enumerate(file, 1):
             if not line.strip():
                 continue
@@ -34,7 +34,7 @@ def read_jsonl(path: str | Path) -> Iterator:
 
 
 @contextmanager
-def _reading(path: str | Path):
+def reading(path: str | Path):
     try:
         with open(path, encoding="utf-8") as file:
             yield file

@@ -77,7 +77,7 @@ class Record:
         return read_json(self.path) if self.path.exists() else {}
 
     def add(self, name: str, entry: dict) -> None:
-        with _locked(self.path.with_name(f".{self.path.name}.lock")):
+        with locked(self.path.with_name(f".{self.path.name}.lock")):
             write_json(self.path, self.read() | {name: entry})
 
 
@@ -110,7 +110,7 @@ class Result:
         and a summary. Its work on one unit goes on while the unit before is written.
         """
         make_folder(self.folder)
-        with _locked(self.folder / "lock", f"{self.path}: another run is making it"):
+        with locked(self.folder / "lock", f"{self.path}: another run is making it"):
             self._begin()
             remove_unfinished(self.path)
             missing = [number for number in range(len(self.units)) if self._read(number) is None]
@@ -186,7 +186,7 @@ def _compare(path: Path, made: dict, now: dict, hint: str) -> None:
 
 
 @contextmanager
-def _locked(path: Path, busy: str | None = None):
+def locked(path: Path, busy: str | None = None):
     """Hold a lock that goes with the process; wait for it, or with `busy` say so and give up."""
     try:
         with open(path, "w") as file:
