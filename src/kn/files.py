@@ -15,7 +15,7 @@ class InputError(Exception):
 
 
 def read_json(path: str | Path):
-    with _reading(path) as file:
+    with reading(path) as file:
         try:
             return json.load(file)
         except json.JSONDecodeError as error:
@@ -24,7 +24,7 @@ def read_json(path: str | Path):
 
 def read_jsonl(path: str | Path) -> Iterator:
     """The values of a file with one JSON value a line; empty lines are passed over."""
-    with _reading(path) as file:
+    with reading(path) as file:
         for number, line in enumerate(file, 1):
             if not line.strip():
                 continue
@@ -35,7 +35,7 @@ def read_jsonl(path: str | Path) -> Iterator:
 
 
 @contextmanager
-def _reading(path: str | Path):
+def reading(path: str | Path):
     try:
         with open(path, encoding="utf-8") as file:
             yield file
@@ -80,9 +80,12 @@ def write_json(path: str | Path, value, indent: int | None = 1) -> None:
 
 def sha256_of(path: str | Path) -> str:
     digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
+    try:
+        with open(path, "rb") as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
+    except OSError as error:
+        raise InputError(f"{path}: can't be read ({error.strerror})") from None
     return digest.hexdigest()
 
 
