@@ -15,6 +15,7 @@ from transformers import BertConfig, BertForMaskedLM
 
 from kn import flags, models, runs
 from kn.attribution import Engine
+from kn.encoders import PostNormEncoder
 from kn.quadrature import paid
 from measuring import peak_memory, reset_peak_memory, timed
 
@@ -103,7 +104,7 @@ def published(model: BertForMaskedLM, ids: list[int], position: int, answer: int
     return attributions
 
 
-def operations(adapter: models.PostNormEncoder, length: int, rule) -> float:
+def operations(adapter: PostNormEncoder, length: int, rule) -> float:
     """What the products of one prompt need: forward and, of equal size, backward to the activations."""
     width, neurons, depth = adapter.width, adapter.neurons, adapter.depth
     attention, ffn = width * width, 2 * width * neurons
@@ -122,7 +123,7 @@ def operations(adapter: models.PostNormEncoder, length: int, rule) -> float:
     return 2 * 2 * total
 
 
-def fastest_product(adapter: models.PostNormEncoder) -> float:
+def fastest_product(adapter: PostNormEncoder) -> float:
     """The most operations a second over the sizes that matter here."""
     layer = adapter.layers[0].up
     best = 0.0

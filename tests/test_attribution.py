@@ -176,7 +176,7 @@ def test_batches_are_halved_when_memory_runs_out(golden, golden_bags, monkeypatc
     run_on, most = adapter.run_on, 7
 
     def scarce(plain, number, rows, ffn):
-        if len(rows) > 4 * most:
+        if len(ffn) > 4 * most:
             raise torch.OutOfMemoryError
         return run_on(plain, number, rows, ffn)
 

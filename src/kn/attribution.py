@@ -18,8 +18,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
+from kn.adapters import Adapter, Pass
 from kn.batches import Batches
-from kn.models import Pass, PostNormEncoder
 from kn.quadrature import Rule, ladder, paid
 from kn.triplets import Triplets
 
@@ -42,7 +42,7 @@ class Attributions:
 class Engine:
     """Attributes prompts."""
 
-    def __init__(self, adapter: PostNormEncoder, rule: str, points: int, max_tokens: int | None = None):
+    def __init__(self, adapter: Adapter, rule: str, points: int, max_tokens: int | None = None):
         self.adapter = adapter
         self.ladder = ladder(rule, points)
         self.nodes = {rule.name: torch.tensor(rule.nodes, device=adapter.device) for rule in self.ladder}
@@ -50,7 +50,7 @@ class Engine:
             rule.name: torch.tensor(np.stack([rule.weights, rule.doubts]), device=adapter.device)
             for rule in self.ladder
         }
-        self.batches = Batches(adapter.device, max_tokens)
+        self.batches = Batches(adapter, max_tokens)
 
     def attribute(
         self,
@@ -98,7 +98,7 @@ class Engine:
         steps = {}
         for rule in self.ladder:
             steps[rule.name] = int(waiting.sum())
-            for number in range(depth):
+            for number in waiting.any(0).nonzero()[:, 0].tolist():
                 places = waiting[:, number].nonzero()[:, 0].to(logits.device, non_blocking=True)
                 for rows in places.split(self.batches.prompts(length, paid(rule))):
                     sums = self._sum_points(plain, number, rows, rule, targets, at_one[:, number, rows])
@@ -121,7 +121,7 @@ class Engine:
         ffn = nodes[:, None] * (plain.ffn_at[number][rows] - bias)[:, None] + bias
         ffn = ffn.flatten(0, 1).requires_grad_()
         repeated = rows.repeat_interleave(len(inner))
-        logits = _precise(self.adapter.run_on(plain, number, repeated, ffn))
+        logits = _precise(self.adapter.run_on(plain, number, rows, ffn))
         g = _gradients(logits, [target[repeated] for target in targets], ffn)
         sums = torch.einsum("sk,trkw->strw", weights[:, inner], g.unflatten(1, (len(rows), len(inner))))
         if len(inner) < len(rule.nodes):

@@ -19,8 +19,11 @@ class FrozenLinear:
     Weights that were changed in place are noticed by their version, and laid out anew.
     """
 
-    def __init__(self, layer: nn.Linear):
-        self.weight, self.bias = layer.weight.detach(), None if layer.bias is None else layer.bias.detach()
+    def __init__(self, layer: nn.Module, transposed: bool = False):
+        """`transposed`: the layer's weights are inputs x outputs, as GPT-2's. `weight` is the other way round."""
+        weight = layer.weight.detach()
+        self.weight = weight.t() if transposed else weight
+        self.bias = None if layer.bias is None else layer.bias.detach()
         self.packs = _packs(self.weight)
         self.version = None
 
@@ -28,7 +31,7 @@ class FrozenLinear:
         if not self.packs:
             return linear(x, self.weight, self.bias)
         if self.version != self.weight._version:
-            self.forward_weight = _pack(self.weight)
+            self.forward_weight = _pack(self.weight.contiguous())
             self.backward_weight = _pack(self.weight.t().contiguous())
             self.version = self.weight._version
         return _Product.apply(x, self)

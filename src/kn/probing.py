@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from kn.adapters import Adapter, Pass
 from kn.batches import Batches
-from kn.models import Pass, PostNormEncoder
 
 Prompt = tuple[list[int], int, int]
 Scaling = tuple[list[list[int]], float]  # neurons [layer, index], and what their activations are multiplied by
@@ -26,9 +26,9 @@ class Readings:
 
 
 class Probe:
-    def __init__(self, adapter: PostNormEncoder, max_tokens: int | None = None):
+    def __init__(self, adapter: Adapter, max_tokens: int | None = None):
         self.adapter = adapter
-        self.batches = Batches(adapter.device, max_tokens)
+        self.batches = Batches(adapter, max_tokens)
 
     @torch.no_grad()
     def read(self, prompts: list[Prompt]) -> Readings:

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from kn import facts, flags, models, neurons, runs, selection
+from kn.adapters import Adapter
 from kn.files import InputError
 from kn.neurons import ARMS
 from kn.probing import Prompt
@@ -23,7 +24,7 @@ class World:
     relations: list[str]  # those to work on
     encoder: Encoder
     model: nn.Module
-    adapter: models.PostNormEncoder
+    adapter: Adapter
     device: torch.device
     settings: dict  # what every result depends on
 

@@ -1,0 +1,87 @@
+"""How fast the engine is on a causal model: against running the whole sequence for every point.
+
+    PYTHONPATH=src .venv/bin/python benchmarks/causal.py       about 2 minutes on two cores
+
+A GPT-2 of base size with random weights, prompts of 20 tokens read at the last one, all in one run. The other way runs
+transformers' model as it comes: the plain run of a batch of prompts, then for each layer all points of all prompts of
+the batch through the whole sequence, gradients down to that layer only and logits of the last token only. It gets the
+batch of `--whole_batch` rows that was fastest here. `literal` has the same points as it.
+"""
+
+import torch
+from transformers import GPT2Config, GPT2LMHeadModel
+
+from kn import flags, models, runs
+from kn.attribution import Engine
+from measuring import peak_memory, reset_peak_memory, timed
+
+POINTS = 20
+
+
+def main() -> None:
+    parser = flags.parser(__doc__)
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
+    parser.add_argument("--prompts", type=flags.positive, default=200, help="for the engine")
+    parser.add_argument("--whole_prompts", type=flags.positive, default=2, help="for the other way")
+    parser.add_argument("--whole_batch", type=flags.positive, default=20, help="rows it runs together")
+    parser.add_argument("--tokens", type=flags.positive, default=20, help="a prompt")
+    parser.add_argument("--seed", type=int, default=42, help="of weights and prompts")
+    chosen = parser.parse_args()
+    device = flags.device(chosen.device)
+    torch.manual_seed(chosen.seed)
+    model = GPT2LMHeadModel(GPT2Config()).to(device).eval().requires_grad_(False)
+    ids = torch.randint(50257, (chosen.prompts, chosen.tokens + 1))
+    prompts = [(row[:-1].tolist(), chosen.tokens - 1, int(row[-1])) for row in ids]
+    print(f"{runs.provenance(device)}\n")
+
+    few = ids[: chosen.whole_prompts].to(device)
+    seconds, theirs = timed(lambda: whole(model, few, chosen.whole_batch), device)
+    seconds /= len(few)
+    print(f"{'':32}{'s a prompt':>12}{'prompts/s':>12}{'times faster':>14}{'memory':>10}")
+    print(f"{'whole sequence, every point':32}{seconds:12.4f}{1 / seconds:12.2f}{1:14.1f}")
+    adapter = models.adapt(model)
+    for rule in ("literal", "riemann", "gauss"):
+        engine = Engine(adapter, rule, POINTS)
+        reset_peak_memory(device)
+        list(engine.attribute(prompts[:20]))  # warm up
+        took, batches = timed(lambda engine=engine: list(engine.attribute(prompts)), device)
+        each = took / len(prompts)
+        print(f"{rule:32}{each:12.4f}{1 / each:12.2f}{seconds / each:14.1f}{peak_memory(device):8.1f}GB", flush=True)
+        if rule == "literal":
+            found = {
+                place: scores for batch in batches for place, scores in zip(batch.prompts, batch.answer, strict=True)
+            }
+            ours = torch.stack([found[place] for place in range(len(few))])
+            print(f"{'':32}distance between the two: {((ours - theirs).norm() / theirs.norm()).item():.1e}")
+
+
+def whole(model: GPT2LMHeadModel, prompts: torch.Tensor, batch: int) -> torch.Tensor:
+    """Attributions of each prompt's last token, prompts x layers x neurons."""
+    found = []
+    for group in prompts.split(max(1, batch // POINTS)):
+        ids, answers = group[:, :-1], group[:, -1]
+        layers = []
+        for block in model.transformer.h:
+            kept = {}
+            hook = block.mlp.c_proj.register_forward_pre_hook(lambda m, i, kept=kept: kept.update(w=i[0][:, -1]))
+            with torch.no_grad():
+                model(ids, logits_to_keep=1, use_cache=False)
+            hook.remove()
+            points = torch.arange(POINTS, device=ids.device) / POINTS
+            scaled = (points[:, None] * kept["w"][:, None]).flatten(0, 1).requires_grad_()
+
+            def replace(module, inputs, scaled=scaled):
+                return (torch.cat((inputs[0][:, :-1], scaled[:, None]), 1),)
+
+            hook = block.mlp.c_proj.register_forward_pre_hook(replace)
+            logits = model(ids.repeat_interleave(POINTS, 0), logits_to_keep=1, use_cache=False).logits[:, -1]
+            hook.remove()
+            probability = logits.softmax(-1).gather(1, answers.repeat_interleave(POINTS)[:, None])
+            (gradient,) = torch.autograd.grad(probability.sum(), scaled)
+            layers.append(kept["w"] * gradient.unflatten(0, (len(ids), POINTS)).mean(1))
+        found.append(torch.stack(layers, 1))
+    return torch.cat(found)
+
+
+if __name__ == "__main__":
+    runs.guard(main)

@@ -1,0 +1,380 @@
+"""Adapters of causal language models: a token looks at itself and at those before it, and each sublayer adds to its
+input.
+
+What changes at the read-out position p changes nothing before p, and what it changes after p does not act on the
+logits at p. So to run on from a layer is one new row a layer, with the plain run's keys and values of all tokens
+before p. The plain run itself reads p as such a row too, which makes gradients by all layers as cheap.
+
+A family is added by a class that says where the parts of its model are, as those at the end.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from kn.adapters import Adapter, Change, Pass
+from kn.linear import FrozenLinear
+
+Rotation = tuple[Tensor, Tensor]  # cosines and sines
+
+
+def _unchanged(x: Tensor) -> Tensor:
+    return x
+
+
+@dataclass
+class Layer:
+    attention_norm: Callable[[Tensor], Tensor]
+    project: Callable[[Tensor], tuple[Tensor, ...]]  # to queries, keys and values, … x heads x size of a head
+    mix: FrozenLinear
+    ffn_norm: Callable[[Tensor], Tensor]
+    neurons: Callable[[Tensor], Tensor]
+    down: FrozenLinear
+    scale: float  # of the attention's scores
+    cap: float | None = None  # of the attention's scores
+    window: int | None = None  # how many tokens one looks at, itself and those just before; None: all
+    parallel: bool = False  # attention and FFN read the same input
+    after_attention: Callable[[Tensor], Tensor] = _unchanged
+    after_ffn: Callable[[Tensor], Tensor] = _unchanged
+
+
+@dataclass
+class DecoderPass(Pass):
+    """Keys and values are rows x heads x tokens x size of a head, as they are before position p."""
+
+    rotations: list[Rotation | None] = field(default_factory=list)  # of each layer, tokens x heads x turned size
+
+
+class Decoder(Adapter):
+    causal = True
+    layers: list[Layer]
+    final_norm: Callable[[Tensor], Tensor]
+
+    def __init__(self, model: nn.Module):
+        super().__init__(model)
+        self.decoder = FrozenLinear(model.get_output_embeddings())
+
+    def tokens(self, length: int, points: int) -> int:
+        return max(length, points)
+
+    def embed(self, ids: Tensor) -> Tensor:
+        return self.words(ids)
+
+    def rotations(self, x: Tensor) -> list[Rotation | None]:
+        """How each layer turns queries and keys at each position; `x` is rows x tokens x width."""
+        return [None] * self.depth
+
+    @staticmethod
+    def swap(x: Tensor) -> Tensor:
+        """What is multiplied by the sines: the two coordinates of each turned pair changed over, the first negative."""
+        first, second = x.chunk(2, -1)
+        return torch.cat((-second, first), -1)
+
+    def head(self, hidden: Tensor) -> Tensor:
+        return self.decoder(self.final_norm(hidden))
+
+    def run(self, ids: Tensor, positions: Tensor, probe: bool = False) -> DecoderPass:
+        with torch.no_grad():
+            x = self.embed(ids)
+            plain = DecoderPass(positions, self._probes(x) if probe else None, rotations=self.rotations(x))
+            rows = torch.arange(len(ids), device=ids.device)
+            x_at = x[rows, positions]
+            distance = torch.arange(x.shape[1], device=ids.device)
+            distance = distance[:, None] - distance
+            for layer, rotation in zip(self.layers, plain.rotations, strict=True):
+                q, k, v = layer.project(layer.attention_norm(x))
+                q, k, v = (heads.transpose(1, 2) for heads in (*self._turned(q, k, rotation), v))
+                plain.keys.append(k)
+                plain.values.append(v)
+                if layer is not self.layers[-1]:
+                    attended = x + layer.after_attention(layer.mix(_attend(layer, q, k, v, _in_sight(layer, distance))))
+                    neurons = layer.neurons(layer.ffn_norm(x if layer.parallel else attended))
+                    x = attended + layer.after_ffn(layer.down(neurons))
+        plain.logits = self._read_on(plain, 0, rows, x_at, record=True)
+        return plain
+
+    def run_on(
+        self, plain: DecoderPass, number: int, rows: Tensor, ffn: Tensor, change: Change | None = None
+    ) -> Tensor:
+        attended = plain.attended_at[number][rows].repeat_interleave(len(ffn) // len(rows), 0)
+        return self._read_on(plain, number + 1, rows, attended + self.layers[number].after_ffn(ffn), change)
+
+    def _read_on(
+        self,
+        plain: DecoderPass,
+        first: int,
+        rows: Tensor,
+        x: Tensor,
+        change: Change | None = None,
+        record: bool = False,
+    ) -> Tensor:
+        """Logits from the input `x` of the layer `first` at the read-out position; `record`: into `plain`."""
+        positions = plain.positions[rows]
+        repeated = positions.repeat_interleave(len(x) // len(rows))
+        for number in range(first, self.depth):
+            layer, rotation = self.layers[number], plain.rotations[number]
+            q, k, v = layer.project(layer.attention_norm(x))
+            q, k = self._turned(q, k, rotation and tuple(part[repeated] for part in rotation))
+            before, values = plain.keys[number][rows], plain.values[number][rows]
+            distance = positions[:, None] - torch.arange(before.shape[2], device=x.device)
+            sight = _in_sight(layer, distance) & (distance > 0)
+            attended = x + layer.after_attention(layer.mix(_attend_at(layer, q, k, v, before, values, sight)))
+            neurons = layer.neurons(layer.ffn_norm(x if layer.parallel else attended))
+            if change:
+                neurons = change(number, neurons)
+            ffn = layer.down(neurons)
+            if record:
+                plain.attended_at.append(attended.detach())
+                plain.neurons_at.append(neurons.detach())
+                plain.ffn_at.append(ffn.detach())
+                if plain.probes is not None:
+                    ffn = ffn + plain.probes[number]
+            x = attended + layer.after_ffn(ffn)
+        return self.head(x)
+
+    def _turned(self, q: Tensor, k: Tensor, rotation: Rotation | None) -> tuple[Tensor, Tensor]:
+        if rotation is None:
+            return q, k
+        cosines, sines = rotation
+
+        def turned(x: Tensor) -> Tensor:
+            part, rest = x[..., : cosines.shape[-1]], x[..., cosines.shape[-1] :]
+            return torch.cat((part * cosines + self.swap(part) * sines, rest), -1)
+
+        return turned(q), turned(k)
+
+
+def _in_sight(layer: Layer, distance: Tensor) -> Tensor:
+    """Whether a token looks at one that is so far before it."""
+    return (distance >= 0) if layer.window is None else (distance >= 0) & (distance < layer.window)
+
+
+def _attend(layer: Layer, q: Tensor, k: Tensor, v: Tensor, sight: Tensor) -> Tensor:
+    """All tokens: rows x heads x tokens x size. Several heads of the queries may share one of keys and values."""
+    heads, shared = q.shape[1], k.shape[1]
+    q = q.unflatten(1, (shared, heads // shared))
+    scores = _scores(layer, q @ k[:, :, None].transpose(-1, -2)).masked_fill(~sight, -torch.inf)
+    return (_softmax(scores) @ v[:, :, None]).flatten(1, 2).transpose(1, 2).flatten(2)
+
+
+def _attend_at(layer: Layer, q: Tensor, k: Tensor, v: Tensor, keys: Tensor, values: Tensor, sight: Tensor) -> Tensor:
+    """One token a row, several rows a prompt: to the prompt's `keys` in sight, and each row to its own."""
+    prompts, shared = keys.shape[:2]
+    # prompts x shared heads x rows of a prompt x heads that share x size
+    q, k, v = (x.unflatten(0, (prompts, -1)).unflatten(2, (shared, -1)).transpose(1, 2) for x in (q, k, v))
+    scores = (q.flatten(2, 3) @ keys.transpose(-1, -2)).unflatten(2, q.shape[2:4])
+    own = (q * k).sum(-1, keepdim=True)
+    scores = _scores(layer, scores).masked_fill(~sight[:, None, None, None], -torch.inf)
+    weights = _softmax(torch.cat((scores, _scores(layer, own)), -1))
+    mixed = (weights[..., :-1].flatten(2, 3) @ values).view_as(q) + weights[..., -1:] * v
+    return mixed.transpose(1, 2).flatten(2).flatten(0, 1)
+
+
+def _scores(layer: Layer, products: Tensor) -> Tensor:
+    scores = products * layer.scale
+    return scores if layer.cap is None else layer.cap * torch.tanh(scores / layer.cap)
+
+
+def _softmax(scores: Tensor) -> Tensor:
+    return scores.softmax(-1, torch.promote_types(scores.dtype, torch.float32)).to(scores.dtype)
+
+
+def _separate(layer: nn.Module, size: int, norms: tuple = (_unchanged, _unchanged)) -> Callable:
+    """Queries, keys and values from three products, the first two perhaps normalised head by head."""
+    products = [FrozenLinear(layer.q_proj), FrozenLinear(layer.k_proj), FrozenLinear(layer.v_proj)]
+    norms = (*norms, _unchanged)
+
+    def project(x: Tensor) -> tuple[Tensor, ...]:
+        parts = (product(x).unflatten(-1, (-1, size)) for product in products)
+        return tuple(norm(part) for norm, part in zip(norms, parts, strict=True))
+
+    return project
+
+
+def _plain_ffn(up: FrozenLinear, activation: nn.Module) -> Callable[[Tensor], Tensor]:
+    return lambda x: activation(up(x))
+
+
+def _gated_ffn(gate: FrozenLinear, activation: nn.Module, up: FrozenLinear) -> Callable[[Tensor], Tensor]:
+    return lambda x: activation(gate(x)) * up(x)
+
+
+class Gpt2(Decoder):
+    families = ("gpt2",)
+
+    def __init__(self, model: nn.Module):
+        super().__init__(model)
+        body, heads = model.transformer, model.config.n_head
+        self.places, self.final_norm = body.wpe, body.ln_f
+        # Its weights lie the other way round (Conv1D).
+        self.layers = [
+            Layer(
+                attention_norm=block.ln_1,
+                project=self._together(FrozenLinear(block.attn.c_attn, transposed=True), heads),
+                mix=FrozenLinear(block.attn.c_proj, transposed=True),
+                ffn_norm=block.ln_2,
+                neurons=_plain_ffn(FrozenLinear(block.mlp.c_fc, transposed=True), block.mlp.act),
+                down=FrozenLinear(block.mlp.c_proj, transposed=True),
+                scale=block.attn.scaling,
+            )
+            for block in body.h
+        ]
+
+    @staticmethod
+    def _together(product: FrozenLinear, heads: int) -> Callable:
+        return lambda x: product(x).unflatten(-1, (3, heads, -1)).unbind(-3)
+
+    def embed(self, ids: Tensor) -> Tensor:
+        return self.words(ids) + self.places.weight[: ids.shape[1]]
+
+
+class GptNeo(Decoder):
+    families = ("gpt_neo",)
+
+    def __init__(self, model: nn.Module):
+        super().__init__(model)
+        body = model.transformer
+        self.places, self.final_norm = body.wpe, body.ln_f
+        self.layers = []
+        for block in body.h:
+            attention = block.attn.attention
+            self.layers.append(
+                Layer(
+                    attention_norm=block.ln_1,
+                    project=_separate(attention, attention.head_dim),
+                    mix=FrozenLinear(attention.out_proj),
+                    ffn_norm=block.ln_2,
+                    neurons=_plain_ffn(FrozenLinear(block.mlp.c_fc), block.mlp.act),
+                    down=FrozenLinear(block.mlp.c_proj),
+                    scale=1.0,
+                    window=model.config.window_size if attention.attention_type == "local" else None,
+                )
+            )
+
+    def embed(self, ids: Tensor) -> Tensor:
+        return self.words(ids) + self.places.weight[: ids.shape[1]]
+
+
+class GptJ(Decoder):
+    families = ("gptj",)
+
+    def __init__(self, model: nn.Module):
+        super().__init__(model)
+        body = model.transformer
+        self.final_norm = body.ln_f
+        self.angles = body.h[0].attn.embed_positions  # sines, then cosines, of each position
+        self.layers = [
+            Layer(
+                attention_norm=block.ln_1,
+                project=_separate(block.attn, block.attn.head_dim),
+                mix=FrozenLinear(block.attn.out_proj),
+                ffn_norm=block.ln_1,
+                neurons=_plain_ffn(FrozenLinear(block.mlp.fc_in), block.mlp.act),
+                down=FrozenLinear(block.mlp.fc_out),
+                scale=block.attn.head_dim**-0.5,
+                parallel=True,
+            )
+            for block in body.h
+        ]
+
+    def rotations(self, x: Tensor) -> list[Rotation]:
+        sines, cosines = self.angles[: x.shape[1], None].to(x).repeat_interleave(2, -1).chunk(2, -1)
+        return [(cosines, sines)] * self.depth
+
+    @staticmethod
+    def swap(x: Tensor) -> Tensor:
+        return torch.stack((-x[..., 1::2], x[..., ::2]), -1).flatten(-2)
+
+
+class GptNeoX(Decoder):
+    families = ("gpt_neox",)
+
+    def __init__(self, model: nn.Module):
+        super().__init__(model)
+        body, heads = model.gpt_neox, model.config.num_attention_heads
+        self.rotary, self.final_norm = body.rotary_emb, body.final_layer_norm
+        self.layers = [
+            Layer(
+                attention_norm=block.input_layernorm,
+                project=self._by_head(FrozenLinear(block.attention.query_key_value), heads),
+                mix=FrozenLinear(block.attention.dense),
+                ffn_norm=block.post_attention_layernorm,
+                neurons=_plain_ffn(FrozenLinear(block.mlp.dense_h_to_4h), block.mlp.act),
+                down=FrozenLinear(block.mlp.dense_4h_to_h),
+                scale=block.attention.scaling,
+                parallel=block.use_parallel_residual,
+            )
+            for block in body.layers
+        ]
+
+    @staticmethod
+    def _by_head(product: FrozenLinear, heads: int) -> Callable:
+        return lambda x: product(x).unflatten(-1, (heads, -1)).chunk(3, -1)
+
+    def rotations(self, x: Tensor) -> list[Rotation]:
+        return [_angles(self.rotary, x)] * self.depth
+
+
+class Llama(Decoder):
+    """Llama and what is built like it: RMS norms, turned queries and keys, gated FFN. A neuron is gate times up."""
+
+    families = ("llama", "mistral", "qwen2", "qwen3", "gemma")
+
+    def __init__(self, model: nn.Module):
+        super().__init__(model)
+        body, config = model.model, model.config
+        self.rotary, self.final_norm = body.rotary_emb, body.norm
+        window = getattr(config, "sliding_window", None)
+        self.kinds = getattr(config, "layer_types", None) or ["sliding_attention"] * len(body.layers)
+        self.layers = []
+        for block, kind in zip(body.layers, self.kinds, strict=True):
+            attention, ffn = block.self_attn, block.mlp
+            norms = getattr(attention, "q_norm", _unchanged), getattr(attention, "k_norm", _unchanged)
+            self.layers.append(
+                Layer(
+                    attention_norm=block.input_layernorm,
+                    project=_separate(attention, attention.head_dim, norms),
+                    mix=FrozenLinear(attention.o_proj),
+                    ffn_norm=block.post_attention_layernorm,
+                    neurons=_gated_ffn(FrozenLinear(ffn.gate_proj), ffn.act_fn, FrozenLinear(ffn.up_proj)),
+                    down=FrozenLinear(ffn.down_proj),
+                    scale=attention.scaling,
+                    window=window if kind == "sliding_attention" else None,
+                )
+            )
+
+    def rotations(self, x: Tensor) -> list[Rotation]:
+        return [_angles(self.rotary, x)] * self.depth
+
+
+class Gemma2(Llama):
+    """Normalises what attention and FFN give, too, and limits scores and logits."""
+
+    families = ("gemma2",)
+
+    def __init__(self, model: nn.Module):
+        super().__init__(model)
+        self.cap = model.config.final_logit_softcapping
+        for layer, block in zip(self.layers, model.model.layers, strict=True):
+            layer.after_attention = block.post_attention_layernorm
+            layer.ffn_norm, layer.after_ffn = block.pre_feedforward_layernorm, block.post_feedforward_layernorm
+            layer.cap = block.self_attn.attn_logit_softcapping
+
+    def head(self, hidden: Tensor) -> Tensor:
+        logits = super().head(hidden)
+        return logits if self.cap is None else self.cap * torch.tanh(logits / self.cap)
+
+
+class Gemma3(Gemma2):
+    families = ("gemma3_text",)
+
+    def rotations(self, x: Tensor) -> list[Rotation]:
+        of_kind = {kind: _angles(self.rotary, x, kind) for kind in set(self.kinds)}
+        return [of_kind[kind] for kind in self.kinds]
+
+
+def _angles(rotary: nn.Module, x: Tensor, *kind: str) -> Rotation:
+    cosines, sines = rotary(x, torch.arange(x.shape[1], device=x.device)[None], *kind)
+    return cosines[0, :, None], sines[0, :, None]

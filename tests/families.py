@@ -1,0 +1,120 @@
+"""A tiny random model of each family that has an adapter, and where transformers keeps its FFN's output projections."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForMaskedLM
+
+WORDS, LENGTH = 60, 9
+SHAPE = {
+    "hidden_size": 24,
+    "intermediate_size": 40,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "vocab_size": WORDS,
+    "max_position_embeddings": 32,
+    "pad_token_id": 0,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+}
+GATED = SHAPE | {"num_key_value_heads": 2, "head_dim": 8}
+GPT = {"n_embd": 24, "n_inner": 40, "n_layer": 3, "n_head": 4, "n_positions": 32, "vocab_size": WORDS}
+OF_BERT = ("encoder.layer", "output.dense")
+OF_LLAMA = ("model.layers", "mlp.down_proj")
+
+
+@dataclass
+class Tiny:
+    config: dict
+    layers: str  # where the model has its layers,
+    down: str  # and where a layer has its FFN's output projection
+    family: str = ""  # where it is not the name in FAMILIES
+
+    def model(self, name: str, dtype: torch.dtype) -> nn.Module:
+        torch.manual_seed(7)
+        config = AutoConfig.for_model(self.family or name, **self.config)
+        kind = AutoModelForMaskedLM if name in MASKED else AutoModelForCausalLM
+        model = kind.from_config(config).eval()
+        with torch.no_grad():
+            for weight in model.parameters():  # so that every part matters, biases and norms too
+                weight.add_(torch.randn(weight.shape) * (0.4 if weight.ndim > 1 else 0.1))
+        return model.to(dtype)
+
+    def projections(self, model: nn.Module) -> list[nn.Module]:
+        """The modules whose inputs are the neurons."""
+        return [layer.get_submodule(self.down) for layer in model.get_submodule(self.layers)]
+
+
+MASKED = {
+    "bert": Tiny(SHAPE, f"bert.{OF_BERT[0]}", OF_BERT[1]),
+    "roberta": Tiny(SHAPE, f"roberta.{OF_BERT[0]}", OF_BERT[1]),
+    "xlm-roberta": Tiny(SHAPE, f"roberta.{OF_BERT[0]}", OF_BERT[1]),
+    "electra": Tiny(SHAPE | {"embedding_size": 16}, f"electra.{OF_BERT[0]}", OF_BERT[1]),
+    "electra, wide words": Tiny(SHAPE | {"embedding_size": 24}, f"electra.{OF_BERT[0]}", OF_BERT[1], "electra"),
+    "distilbert": Tiny(
+        {"dim": 24, "hidden_dim": 40, "n_layers": 3, "n_heads": 4, "vocab_size": WORDS, "max_position_embeddings": 32},
+        "distilbert.transformer.layer",
+        "ffn.lin2",
+    ),
+}
+CAUSAL = {
+    "gpt2": Tiny(GPT, "transformer.h", "mlp.c_proj"),
+    "gpt2, scores by layer": Tiny(
+        GPT | {"scale_attn_by_inverse_layer_idx": True, "tie_word_embeddings": False},
+        "transformer.h",
+        "mlp.c_proj",
+        "gpt2",
+    ),
+    "gpt_neo": Tiny(
+        SHAPE
+        | {"num_layers": 3, "num_heads": 4, "attention_types": [[["global", "local", "local"], 1]], "window_size": 3},
+        "transformer.h",
+        "mlp.c_proj",
+    ),
+    "gptj": Tiny(GPT | {"rotary_dim": 4}, "transformer.h", "mlp.fc_out"),
+    "gpt_neox": Tiny(
+        SHAPE | {"rope_parameters": {"rope_type": "default", "rope_theta": 100.0, "partial_rotary_factor": 0.5}},
+        "gpt_neox.layers",
+        "mlp.dense_4h_to_h",
+    ),
+    "gpt_neox, one after the other": Tiny(
+        SHAPE | {"use_parallel_residual": False}, "gpt_neox.layers", "mlp.dense_4h_to_h", "gpt_neox"
+    ),
+    "llama": Tiny(GATED | {"attention_bias": True, "mlp_bias": True}, *OF_LLAMA),
+    "mistral": Tiny(GATED | {"sliding_window": 4}, *OF_LLAMA),
+    "qwen2": Tiny(GATED | {"use_sliding_window": True, "sliding_window": 3, "max_window_layers": 1}, *OF_LLAMA),
+    "qwen3": Tiny(GATED | {"tie_word_embeddings": True}, *OF_LLAMA),
+    "gemma": Tiny(GATED | {"num_key_value_heads": 1}, *OF_LLAMA),
+    "gemma2": Tiny(GATED | {"sliding_window": 3, "attn_logit_softcapping": 2.0, "query_pre_attn_scalar": 5}, *OF_LLAMA),
+    "gemma3_text": Tiny(
+        GATED | {"sliding_window": 3, "layer_types": ["sliding_attention", "full_attention", "sliding_attention"]},
+        *OF_LLAMA,
+    ),
+}
+FAMILIES = MASKED | CAUSAL
+
+
+def prompts(causal: bool, count: int = 4) -> list[tuple[list[int], int, int]]:
+    """Token ids, read-out position and answer; two lengths, and for masked models positions anywhere."""
+    chance = torch.Generator().manual_seed(3)
+    found = []
+    for number in range(count):
+        ids = torch.randint(3, WORDS, (LENGTH + number % 2,), generator=chance).tolist()
+        position = len(ids) - 1 - 2 * (number == 2) if causal else (2, 5, 0, 8)[number % 4]
+        found.append((ids, position, (11, 40, 17, 59)[number % 4]))
+    return found
+
+
+def with_inputs(modules: list[nn.Module], change: Callable[[int, torch.Tensor], torch.Tensor], work: Callable):
+    """What `work` returns while `change` makes the inputs of the modules, of which it gets the number."""
+    hooks = [
+        module.register_forward_pre_hook(lambda _, inputs, number=number: (change(number, inputs[0]), *inputs[1:]))
+        for number, module in enumerate(modules)
+    ]
+    try:
+        return work()
+    finally:
+        for hook in hooks:
+            hook.remove()

@@ -1,0 +1,187 @@
+"""Every family's adapter against transformers' own model: logits, attributions, interventions, edits."""
+
+import numpy as np
+import pytest
+import torch
+
+from families import CAUSAL, FAMILIES, prompts, with_inputs
+from kn import models
+from kn.attribution import Engine
+from kn.editing import edit_fact, erase
+from kn.probing import Probe
+
+NEURONS = [[2, 33], [0, 5], [2, 7], [1, 39]]
+
+
+@pytest.fixture(scope="module", params=FAMILIES)
+def name(request):
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def model(name):
+    return FAMILIES[name].model(name, torch.float64).requires_grad_(False)
+
+
+@pytest.fixture(scope="module")
+def asked(name):
+    return prompts(name in CAUSAL)
+
+
+def logits_at(model, prompt):
+    ids, position, _ = prompt
+    return model(input_ids=torch.tensor([ids])).logits[0, position]
+
+
+def changed_at(prompt, change):
+    """A change for `with_inputs` at the read-out position alone."""
+
+    def changed(number, inputs):
+        inputs = inputs.clone()
+        inputs[0, prompt[1]] = change(number, inputs[0, prompt[1]])
+        return inputs
+
+    return changed
+
+
+def neurons_at(name, model, prompt):
+    kept = {}
+    with_inputs(
+        FAMILIES[name].projections(model),
+        changed_at(prompt, lambda number, neurons: kept.setdefault(number, neurons)),
+        lambda: logits_at(model, prompt),
+    )
+    return torch.stack([kept[number] for number in range(len(kept))])
+
+
+def test_there_is_a_tiny_model_of_each_family():
+    assert {tiny.family or name for name, tiny in FAMILIES.items()} == set(models.FAMILIES)
+
+
+@pytest.mark.parametrize("dtype, tolerance", [(torch.float32, 1e-5), (torch.float64, 1e-6), (torch.bfloat16, 0.1)])
+def test_logits_are_those_of_transformers(name, asked, dtype, tolerance):
+    model = FAMILIES[name].model(name, dtype)
+    adapter = models.adapt(model)
+    assert (adapter.depth, adapter.width, adapter.neurons) == (3, 24, 40)
+    for prompt in asked:
+        ids, position, _ = prompt
+        plain = adapter.run(torch.tensor([ids]), torch.tensor([position]))
+        theirs = logits_at(model, prompt)
+        assert torch.allclose(plain.logits[0], theirs, rtol=0, atol=tolerance * theirs.abs().max().item())
+        assert torch.allclose(torch.cat(plain.neurons_at), neurons_at(name, model, prompt), rtol=0, atol=10 * tolerance)
+
+
+def slow_attributions(name, model, prompt, nodes, weights):
+    """One layer and one point at a time, straight from the definition."""
+    plain, layers = neurons_at(name, model, prompt), []
+    for layer, own in enumerate(plain):
+        total = torch.zeros_like(own)
+        for node, weight in zip(nodes, weights, strict=True):
+            scaled = (node * own).detach().requires_grad_()
+            change = changed_at(prompt, lambda n, x, layer=layer, scaled=scaled: scaled if n == layer else x)
+            logits = with_inputs(FAMILIES[name].projections(model), change, lambda: logits_at(model, prompt))
+            total += weight * torch.autograd.grad(logits.softmax(-1)[prompt[2]], scaled)[0]
+        layers.append(own * total)
+    return torch.stack(layers)
+
+
+@pytest.mark.parametrize("rule", ["literal", "gauss"])
+def test_attributions_are_those_of_a_slow_loop(name, model, asked, rule):
+    """At the points of the rule; whether they are enough is for `test_quadrature` and the engine's own estimate."""
+    engine = Engine(models.adapt(model), rule, 20)
+    engine.ladder = engine.ladder[-1:]
+    ((nodes, weights),) = [(taken.nodes, taken.weights) for taken in engine.ladder]
+    for batch in engine.attribute(asked):
+        for place, scores in zip(batch.prompts, batch.answer, strict=True):
+            expected = slow_attributions(name, model, asked[place], nodes, weights)
+            assert (scores - expected).norm() <= 1e-5 * expected.norm()
+
+
+def test_several_points_of_several_prompts_are_run_on_as_each_alone(name, model):
+    """Prompts of one batch with different read-out positions, and rows in any order."""
+    adapter = models.adapt(model)
+    (ids, first, _), _, (others, second, _), _ = prompts(name in CAUSAL)
+    assert len(ids) == len(others) and first != second
+    plain = adapter.run(torch.tensor([ids, others]), torch.tensor([first, second]))
+    rows = torch.tensor([1, 0])
+    for number in range(adapter.depth):
+        ffn = torch.randn(6, adapter.width, dtype=torch.float64, generator=torch.manual_seed(number))
+        together = adapter.run_on(plain, number, rows, ffn)
+        for row, (place, given) in enumerate(zip((1, 1, 1, 0, 0, 0), ffn, strict=True)):
+            prompt = ((ids, first), (others, second))[place]
+
+            def replace(_, __, output, given=given, prompt=prompt):
+                output = output.clone()
+                output[0, prompt[1]] = given
+                return output
+
+            hook = FAMILIES[name].projections(model)[number].register_forward_hook(replace)
+            theirs = logits_at(model, (*prompt, 0))
+            hook.remove()
+            assert torch.allclose(together[row], theirs, rtol=0, atol=1e-5), (number, row)
+
+
+def test_interventions_are_those_of_hooks(name, model, asked):
+    scalings = [(NEURONS, 0.0), (NEURONS[2:], 2.0), ([[1, 4]], -3.0)]
+    probe = Probe(models.adapt(model))
+    found = probe.scaled(asked, [scalings] * len(asked))
+    readings = probe.read(asked)
+    moved = []
+    for number, prompt in enumerate(asked):
+        plain = logits_at(model, prompt).softmax(-1)
+        expected = [plain[prompt[2]].item()]
+        for neurons, factor in scalings:
+
+            def scaled(layer, own, neurons=neurons, factor=factor):
+                own = own.clone()
+                for at, index in neurons:
+                    if at == layer:
+                        own[index] *= factor
+                return own
+
+            logits = with_inputs(
+                FAMILIES[name].projections(model), changed_at(prompt, scaled), lambda p=prompt: logits_at(model, p)
+            )
+            expected.append(logits.softmax(-1)[prompt[2]].item())
+        assert found[number] == pytest.approx(expected, abs=1e-6)
+        moved.append(abs(expected[1] / expected[0] - 1))
+        assert readings.predicted[number] == plain.argmax().item()
+        assert readings.ranks[number] == (plain > plain[prompt[2]]).sum().item()
+    assert max(moved) > 1e-2  # or nothing was tested
+
+
+def test_edits_act_on_what_neurons_write_and_end(name, asked):
+    """Beside the columns nothing changes, and afterwards nothing has."""
+    tiny = FAMILIES[name]
+    model = tiny.model(name, torch.float32)
+    before = {key: weight.clone() for key, weight in model.state_dict().items()}
+    probe = Probe(models.adapt(model))
+    plain = probe.read(asked).probabilities
+
+    def columns():
+        """What each of the neurons adds to the FFN's output, asked of transformers' modules."""
+        empty = torch.zeros(1, 40)
+        modules = tiny.projections(model)
+        return [modules[layer](torch.eye(40)[index : index + 1]) - modules[layer](empty) for layer, index in NEURONS]
+
+    untouched = columns()
+    words = model.get_input_embeddings().weight.detach()
+    if name == "electra":  # its word embeddings are narrower than what neurons write
+        words = words @ model.electra.embeddings_project.weight.detach().t()
+    old, new = (words[token] / words[token].norm() for token in (11, 40))
+    with torch.no_grad(), edit_fact(model, NEURONS, old=11, new=40, lambda1=1.5, lambda2=8):
+        for edited, column in zip(columns(), untouched, strict=True):
+            expected = column + column.norm() * (8 * new - 1.5 * old)
+            assert torch.allclose(edited, expected, atol=1e-4)
+        changed = {key for key, weight in model.state_dict().items() if not torch.equal(weight, before[key])}
+        assert len(changed) == 3  # one matrix a layer
+        own = [logits_at(model, prompt).softmax(-1)[prompt[2]].item() for prompt in asked]
+        assert probe.read(asked).probabilities == pytest.approx(own, abs=1e-5)
+        assert np.abs(np.array(own) - plain).max() > 1e-4
+    with torch.no_grad(), erase(model, NEURONS):
+        assert all(column.abs().max() < 1e-6 for column in columns())
+        own = [logits_at(model, prompt).softmax(-1)[prompt[2]].item() for prompt in asked]
+        assert probe.read(asked).probabilities == pytest.approx(own, abs=1e-5)
+    after = model.state_dict()
+    assert all(torch.equal(after[key].view(torch.uint8), before[key].view(torch.uint8)) for key in before)
+    assert np.array_equal(probe.read(asked).probabilities, plain)
