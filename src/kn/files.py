@@ -3,6 +3,8 @@
 import hashlib
 import json
 import os
+import zipfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,8 +24,8 @@ def read_json(path: str | Path):
             raise InputError(f"{path}, line {error.lineno}: not valid JSON ({error.msg})") from None
 
 
-def read_jsonl(path: str | Path) -> Iterator:
-    """The values of a file with one JSON value a line; empty lines are passed over."""
+def read_jsonl(path: str | Path | zipfile.Path) -> Iterator:
+    """The values of a file, maybe of one in a zip, with one JSON value a line; empty lines are passed over."""
     with reading(path) as file:
         for number, line in enumerate(file, 1):
             if not line.strip():
@@ -35,9 +37,9 @@ def read_jsonl(path: str | Path) -> Iterator:
 
 
 @contextmanager
-def reading(path: str | Path):
+def reading(path: str | Path | zipfile.Path):
     try:
-        with open(path, encoding="utf-8") as file:
+        with (Path(path) if isinstance(path, str) else path).open("r", encoding="utf-8") as file:
             yield file
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: not a UTF-8 text file (byte {error.start})") from None
@@ -45,6 +47,8 @@ def reading(path: str | Path):
         raise InputError(f"{path}: no such file") from None
     except OSError as error:
         raise InputError(f"{path}: can't be read ({error.strerror})") from None
+    except (zipfile.BadZipFile, zlib.error) as error:
+        raise InputError(f"{path}: the zip is damaged here ({error})") from None
 
 
 @contextmanager
