@@ -21,5 +21,5 @@ cat <<END
 
 The figures are in $FIGURES, the results in $RESULTS; $RESULTS/kn/kn_bag-P36.json, say, holds the
 neurons of each fact of "capital", and $RESULTS/trigger_examples_th/P36-0.txt the sentences that activate those of the first.
-Next, with a BERT of your own: MODEL=/path/to/model bash 1_run_mlm.sh, after the real data are in place (README.md).
+Next, with a BERT of your own: bash 0_get_data.sh fetches the real data, then MODEL=/path/to/model bash 1_run_mlm.sh (README.md).
 END

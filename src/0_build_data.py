@@ -1,4 +1,6 @@
-"""Builds the files the stages read from templates, relation labels and subject-object pairs.
+"""Builds the files the stages read from templates, relation labels and subject-object pairs of your own.
+
+For the published data, 0_get_data.py does it.
 
     python src/0_build_data.py --data_dir data
 
@@ -19,9 +21,7 @@ def main() -> None:
     )
     chosen = parser.parse_args()
     bags = facts.build(chosen.data_dir, chosen.pairs)
-    count = sum(map(len, bags.values()))
-    prompts = sum(len(bag) for of_relation in bags.values() for bag in of_relation)
-    print(f"{chosen.data_dir}: {len(bags)} relations, {count:,} facts, {prompts:,} prompts")
+    print(f"{chosen.data_dir}: {facts.summary(bags)}")
 
 
 if __name__ == "__main__":

@@ -109,7 +109,7 @@ def test_facts_that_are_wrong_are_named(tmp_path, bags, message):
 
 
 def test_missing_data_and_relations_say_what_there_is(tmp_path, golden_bags):
-    with pytest.raises(InputError, match=r"data/README\.md"):
+    with pytest.raises(InputError, match=r"`bash 0_get_data\.sh`"):
         facts.read_bags(tmp_path / "data_all.json")
     with pytest.raises(InputError, match="no relation P7; there are P36 P103 P101"):
         facts.choose_relations(golden_bags, ["P36", "P7"])

@@ -3,6 +3,7 @@
 The long ones: `bash run_tests.sh -m long`.
 """
 
+import contextlib
 import os
 import random
 import shutil
@@ -52,10 +53,8 @@ def finish(process, status=0):
 def kill(process):
     """Kill what was started, and all that it started."""
     for number in [*workers(process), process.pid]:
-        try:
+        with contextlib.suppress(ProcessLookupError):
             os.kill(number, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
     process.communicate()
 
 
@@ -223,10 +222,8 @@ def test_every_stage_ends_in_the_same_bytes_by_several_processes_and_kills(plain
     chance = random.Random(script)
     for _ in range(4):
         process = start(tmp_path, script, GPUS="3")
-        try:
+        with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(chance.uniform(4, 12))
-        except subprocess.TimeoutExpired:
-            pass
         kill(process)
     finish(start(tmp_path, script, GPUS="2"))
     assert content(tmp_path) == plain[script]

@@ -5,6 +5,7 @@ a *bag*, is a list of prompts `[text with [MASK], answer, "P101(field of work)"]
 everything that is kept per fact belongs to pair i of its relation.
 """
 
+import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,7 +36,7 @@ def read_bags(path: str | Path, grouped_path: str | Path | None = None) -> Bags:
     if path.exists() or grouped_path is None:
         if not path.exists():
             raise InputError(
-                f"{path}: no such file. data/README.md says where the data come from; `bash run_sample.sh` needs none"
+                f"{path}: no such file. `bash 0_get_data.sh` fetches the data; `bash run_sample.sh` needs none"
             )
         return group(check_bags(read_json(path), path))
     grouped = read_json(grouped_path)
@@ -167,9 +168,24 @@ def build(data: str | Path, pairs_path: str | Path | None = None) -> Bags:
         write_json(
             pararel / file, [bag for name in bags if relations[name].type == kind for bag in bags[name]], indent=None
         )
+    kept = {name: pairs[name] for name in bags}
     for folder in (pararel, data / "BingDistantTREx"):
-        write_json(folder / "query_pairs.json", {name: pairs[name] for name in bags})
+        if not _says(folder / "query_pairs.json", kept):
+            write_json(folder / "query_pairs.json", kept)
     return bags
+
+
+def summary(bags: Bags) -> str:
+    prompts = sum(len(bag) for of_relation in bags.values() for bag in of_relation)
+    return f"{len(bags)} relations, {sum(map(len, bags.values())):,} facts, {prompts:,} prompts"
+
+
+def _says(path: Path, value) -> bool:
+    """Whether a file holds this, in this order: then it keeps its bytes, and so its checksum."""
+    try:
+        return json.dumps(read_json(path)) == json.dumps(value)
+    except InputError:
+        return False
 
 
 def _kind(value) -> str:

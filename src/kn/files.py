@@ -3,6 +3,8 @@
 import hashlib
 import json
 import os
+import zipfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,16 +17,16 @@ class InputError(Exception):
 
 
 def read_json(path: str | Path):
-    with _reading(path) as file:
+    with reading(path) as file:
         try:
             return json.load(file)
         except json.JSONDecodeError as error:
             raise InputError(f"{path}, line {error.lineno}: not valid JSON ({error.msg})") from None
 
 
-def read_jsonl(path: str | Path) -> Iterator:
-    """The values of a file with one JSON value a line; empty lines are passed over."""
-    with _reading(path) as file:
+def read_jsonl(path: str | Path | zipfile.Path) -> Iterator:
+    """The values of a file, maybe of one in a zip, with one JSON value a line; empty lines are passed over."""
+    with reading(path) as file:
         for number, line in enumerate(file, 1):
             if not line.strip():
                 continue
@@ -35,9 +37,9 @@ def read_jsonl(path: str | Path) -> Iterator:
 
 
 @contextmanager
-def _reading(path: str | Path):
+def reading(path: str | Path | zipfile.Path):
     try:
-        with open(path, encoding="utf-8") as file:
+        with (Path(path) if isinstance(path, str) else path).open("r", encoding="utf-8") as file:
             yield file
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: not a UTF-8 text file (byte {error.start})") from None
@@ -45,6 +47,8 @@ def _reading(path: str | Path):
         raise InputError(f"{path}: no such file") from None
     except OSError as error:
         raise InputError(f"{path}: can't be read ({error.strerror})") from None
+    except (zipfile.BadZipFile, zlib.error) as error:
+        raise InputError(f"{path}: the zip is damaged here ({error})") from None
 
 
 @contextmanager
@@ -80,9 +84,12 @@ def write_json(path: str | Path, value, indent: int | None = 1) -> None:
 
 def sha256_of(path: str | Path) -> str:
     digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
+    try:
+        with open(path, "rb") as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
+    except OSError as error:
+        raise InputError(f"{path}: can't be read ({error.strerror})") from None
     return digest.hexdigest()
 
 

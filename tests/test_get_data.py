@@ -1,0 +1,413 @@
+"""Fetching data from a server that breaks off, stalls, lies or is not there; what arrives is the sample world."""
+
+import hashlib
+import os
+import re
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+import zipfile
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+
+from conftest import ROOT, run
+from kn import downloads, runs
+
+SAMPLE = ROOT / "data" / "sample"
+FETCHED = sorted(
+    str(path.relative_to(SAMPLE))
+    for pattern in ("PARAREL/raw_data/patterns/*", "LAMA/raw_data/*", "*/query_pairs.json", "BingDistantTREx/final/*")
+    for path in SAMPLE.glob(pattern)
+)
+BUILT = [f"PARAREL/data_{kind}.json" for kind in ("all", "all_allbags", "11", "n1", "nm")]
+CRAWLED = "BingDistantTREx/final/final_distant_allbags_P19_new.json"
+
+
+class Server(ThreadingHTTPServer):
+    """Serves files from memory. `faults` names for each path what goes wrong, request by request."""
+
+    daemon_threads = True
+    ranges = True
+
+    def __init__(self):
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.server_address[1]}"
+        self.files: dict[str, bytes] = {}
+        self.faults: dict[str, list] = {}
+        self.asked: list[tuple[str, str | None]] = []  # path and range
+        self.over = threading.Event()
+
+    def handle_error(self, *_):
+        pass  # who asked has gone away
+
+    def ranges_of(self, path):
+        return [part for asked, part in self.asked if asked == path]
+
+
+class Handler(BaseHTTPRequestHandler):
+    def do_GET(self):
+        server, path = self.server, self.path[1:]
+        server.asked.append((path, self.headers["Range"]))
+        fault = server.faults[path].pop(0) if server.faults.get(path) else None
+        if path not in server.files or isinstance(fault, int):
+            self.send_error(fault or 404)
+            return
+        body = server.files[path]
+        body = {"lies": body[::-1], "too long": body + b" "}.get(fault, body)
+        start = 0
+        if server.ranges and self.headers["Range"]:
+            start = int(re.fullmatch(r"bytes=(\d+)-", self.headers["Range"])[1])
+        if start and start >= len(body):
+            self.send_response(416)
+            self.send_header("Content-Range", f"bytes */{len(body)}")
+            self.end_headers()
+            return
+        self.send_response(206 if start else 200)
+        if start:
+            self.send_header("Content-Range", f"bytes {start}-{len(body) - 1}/{len(body)}")
+        if fault != "says no length":
+            self.send_header("Content-Length", str(len(body) - start))
+        self.end_headers()
+        end = (start + len(body)) // 2 if fault in ("breaks off", "stalls") else len(body)
+        self.wfile.write(body[start:end])
+        if fault == "stalls":
+            self.wfile.flush()
+            server.over.wait(20)
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def server(monkeypatch):
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    monkeypatch.setattr(downloads, "PAUSE", 0.01)
+    monkeypatch.setattr(downloads, "STALL", 5)
+    with Server() as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        server.files = {path: (SAMPLE / path).read_bytes() for path in FETCHED}
+        yield server
+        server.over.set()
+        server.shutdown()
+        thread.join()
+
+
+@pytest.fixture
+def checksums(tmp_path):
+    path = tmp_path / "checksums.txt"
+    path.write_text(
+        "".join(
+            f"{hashlib.sha256(body).hexdigest()}  {len(body)}  {name}\n"
+            for name, body in ((name, (SAMPLE / name).read_bytes()) for name in FETCHED)
+        )
+    )
+    return path
+
+
+@pytest.fixture
+def get(tmp_path, checksums, server):
+    """Run the script; into `tmp_path/data` and from the server unless said otherwise."""
+
+    def call(*flags, data=tmp_path / "data", check=True):
+        origin = () if {"--from", "--url"} & set(flags) else ("--url", server.url)
+        done = run("0_get_data.py", *("--data_dir", data, "--checksums", checksums), *flags, *origin, check=check)
+        assert "Traceback" not in done.stderr
+        return done
+
+    return call
+
+
+def whole(data):
+    """Everything is there, right, and nothing else."""
+    for path in (*FETCHED, *BUILT):
+        assert (data / path).read_bytes() == (SAMPLE / path).read_bytes(), path
+    there = {str(path.relative_to(data)) for path in data.rglob("*") if path.is_file()}
+    assert there - {".0_get_data.lock"} == {*FETCHED, *BUILT}
+    return True
+
+
+def sound(data):
+    """What has a final name is right, even if not all is there."""
+    for path in data.rglob("[!.]*"):
+        assert path.is_dir() or path.read_bytes() == (SAMPLE / path.relative_to(data)).read_bytes(), path
+    return True
+
+
+def error_of(done):
+    """The one line it ended with, after the progress bar."""
+    assert done.returncode == 1
+    *bar, error = done.stderr.rstrip("\n").split("\n")
+    assert error.startswith("error: ") and all(line.startswith("\r") or not line for line in bar), done.stderr
+    return error
+
+
+def test_fetched_checked_and_built_once(get, server, tmp_path):
+    assert "14 relations, 900 facts" in get().stdout
+    assert whole(tmp_path / "data")
+    assert sorted(server.asked) == [(path, None) for path in FETCHED]
+    before = {path: (tmp_path / "data" / path).stat().st_mtime_ns for path in FETCHED}
+    get()
+    assert len(server.asked) == len(FETCHED)
+    assert before == {path: (tmp_path / "data" / path).stat().st_mtime_ns for path in FETCHED}
+
+
+@pytest.mark.parametrize("ranges", [True, False])
+@pytest.mark.parametrize("faults", [["breaks off"] * 3, ["stalls"], [503, "breaks off", 429], ["says no length"]])
+def test_faults_that_pass(get, server, tmp_path, monkeypatch, ranges, faults):
+    monkeypatch.setattr(downloads, "STALL", 0.2)
+    server.ranges = ranges
+    server.faults = {CRAWLED: list(faults), "PARAREL/query_pairs.json": list(faults)}
+    get()
+    assert whole(tmp_path / "data")
+    size = len(server.files[CRAWLED])
+    if ranges and faults == ["breaks off"] * 3:  # each answer is half of what was left
+        assert server.ranges_of(CRAWLED)[:3] == [None, f"bytes={size // 2}-", f"bytes={(size // 2 + size) // 2}-"]
+
+
+@pytest.mark.parametrize(
+    "fault, message",
+    [
+        ("breaks off", r"broke off at [\d,]+ of [\d,]+ bytes"),
+        ("stalls", "nothing came for 0.1 seconds"),
+        (503, "HTTP 503 Service Unavailable"),
+        (404, "HTTP 404 Not Found"),
+        ("lies", "is another file: its SHA-256 is [0-9a-f]{64}, expected [0-9a-f]{64}"),
+        ("too long", r"has [\d,]+ bytes, expected [\d,]+"),
+    ],
+)
+def test_faults_that_stay_end_with_one_line_and_then_it_goes_on(get, server, tmp_path, monkeypatch, fault, message):
+    monkeypatch.setattr(downloads, "STALL", 0.1)
+    server.ranges = False  # so that no try gets further than the one before
+    server.faults = {CRAWLED: [fault] * 9}
+    error = error_of(get(check=False))
+    assert re.search(f"{server.url}/{CRAWLED}: {message}.*--from", error)
+    data = tmp_path / "data"
+    assert sound(data) and not (data / CRAWLED).exists() and not (data / "PARAREL" / "data_all.json").exists()
+    left = list((data / CRAWLED).parent.glob(f".{(data / CRAWLED).name}*"))
+    assert len(left) == (fault in ("breaks off", "stalls"))
+
+    monkeypatch.setattr(downloads, "STALL", 5)
+    server.ranges, server.faults, server.asked = True, {}, []
+    get()
+    assert whole(data)
+    assert server.ranges_of(CRAWLED) == [f"bytes={len(server.files[CRAWLED]) // 2}-" if left else None]
+
+
+@pytest.mark.parametrize("left", [b"rubbish", b"x" * 10**6, None])
+def test_what_was_left_may_be_of_another_file_or_whole(get, server, tmp_path, left):
+    partial = (tmp_path / "data" / CRAWLED).with_name(f".{os.path.basename(CRAWLED)}.unfinished")
+    partial.parent.mkdir(parents=True)
+    partial.write_bytes(server.files[CRAWLED] if left is None else left)
+    get()
+    assert whole(tmp_path / "data")
+    assert bool(server.ranges_of(CRAWLED)) == (left is not None)
+
+
+def test_nobody_there(get, tmp_path):
+    with Server() as gone:
+        pass
+    assert "can't be reached (Connection refused; is there a network?)" in error_of(get("--url", gone.url, check=False))
+    assert sound(tmp_path / "data")
+
+
+def test_a_file_that_the_repository_has_elsewhere_too(get, server, tmp_path):
+    del server.files["PARAREL/query_pairs.json"]  # the same as BingDistantTREx/query_pairs.json
+    get()
+    assert whole(tmp_path / "data")
+
+
+def test_a_damaged_file_is_replaced_and_what_a_kill_left_goes(get, server, tmp_path):
+    get()
+    for path in (CRAWLED, "PARAREL/data_all.json"):
+        name = os.path.basename(path)
+        (tmp_path / "data" / path).with_name(f".{name}.12345.unfinished").write_text("half")
+    damaged = tmp_path / "data" / CRAWLED
+    damaged.write_bytes(damaged.read_bytes()[::-1])
+    assert f"{damaged}: is another file" in get().stderr
+    assert whole(tmp_path / "data") and len(server.asked) == len(FETCHED) + 1
+
+
+def test_from_a_local_copy(get, server, tmp_path):
+    shutil.copytree(SAMPLE, tmp_path / "checkout" / "data")
+    for number, source in enumerate((SAMPLE, tmp_path / "checkout")):
+        get("--from", source, data=tmp_path / str(number))
+        assert whole(tmp_path / str(number))
+    wrong = tmp_path / "checkout" / "data" / CRAWLED
+    wrong.write_bytes(wrong.read_bytes()[::-1])
+    assert f"{wrong}: is another file" in error_of(get("--from", tmp_path / "checkout", check=False))
+    wrong.unlink()
+    assert f"{wrong}: no such file" in error_of(get("--from", tmp_path / "checkout", check=False))
+    assert sound(tmp_path / "data") and not server.asked
+
+
+def test_no_room(get, tmp_path):
+    """Where a file may grow to a few thousand bytes only, as on a full disk; then without that limit."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4000, hard))
+    try:
+        done = get(check=False)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert "can't be written (File too large)" in error_of(done) and sound(tmp_path / "data")
+    get()
+    assert whole(tmp_path / "data")
+
+
+@pytest.mark.parametrize("while_building", [False, True])
+def test_a_full_disk(get, tmp_path, while_building):
+    fetched = sum(-(-(SAMPLE / path).stat().st_size // 4096) for path in FETCHED) * 4096
+    room = fetched + 4096 if while_building else fetched // 2
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", f"size={room}", "none", str(disk)]
+    if os.geteuid() or not shutil.which("mount") or subprocess.run(command, capture_output=True).returncode:
+        pytest.skip("a small disk can't be mounted here")
+    try:
+        for number, origin in enumerate(((), ("--from", SAMPLE))):
+            data = disk / str(number)
+            assert "can't be written (No space left on device)" in error_of(get(*origin, data=data, check=False))
+            assert sound(data) and all((data / path).exists() for path in FETCHED) == while_building
+            shutil.rmtree(data)
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
+
+
+def test_a_folder_that_cannot_be_written(get, tmp_path):
+    (tmp_path / "file").touch()
+    assert "the folder can't be made" in error_of(get(data=tmp_path / "file" / "data", check=False))
+
+
+def test_two_at_once(get, tmp_path):
+    (tmp_path / "data").mkdir()
+    with runs.locked(tmp_path / "data" / ".0_get_data.lock"):
+        assert "another run is fetching into it" in error_of(get(check=False))
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
+def test_stopped_in_the_middle_then_again(get, server, tmp_path, number):
+    path = tmp_path / "data" / CRAWLED
+    server.faults = {CRAWLED: ["stalls"]}
+    program = (
+        "from pathlib import Path; from kn import downloads, runs; "
+        f"file = downloads.Download(Path({str(path)!r}), ['{server.url}/{CRAWLED}'], lambda path: None); "
+        "runs.guard(lambda: downloads.fetch([file], lambda count: None))"
+    )
+    child = subprocess.Popen([sys.executable, "-c", program], cwd=ROOT / "src", stderr=subprocess.PIPE, text=True)
+    partial = path.with_name(f".{path.name}.unfinished")
+    half = len(server.files[CRAWLED]) // 2
+    end = time.monotonic() + 20
+    while not (partial.exists() and partial.stat().st_size == half) and time.monotonic() < end:
+        time.sleep(0.01)
+    child.send_signal(number)
+    error = child.communicate(timeout=4)[1]  # sooner than the connection counts as stalled
+    assert not path.exists() and partial.stat().st_size == half
+    assert number == signal.SIGKILL or ("the same command goes on from here" in error and error.count("\n") == 1)
+    get()
+    assert whole(tmp_path / "data") and server.ranges_of(CRAWLED) == [None, f"bytes={half}-"]
+
+
+@pytest.mark.parametrize("line", ["", "abc  1  PARAREL/x", f"{'0' * 64}  x", f"{'0' * 64}  0  x", f"{'0' * 64}  5 x"])
+def test_a_list_of_checksums_that_is_wrong(get, checksums, line):
+    checksums.write_text(checksums.read_text() + line + "\n")
+    assert f"checksums.txt, line {len(FETCHED) + 1}: expected SHA-256, bytes and path" in error_of(get(check=False))
+
+
+@pytest.mark.parametrize(
+    "flags, message",
+    [
+        (["lama"], "expected mlama or nothing, found lama"),
+        (["--url", "ftp://nowhere"], "expected http://"),
+        (["--sha256", "0"], "--sha256 is for a zip file of mLAMA"),
+        (["--url", "http://nowhere", "--from", "x"], "not allowed with"),
+    ],
+)
+def test_wrong_calls(get, flags, message):
+    done = get(*flags, check=False)
+    assert done.returncode == 2 and message in done.stderr
+
+
+def test_the_published_files_are_those_that_the_stages_need():
+    listed = [line.split("  ")[2] for line in (ROOT / "data" / "checksums.txt").read_text().splitlines()]
+    templates = {path.split("/")[-1][:-6] for path in listed if path.startswith("PARAREL/raw_data/patterns/")}
+    crawled = {path.split("_")[-2] for path in listed if path.startswith("BingDistantTREx/final/")}
+    assert templates == crawled and len(listed) == len(set(listed)) == 2 * len(templates) + 3
+
+
+@pytest.mark.skipif("KN_REAL_DATA" not in os.environ, reason="KN_REAL_DATA names no folder with the real data")
+def test_real_data_have_these_checksums(tmp_path):
+    done = run("0_get_data.py", "--data_dir", tmp_path, "--from", os.environ["KN_REAL_DATA"])
+    assert "34 relations, 27,738 facts, 253,448 prompts" in done.stdout
+
+
+# ---- mLAMA ----
+
+
+@pytest.fixture
+def mlama(tmp_path, server):
+    """The address of a zip file with two languages, and a folder with what is in it."""
+    folder = tmp_path / "mlama1.1"
+    for language in ("en", "zh"):
+        (folder / language).mkdir(parents=True)
+        (folder / language / "templates.jsonl").write_text(f'{{"relation": "P19", "template": "{language}"}}\n' * 200)
+        (folder / language / "P19.jsonl").write_text("{}\n")
+    shutil.make_archive(str(tmp_path / "mlama"), "zip", tmp_path, "mlama1.1")
+    server.files["mlama.zip"] = (tmp_path / "mlama.zip").read_bytes()
+    return f"{server.url}/mlama.zip", folder
+
+
+def contents(path):
+    with zipfile.ZipFile(path) as archive:
+        return {name: archive.read(name) for name in archive.namelist() if not name.endswith("/")}
+
+
+@pytest.mark.parametrize("fault", [None, "breaks off", "stalls"])
+def test_mlama_as_it_comes(get, server, mlama, tmp_path, monkeypatch, fault):
+    monkeypatch.setattr(downloads, "STALL", 0.2)
+    server.faults = {"mlama.zip": [fault]}
+    body = server.files["mlama.zip"]
+    for _ in range(2):
+        out = get("mlama", "zh", "en", "--url", mlama[0]).stdout
+        assert "2 languages" in out and hashlib.sha256(body).hexdigest() in out
+    assert (tmp_path / "data" / "mlama1.1.zip").read_bytes() == body
+    assert len(server.asked) == 1 + (fault is not None)
+    assert "has no language fr; it has en zh" in error_of(get("mlama", "fr", "--url", mlama[0], check=False))
+
+
+def test_mlama_whole_but_not_yet_in_its_place(get, server, mlama, tmp_path):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / ".mlama1.1.zip.unfinished").write_bytes(server.files["mlama.zip"])
+    get("mlama", "--url", mlama[0])
+    assert contents(tmp_path / "data" / "mlama1.1.zip") == contents(tmp_path / "mlama.zip")
+    assert len(server.asked) == 1
+
+
+def test_mlama_from_a_local_copy(get, mlama, tmp_path):
+    expected = contents(tmp_path / "mlama.zip")
+    for number, source in enumerate((tmp_path / "mlama.zip", mlama[1], tmp_path)):
+        data = tmp_path / "copies" / str(number)
+        get("mlama", "--from", source, data=data)
+        assert contents(data / "mlama1.1.zip") == expected
+    assert "none.zip: no such file" in error_of(get("mlama", "--from", tmp_path / "none.zip", check=False))
+    (tmp_path / "empty").mkdir()
+    assert "has no <language>" in error_of(get("mlama", "--from", tmp_path / "empty", check=False))
+
+
+def test_mlama_that_is_wrong(get, server, mlama, tmp_path):
+    body = server.files["mlama.zip"]
+    middle = body.index(b"templates.jsonl") + 30
+    damaged = body[:middle] + bytes([body[middle] ^ 255]) + body[middle + 1 :]
+    for wrong, message in ((b"<html>", "is not a whole zip file"), (damaged, "damaged|not a whole zip file")):
+        server.files["mlama.zip"] = wrong
+        assert re.search(message, error_of(get("mlama", "--url", mlama[0], check=False)))
+    server.files["mlama.zip"] = body
+    flags = ["mlama", "--url", mlama[0], "--sha256"]
+    assert "expected 0123" in error_of(get(*flags, "0123", check=False))
+    assert [path.name for path in (tmp_path / "data").iterdir()] == [".0_get_data.lock"]
+    get(*flags, hashlib.sha256(body).hexdigest().upper())
+    assert (tmp_path / "data" / "mlama1.1.zip").read_bytes() == body

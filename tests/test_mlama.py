@@ -1,0 +1,178 @@
+"""Facts in several languages: reading mLAMA's layout, and the sample world in English and Chinese."""
+
+import json
+import shutil
+import zipfile
+
+import pytest
+
+from conftest import ROOT, read, run_here
+from kn import facts, mlama
+from kn.files import InputError
+
+SAMPLE = ROOT / "data" / "sample"
+
+
+def fact(uuid, subject, answer, lineid=0):
+    uris = {"sub_uri": "Q1", "obj_uri": "Q2"}
+    return {"uuid": uuid, "lineid": lineid, "sub_label": subject, "obj_label": answer, **uris}
+
+
+def write(path, entries):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps(entry, ensure_ascii=False) + "\n" for entry in entries), encoding="utf-8")
+
+
+@pytest.fixture
+def world(tmp_path):
+    """Two languages below a top folder, as in the published zip."""
+    folder = tmp_path / "data" / "mlama1.1"
+    for language, born, capital in (
+        ("en", "[X] was born in [Y] .", "The capital of [X] is [Y] ."),
+        ("zh", "[X]出生于[Y]。", "[Y]是[X]的首都。"),
+    ):
+        write(
+            folder / language / "templates.jsonl",
+            [
+                {"relation": "P36", "template": capital},
+                {"relation": "P19", "template": born},
+                {"relation": "place_of_birth", "template": born},
+            ],
+        )
+    write(folder / "en" / "P19.jsonl", [fact("a", "Björk", "Reykjavík"), fact("b", "Pelé", "Três Corações", 7)])
+    write(folder / "zh" / "P19.jsonl", [fact("b", "贝利", "特雷斯科拉松伊斯", 7), fact("c", "[Y]", "火星")])
+    write(folder / "en" / "P36.jsonl", [fact("f", "France", "Paris"), fact("g", "Peru", "Lima")])
+    write(folder / "zh" / "P36.jsonl", [fact("g", "秘鲁", "利马"), fact("f", "法国", "巴黎")])
+    return tmp_path / "data"
+
+
+def zipped(world):
+    path = world.parent / "mlama1.1.zip"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for file in world.rglob("*.jsonl"):
+            archive.write(file, file.relative_to(world))
+    return path
+
+
+def test_folder_and_zip_give_the_same(world):
+    found = mlama.read(world, ["zh", "en"])
+    assert found == mlama.read(zipped(world), ["zh", "en"]) == mlama.read(world / "mlama1.1", ["zh", "en"])
+    assert list(found.facts) == ["zh", "en"]
+    assert list(found.facts["en"]) == ["P19", "P36"]  # by number; "place_of_birth" is not Wikidata's
+    assert not found.left_out
+    assert found.bags("zh") == {
+        "P19": [[["贝利出生于[MASK]。", "特雷斯科拉松伊斯", "P19"]], [["[Y]出生于[MASK]。", "火星", "P19"]]],
+        "P36": [[["[MASK]是秘鲁的首都。", "利马", "P36"]], [["[MASK]是法国的首都。", "巴黎", "P36"]]],
+    }
+    for of_relation in found.bags("en").values():
+        facts.check_bags(of_relation, world)
+        assert list(facts.group(of_relation).values()) == [of_relation]
+    pele = found.facts["en"]["P19"]["b"]
+    assert (pele.uuid, pele.lineid, pele.subject_uri, pele.answer_uri) == ("b", 7, "Q1", "Q2")
+    assert found.shared("P19") == ["b"]
+    assert found.shared("P36") == ["g", "f"]  # as in Chinese, the first language here
+
+
+def test_relations_are_chosen(world):
+    assert list(mlama.read(world, ["en"], ["P36", "P19"]).facts["en"]) == ["P36", "P19"]
+    with pytest.raises(InputError, match="relation P20: no template in en"):
+        mlama.read(world, ["en"], ["P20"])
+
+
+def test_what_can_not_be_used_is_told(world):
+    folder = world / "mlama1.1"
+    write(
+        folder / "en" / "P19.jsonl", [fact("a", " ", "x"), fact("b", "y", ""), fact("c", "y", "x"), fact("c", "z", "x")]
+    )
+    (folder / "zh" / "P36.jsonl").unlink()
+    found = mlama.read(world, ["en", "zh"])
+    assert list(found.facts["en"]["P19"]) == ["c"]
+    assert found.left_out == [
+        "P36: no file zh/P36.jsonl",
+        f"{folder / 'en' / 'P19.jsonl'}: 2 facts with an empty subject or object",
+        f"{folder / 'en' / 'P19.jsonl'}: 1 facts with the uuid of one before",
+    ]
+    write(folder / "en" / "templates.jsonl", [{"relation": "P19", "template": "[X] was born."}])
+    assert mlama.read(world, ["en"]).left_out == ["P19: its template in en hasn't one [X] and one [Y]: '[X] was born.'"]
+
+
+def broken(entry):
+    return lambda world: write(world / "mlama1.1" / "en" / "P19.jsonl", [fact("a", "b", "c"), entry])
+
+
+@pytest.mark.parametrize(
+    ("breaks", "message"),
+    [
+        (broken(["x"]), r"en/P19.jsonl, entry 2: expected an object, found \['x'\]"),
+        (broken(fact(None, "b", "c")), r"en/P19.jsonl, entry 2: expected a text 'uuid', found None"),
+        (broken(fact("b", 3, "c")), r"en/P19.jsonl, entry 2: expected a text 'sub_label', found 3"),
+        (broken(fact("b", "b", "c", "x")), r"en/P19.jsonl, entry 2: expected a number 'lineid', found 'x'"),
+        (
+            lambda world: write(world / "mlama1.1" / "en" / "templates.jsonl", [{"relation": "P19"}]),
+            "en/templates.jsonl, entry 1: expected a text 'template'",
+        ),
+        (
+            lambda world: (world / "mlama1.1" / "en" / "P19.jsonl").write_text('{"uuid": \n'),
+            "en/P19.jsonl, line 1: not valid JSON",
+        ),
+        (
+            lambda world: shutil.rmtree(world / "mlama1.1" / "en"),
+            "no en/templates.jsonl in it; of languages there are zh$",
+        ),
+        (lambda world: shutil.rmtree(world / "mlama1.1"), "no en/templates.jsonl in it; of languages there is none"),
+    ],
+)
+def test_errors_name_file_and_entry(world, breaks, message):
+    breaks(world)
+    for path in (world, zipped(world)):
+        with pytest.raises(InputError, match=message):
+            mlama.read(path, ["en", "zh"])
+
+
+def test_errors_of_zips(world):
+    with pytest.raises(InputError, match="no such folder or zip"):
+        mlama.read(world / "missing.zip", ["en"])
+    path = zipped(world)
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-50])
+    with pytest.raises(InputError, match="neither a folder nor a zip that can be read"):
+        mlama.read(path, ["en"])
+    # Other bytes in the middle of a file.
+    with zipfile.ZipFile(zipped(world)) as archive:
+        member = archive.getinfo("mlama1.1/en/P19.jsonl")
+    start = member.header_offset + 30 + len(member.filename)
+    path.write_bytes(whole[: start + 5] + b"\x00\xff\x00\xff" + whole[start + 9 :])
+    with pytest.raises(InputError, match=r"en/P19\.jsonl: the zip is damaged here"):
+        mlama.read(path, ["en"])
+
+
+def test_the_sample_is_what_the_script_makes(tmp_path):
+    made = tmp_path / "data" / "sample"
+    for part in ("bilingual/labels.json", "bilingual/texts.json", "PARAREL/query_pairs.json"):
+        (made / part).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(SAMPLE / part, made / part)
+    (tmp_path / "src").mkdir()
+    shutil.copy(ROOT / "src" / "make_bilingual_data.py", tmp_path / "src")
+    done = run_here(str(tmp_path / "src" / "make_bilingual_data.py"), [])
+    assert done.returncode == 0, done.stderr
+    committed = {p.relative_to(SAMPLE): p.read_bytes() for p in (SAMPLE / "mlama").rglob("*") if p.is_file()}
+    assert committed == {p.relative_to(made): p.read_bytes() for p in (made / "mlama").rglob("*") if p.is_file()}
+
+
+def test_the_sample_in_both_languages():
+    found = mlama.read(SAMPLE / "mlama", ["en", "zh"])
+    assert not found.left_out
+    assert len(found.facts["en"]) >= 8
+    pairs = read(SAMPLE / "PARAREL" / "query_pairs.json")
+    labels = read(SAMPLE / "bilingual" / "labels.json")
+    for name, english in found.facts["en"].items():
+        chinese = found.facts["zh"][name]
+        assert found.shared(name) == list(english) == list(chinese)
+        assert len(english) >= 30
+        assert [[one.subject, one.answer] for one in english.values()] == pairs[name]
+        for one, other in zip(english.values(), chinese.values(), strict=True):
+            assert (other.subject, other.answer) == (labels[one.subject], labels[one.answer])
+            assert (one.lineid, one.subject_uri, one.answer_uri) == (other.lineid, other.subject_uri, other.answer_uri)
+            assert " " not in other.bag[0][0]
+        for bags in (found.bags("en")[name], found.bags("zh")[name]):
+            facts.check_bags(bags, SAMPLE)
