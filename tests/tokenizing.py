@@ -7,7 +7,8 @@ from transformers import PreTrainedTokenizerFast
 
 TEXTS = [
     *("The capital of France is Paris.", "In 1999 the city of Lyon moved.", "the capital of Italy", "the city of Rome"),
-    *("法国的首都是巴黎。", "意大利的首都是罗马。", "法国有一座城"),
+    *("法国的首都是巴黎。", "意大利的首都是罗马。", "日本的首都是东京。", "德国政府在柏林。", "法国有一座城"),
+    *("People of Japan speak japanese.", "In Germany people speak german.", "italian and french are spoken in Europe"),
 ]
 
 
