@@ -107,7 +107,8 @@ def operations(adapter: models.PostNormEncoder, length: int, rule) -> float:
     attention, ffn = width * width, 2 * width * neurons
     points = paid(rule)
     head = attention + width * adapter.decoder.weight.shape[0]
-    total = depth * length * (4 * attention + ffn) + head  # the plain run
+    last = 2 * length * attention + 2 * attention + ffn  # keys and values everywhere, the rest where it is read out
+    total = (depth - 1) * length * (4 * attention + ffn) + last + head  # the plain run
     for number in range(depth):
         above = depth - 1 - number
         total += points * head
@@ -116,7 +117,7 @@ def operations(adapter: models.PostNormEncoder, length: int, rule) -> float:
         elif above > 1:
             total += points * (3 * attention + length * (attention + ffn))
             total += points * (above - 2) * length * (4 * attention + ffn)
-            total += points * (2 * length * attention + 2 * attention + ffn)
+            total += points * last
     return 2 * 2 * total
 
 

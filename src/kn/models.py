@@ -9,6 +9,7 @@ A family is added by a class with `family`, `embed`, `layers` and `head`, as `Be
 
 import hashlib
 import math
+from bisect import bisect_right
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -64,7 +65,10 @@ class Layer:
 
 @dataclass
 class Pass:
-    """One plain run over a batch. Lists have an entry a layer; `rows` = prompts, `at` = the read-out position."""
+    """One plain run over a batch. Lists have an entry a layer; `rows` = prompts, `at` = the read-out position.
+
+    Of the last layer only what the logits depend on is computed: its query is rows x 1 x width.
+    """
 
     positions: Tensor  # rows
     inputs: list[Tensor]  # rows x tokens x width: the input of each layer
@@ -117,8 +121,11 @@ class PostNormEncoder:
     def head(self, hidden: Tensor) -> Tensor:
         raise NotImplementedError
 
-    def run(self, ids: Tensor, positions: Tensor, probe: bool = False) -> Pass:
-        """Run the model over prompts of equal length, rows x tokens. `probe`: gradients by `probes` can be taken."""
+    def run(self, ids: Tensor, positions: Tensor, probe: bool = False, until: int | None = None) -> Pass:
+        """Run the model over prompts of equal length, rows x tokens. `probe`: gradients by `probes` can be taken.
+
+        `until` a layer: no further than its input; then there are no logits.
+        """
         rows = torch.arange(len(ids), device=ids.device)
         with torch.no_grad():
             x = self.embed(ids)
@@ -126,25 +133,31 @@ class PostNormEncoder:
         if probe:
             probes = torch.zeros(self.depth, len(ids), self.width, dtype=x.dtype, device=x.device, requires_grad=True)
         plain = Pass(positions, [], [], [], [], [], [], [], probes, x)
+        at = (rows, positions)
         for number, layer in enumerate(self.layers):
-            q, k, v = layer.query(x), layer.key(x), layer.value(x)
+            plain.inputs.append(x.detach())
+            if number == until:
+                return plain
+            k, v = layer.key(x), layer.value(x)
+            if number == self.depth - 1:
+                x, at = x[at][:, None], (rows, torch.zeros_like(positions))
+            q = layer.query(x)
             attended = layer.attention_norm(layer.mix(self._attend(q, k, v)) + x)
             neurons = layer.neurons(attended)
             ffn = layer.down(neurons)
             for kept, value in (
-                (plain.inputs, x),
                 (plain.queries, q),
                 (plain.keys, k),
                 (plain.values, v),
-                (plain.attended_at, attended[rows, positions]),
-                (plain.neurons_at, neurons[rows, positions]),
-                (plain.ffn_at, ffn[rows, positions]),
+                (plain.attended_at, attended[at]),
+                (plain.neurons_at, neurons[at]),
+                (plain.ffn_at, ffn[at]),
             ):
                 kept.append(value.detach())
             if probe:
-                ffn = ffn.index_put((rows, positions), probes[number], accumulate=True)
+                ffn = ffn.index_put(at, probes[number], accumulate=True)
             x = layer.output_norm(ffn + attended)
-        plain.logits = self.head(x[rows, positions])
+        plain.logits = self.head(x[at])
         return plain
 
     def run_on(
@@ -186,6 +199,25 @@ class PostNormEncoder:
 
             x = layer.rest(layer.attention_norm(layer.mix(self._attend(q, k, v)) + x), change and change_at)
         return self.head(x_at)
+
+    def run_edited(self, plain: Pass, rows: Tensor, starts: list[int], ffn: Callable[[int, Tensor], Tensor]) -> Tensor:
+        """Logits of the prompts `rows` of `plain` if FFNs gave something else, at every position.
+
+        `starts` has for each row the first layer that differs; rows are in its order. `ffn` gets the number of a layer
+        and the neurons there, rows x tokens x neurons, of as many rows as have started, and returns the FFN's output.
+        """
+        x = plain.inputs[0][:0]
+        for number in range(starts[0], self.depth):
+            joining = rows[len(x) : bisect_right(starts, number)]
+            if len(joining):
+                x = torch.cat([x, plain.inputs[number][joining]])
+            layer = self.layers[number]
+            k, v = layer.key(x), layer.value(x)
+            if number == self.depth - 1:
+                x = x[torch.arange(len(x), device=x.device), plain.positions[rows]][:, None]
+            attended = layer.attention_norm(layer.mix(self._attend(layer.query(x), k, v)) + x)
+            x = layer.output_norm(ffn(number, layer.neurons(attended)) + attended)
+        return self.head(x[:, 0])
 
     def _attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Every token looks at every token: rows are prompts of equal length, so nothing is masked."""

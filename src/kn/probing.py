@@ -24,6 +24,20 @@ class Readings:
     ranks: np.ndarray  # of the answer; 0 is the most probable token
     predicted: np.ndarray  # the most probable token
 
+    @classmethod
+    def blank(cls, count: int) -> "Readings":
+        return cls(np.zeros(count), np.zeros(count, int), np.zeros(count, int))
+
+    def part(self, places: slice) -> "Readings":
+        return Readings(self.probabilities[places], self.ranks[places], self.predicted[places])
+
+    def put(self, places: list[int], logits: Tensor, answers: Tensor) -> None:
+        probabilities = _probabilities(logits)
+        own = _at(probabilities, answers)
+        self.probabilities[places] = own.double().cpu()
+        self.ranks[places] = (probabilities > own[:, None]).sum(1).cpu()
+        self.predicted[places] = probabilities.argmax(1).cpu()
+
 
 class Probe:
     def __init__(self, adapter: PostNormEncoder, max_tokens: int | None = None):
@@ -32,17 +46,14 @@ class Probe:
 
     @torch.no_grad()
     def read(self, prompts: list[Prompt]) -> Readings:
-        def work(places: list[int]) -> tuple[Tensor, Tensor, Tensor]:
-            plain, answers = self._run([prompts[place] for place in places])
-            probabilities = _probabilities(plain.logits)
-            own = _at(probabilities, answers)
-            return own, (probabilities > own[:, None]).sum(1), probabilities.argmax(1)
+        readings = Readings.blank(len(prompts))
 
-        readings = Readings(np.zeros(len(prompts)), np.zeros(len(prompts), int), np.zeros(len(prompts), int))
-        for places, (own, ranks, predicted) in self.batches.over(_lengths(prompts), 1, work):
-            readings.probabilities[places] = own.double().cpu()
-            readings.ranks[places] = ranks.cpu()
-            readings.predicted[places] = predicted.cpu()
+        def work(places: list[int]) -> None:
+            plain, answers = self.run([prompts[place] for place in places])
+            readings.put(places, plain.logits, answers)
+
+        for _ in self.batches.over(_lengths(prompts), 1, work):
+            pass
         return readings
 
     @torch.no_grad()
@@ -50,7 +61,7 @@ class Probe:
         """For each prompt the activations of its neurons."""
 
         def work(places: list[int]) -> list[np.ndarray]:
-            plain, _ = self._run([prompts[place] for place in places])
+            plain, _ = self.run([prompts[place] for place in places])
             every = torch.stack(plain.neurons_at, 1).double().cpu().numpy()  # rows x layers x neurons
             return [
                 every[row][tuple(np.array(neurons[place], int).reshape(-1, 2).T)] for row, place in enumerate(places)
@@ -67,7 +78,7 @@ class Probe:
         """For each prompt the answer's probability as it is, then with each of its scalings."""
 
         def work(places: list[int]) -> list[np.ndarray]:
-            plain, answers = self._run([prompts[place] for place in places])
+            plain, answers = self.run([prompts[place] for place in places])
             return self._scaled(plain, answers, [scalings[place] for place in places])
 
         found: list = [None] * len(prompts)
@@ -77,9 +88,10 @@ class Probe:
                 found[place] = value
         return found
 
-    def _run(self, prompts: list[Prompt]) -> tuple[Pass, Tensor]:
+    def run(self, prompts: list[Prompt], until: int | None = None) -> tuple[Pass, Tensor]:
+        """Prompts of equal length, and their answers."""
         ids, positions, answers = (torch.tensor(c, device=self.adapter.device) for c in zip(*prompts, strict=True))
-        return self.adapter.run(ids, positions), answers
+        return self.adapter.run(ids, positions, until=until), answers
 
     def _scaled(self, plain: Pass, answers: Tensor, scalings: list[list[Scaling]]) -> list[np.ndarray]:
         """All scalings whose lowest neuron is in one layer are run on from there, together."""
