@@ -17,10 +17,10 @@ from pathlib import Path
 import numpy as np
 
 from kn import flags, intervals, runs, selection, stages
-from kn.editing import erase
 from kn.files import make_folder, read_jsonl, write_json
 from kn.perplexity import surprise
 from kn.probing import Probe
+from kn.rewriting import Rewrite, read_rewritten
 
 UNIT = 512  # facts: what a killed run loses at most
 ERASED = ("knowledge neurons", "random neurons")
@@ -90,9 +90,8 @@ def measure_facts(
         prompts += of_fact
         owners += [owner] * len(of_fact)
     answers = np.array([answer for *_, answer in prompts], int)
-    for name, neurons in erased.items():
-        with erase(world.model, neurons):
-            readings = probe.read(prompts)
+    variants = [[Rewrite(neurons) if neurons else None] * len(prompts) for neurons in erased.values()]
+    for name, readings in zip(erased, read_rewritten(probe, prompts, variants), strict=True):
         right, surprises = (
             np.bincount(np.array(owners, int), of_prompts, len(places))
             for of_prompts in (readings.predicted == answers, surprise(readings.probabilities))

@@ -10,6 +10,7 @@ import pytest
 from conftest import GOLDEN
 from kn import flags, stages
 from kn.files import InputError
+from kn.neurons import ARMS
 from kn.probing import Probe
 from kn.updates import Edit, draw_edits, measure, read_draws
 
@@ -48,7 +49,8 @@ def test_the_first_five_are_five(world):
         answer = world.bags["P36"][fact][0][1]
         for target in (bag[0][1] for bag in world.bags["P36"]):
             edit = Edit("P36", fact, target, 2, [fact + 1], [["P101", 3]], [[4, 70]])
-            found = measure(edit, {"": edit.neurons}, [[0, 0]], world, Probe(world.adapter))["arms"][""]["0-0"]
+            (line,) = measure([edit], [dict.fromkeys(ARMS, edit.neurons)], [[0, 0]], world, Probe(world.adapter))
+            found = line["arms"]["baseline"]["0-0"]
             assert found["tgt_new_rank"] == found["tgt_ori_rank"] and not found["ori_changed"]
             assert found["success_updated_5"] == int(found["tgt_new_rank"] <= 5)
             assert found["success_updated"] == int(target == answer)

@@ -15,9 +15,15 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from kn.models import adapt
+from kn.models import PostNormEncoder, adapt
 
 Neurons = list[list[int]]  # [layer, index]; one that is named twice is changed once
+
+
+def direction(adapter: PostNormEncoder, old: int, new: int, lambda1: float, lambda2: float) -> Tensor:
+    """What an update adds to a column for each unit of the column's length."""
+    taken, given = (vector / vector.norm() for vector in (adapter.embedding(token).detach() for token in (old, new)))
+    return lambda2 * given - lambda1 * taken
 
 
 @contextmanager
@@ -27,9 +33,7 @@ def edit_fact(model: nn.Module, neurons: Neurons, old: int, new: int, lambda1: f
     v - lambda1 * |v| / |e_old| * e_old + lambda2 * |v| / |e_new| * e_new, with the word embeddings e, and |v| from
     before.
     """
-    adapter = adapt(model)
-    taken, given = (vector / vector.norm() for vector in (adapter.embedding(token).detach() for token in (old, new)))
-    change = lambda2 * given - lambda1 * taken
+    change = direction(adapt(model), old, new, lambda1, lambda2)
     with _changed(model, neurons, lambda column: column + column.norm() * change):
         yield
 
