@@ -108,6 +108,13 @@ def test_answers_of_several_pieces_are_compared_as_if_edited_one_by_one(world):
     assert sizes == {(2, 1), (2, 3), (1, 2)}
 
 
+def test_a_token_that_the_tokenizer_does_not_know_is_told_as_a_number(world):
+    """Models may have more tokens than their tokenizer, and an edited one may say any of them."""
+    size = len(world.encoder.tokenizer)
+    known = world.encoder.tokenizer.convert_tokens_to_ids("Neko")
+    assert world.encoder.text((known, size + 3)) == f"Neko {size + 3}"
+
+
 @pytest.mark.parametrize(
     "entry, message",
     [
