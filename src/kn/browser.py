@@ -7,6 +7,8 @@ import json
 import re
 from pathlib import Path
 
+from tqdm import tqdm
+
 from kn import found
 from kn.files import InputError, read_jsonl, reading
 
@@ -27,7 +29,7 @@ def facts_of(results: Path, kn_dir: Path, prefix: str) -> dict[str, dict]:
     paths = {path.name[len(prefix) + 1 : -len(".rlt.jsonl")]: path for path in results.glob(f"{prefix}-*.rlt.jsonl")}
     factors = found.read_if_there(kn_dir / "modify_activation.args.json") or {}
     relations = {}
-    for relation in found.by_number(paths):
+    for relation in tqdm(found.by_number(paths), desc="reading facts", unit="relation", dynamic_ncols=True):
         bags = found.read_if_there(kn_dir / f"kn_bag-{relation}.json") or []
         skipped = {(skip["fact"], skip["prompt"]) for skip in record.get(relation, {}).get("skipped", ())}
         modified = _modified(kn_dir / f"modify_activation-{relation}.jsonl")

@@ -115,12 +115,14 @@ class Run:
             reasons += [reason for settings in made for reason in self.published.departures(settings)]
         return list(dict.fromkeys(reasons))
 
+    def complete(self, relation: str) -> bool:
+        return relation in self.facts and self.facts[relation] == self.published.facts.get(relation)
+
     def part(self, relations: Iterable[str]) -> list[str]:
         """Whether what was measured is not all of the paper's data."""
-        facts = {relation: self.facts.get(relation, 0) for relation in relations}
-        if facts == self.published.facts:
+        facts, whole = {relation: self.facts.get(relation, 0) for relation in relations}, self.published.facts
+        if facts == whole:
             return []
-        whole = self.published.facts
         return [f"{sum(facts.values()):,} facts of {len(facts)} relations, not {sum(whole.values()):,} of {len(whole)}"]
 
     def section(
@@ -146,18 +148,13 @@ class Run:
         for by, measure, of, of_series in series:
             if of_series:
                 known = self.published.series(name, measure, of)
-                if by == "layer" and len(known) != len(of_series):
-                    known = {}  # layers of a deeper or flatter model are not those of the same number
-                complete = {r for r in of_series if self.facts.get(r) == self.published.facts.get(r)}
                 rows = [
                     Row(
-                        f"{by} {key}" if by == "layer" else key,
-                        of,
-                        value,
-                        known.get(key),
-                        not departures and (not part if by == "layer" else key in complete),
+                        *(key, of, of_series.get(key), known.get(key)),
+                        # A relation's numbers can be compared if it is complete, whatever the others are.
+                        not departures and (self.complete(key) if by == "relation" else not part),
                     )
-                    for key, value in of_series.items()
+                    for key in dict.fromkeys([*of_series, *known])
                 ]
-                tables.append(Table(f"{measure} by {by}: {of}", rows))
+                tables.append(Table(f"{measure} by {by}" + (f": {of}" if of != "all" else ""), rows))
         return Section(tables=tables, departures=departures, part=part, **about)

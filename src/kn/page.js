@@ -16,18 +16,18 @@
 
   // Each column: its head, what it sorts by, what it shows, how wide it is, and whether it is a number.
   const columns = [
-    ["relation", (entry) => entry.order, (fact, entry) => entry.relation, 5],
-    ["fact", (entry) => entry.number, (fact, entry) => String(entry.number), 4, true],
-    ["answer", (entry) => entry.fact[place.answer], (fact) => fact[place.answer], 8],
-    ["probability", (entry) => entry.fact[place.probability], (fact) => probability(fact[place.probability]), 7, true],
-    ["right", (entry) => share(entry.fact), (fact) => fact[place.right] + "/" + fact[place.prompts], 5, true],
-    ["suppressed", (entry) => entry.fact[place.suppressed], (fact) => percent(fact[place.suppressed]), 7.5, true],
-    ["amplified", (entry) => entry.fact[place.amplified], (fact) => percent(fact[place.amplified]), 7, true],
+    ["relation", (entry) => entry.order, (fact, entry) => entry.relation, 6.5],
+    ["fact", (entry) => entry.number, (fact, entry) => String(entry.number), 4.5, true],
+    ["answer", (entry) => entry.fact[place.answer], (fact) => fact[place.answer], 10],
+    ["probability", (entry) => entry.fact[place.probability], (fact) => probability(fact[place.probability]), 8.5, true],
+    ["right", (entry) => share(entry.fact), (fact) => fact[place.right] + "/" + fact[place.prompts], 5.5, true],
+    ["suppressed", (entry) => entry.fact[place.suppressed], (fact) => percent(fact[place.suppressed]), 9, true],
+    ["amplified", (entry) => entry.fact[place.amplified], (fact) => percent(fact[place.amplified]), 8.5, true],
     ["count", (entry) => entry.fact[place.neurons] && entry.fact[place.neurons].length / 2,
-      (fact) => (fact[place.neurons] ? String(fact[place.neurons].length / 2) : "-"), 5, true],
-    ["neurons", (entry) => pairs(entry.fact).join(" "), (fact) => pairs(fact).join(" ") || "-", 13],
-    ["best prompt", (entry) => entry.fact[place["best probability"]], prompt("best"), 19],
-    ["worst prompt", (entry) => entry.fact[place["worst probability"]], prompt("worst"), 19],
+      (fact) => (fact[place.neurons] ? String(fact[place.neurons].length / 2) : "-"), 6, true],
+    ["neurons", (entry) => pairs(entry.fact).join(" "), (fact) => pairs(fact).join(" ") || "-", 11.5],
+    ["best prompt", (entry) => entry.fact[place["best probability"]], prompt("best"), 15],
+    ["worst prompt", (entry) => entry.fact[place["worst probability"]], prompt("worst"), 15],
   ];
 
   const every = [];

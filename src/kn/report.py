@@ -10,7 +10,7 @@ SETTINGS = (
     *("bert_model", "revision", "weights", "dtype", "rule", "points", "threshold", "base_threshold", "num_neurons"),
     *("debug", "seed", "device", "processes", "threads", "python", "torch", "transformers", "commit"),
 )
-LONG = 14  # rows; longer tables can be folded
+LONG = 12  # rows; longer tables of the page are folded
 
 
 def settings_table(run: Run) -> tuple[list[str], list[list[str]]]:

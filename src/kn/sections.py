@@ -68,18 +68,13 @@ def statistics(run: Run) -> Section:
 
 def layers(run: Run) -> Section:
     of_arms = found.read_if_there(run.kn_dir / "statistics.json") or {}
-    series = []
+    upper, series = {}, []
     for arm, of in of_arms.items():
-        shares = {str(number): (share or 0, None, None) for number, share in enumerate(of["percent by layer"], 1)}
-        series.append(("layer", "share of neurons (%)", arm, shares))
-    upper = {
-        ("share in the last quarter of the layers (%)", arm): (
-            sum(share or 0 for share in of["percent by layer"][-(len(of["percent by layer"]) // 4 or 1) :]),
-            None,
-            None,
-        )
-        for arm, of in of_arms.items()
-    }
+        shares = [share or 0 for share in of["percent by layer"]]
+        last = sum(shares[-max(len(shares) // 4, 1) :])
+        upper["share in the last quarter of the layers (%)", arm] = (last, None, None)
+        named = {f"layer {number} of {len(shares)}": (share, None, None) for number, share in enumerate(shares, 1)}
+        series.append(("layer", "share of neurons (%)", arm, named))
     return run.section(
         *("layers", upper, next(iter(of_arms.values()), {}).get("relations", {}), ["stage 1", "stage 2"], series),
         title="In which layers neurons lie (figure)",
