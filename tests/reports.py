@@ -3,6 +3,8 @@
 import json
 import shutil
 
+import pytest
+
 from conftest import GOLDEN, read, run
 
 
@@ -35,3 +37,22 @@ def change(path, work):
 
 def lines_of(path):
     return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def rows(results):
+    """By section, measure and what it is of: the cells paper, rerun, this run, difference."""
+    found, section = {}, None
+    for line in (results / "report.md").read_text().splitlines():
+        section = line.removeprefix("## ") if line.startswith("## ") else section
+        cells = [cell.strip() for cell in line.strip("|").split("|")]
+        if line.startswith("|") and len(cells) == 6 and cells[0] not in ("measure", "---"):
+            found.setdefault((section, *cells[:2]), cells[2:])
+    return found
+
+
+def number(cell):
+    return None if cell == "-" else float(cell.split(" ")[0].replace(",", ""))
+
+
+def close(value):
+    return pytest.approx(value, rel=1e-3, abs=5e-4)  # four digits are shown

@@ -11,14 +11,10 @@ import pytest
 
 from conftest import ROOT, read
 from kn.browser import COLUMNS, facts_of
-from reports import change, lines_of, report, report_of_golden, write
+from reports import change, close, lines_of, report, report_of_golden, write
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 VOID = {"meta", "img", "input", "br"}  # tags that are not closed
-
-
-def close(value):
-    return pytest.approx(value, rel=1e-3, abs=5e-4)  # four digits are kept
 
 
 @pytest.fixture(scope="module")

@@ -7,29 +7,10 @@ from statistics import mean
 import pytest
 
 from conftest import GOLDEN, RELATIONS, ROOT, read, run
-from reports import change, report, report_of_golden, write
+from reports import change, close, number, report, report_of_golden, rows, write
 
 NUMBERS = read(ROOT / "data" / "paper_numbers.json")
 KINDS = ("paper", "rerun")
-
-
-def rows(results):
-    """By section, measure and what it is of: the cells paper, rerun, this run, difference."""
-    found, section = {}, None
-    for line in (results / "report.md").read_text().splitlines():
-        section = line.removeprefix("## ") if line.startswith("## ") else section
-        cells = [cell.strip() for cell in line.strip("|").split("|")]
-        if line.startswith("|") and len(cells) == 6 and cells[0] not in ("measure", "---"):
-            found.setdefault((section, *cells[:2]), cells[2:])
-    return found
-
-
-def number(cell):
-    return None if cell == "-" else float(cell.split(" ")[0].replace(",", ""))
-
-
-def close(value):
-    return pytest.approx(value, rel=1e-3, abs=5e-4)  # four digits are shown
 
 
 @pytest.fixture(scope="module")
@@ -229,3 +210,58 @@ def test_a_model_is_known_by_its_name_wherever_it_lies(tmp_path, name):
     there = {"bert_model": name}
     change(tmp_path / "TREx-all.args.json", lambda made: [of["settings"].update(there) for of in made.values()])
     assert "numbers checked, 0 outside" in report(tmp_path, "--check").stdout
+
+
+# ---- the second paper ----
+
+
+def amig_results(folder, model):
+    made = {"settings": {"bert_model": model}, "made by": {"torch": "3.0"}}
+    for name in ("en/amig", "zh/amig", "en_zh/amig", "en/degenerate", "zh/fact_check"):
+        write(folder / "amig" / f"{name}.args.json", {"P36": made})
+    rates = {
+        arm: {"SR": [value, value - 1, value + 1], "SR of medians": [1.25, 1, 2], "SR of absolute changes": [None] * 3}
+        for arm, value in (("dai", 3.5), ("amig", 4.5), ("LIKN", 2.75))
+    }
+    write(folder / "amig" / "en" / "localization.json", {"all": {arm: rates[arm] for arm in ("dai", "amig")}})
+    edits = {"zh": {"all": {"LIKN": rates["LIKN"]}}}
+    found = {"facts": 9, "facts without LIKN": 4, "same facts": edits, "all facts": edits}
+    write(folder / "amig" / "en_zh" / "amig.json", found)
+    pairs = {
+        "pairs a fact": 1.5,
+        "pairs a fact:interval": [1, 2],
+        "facts with a pair": 0.5,
+        "percent by layer": [25, 75],
+    }
+    both = {"all": {"knowledge neurons": {"published": pairs}}}
+    write(folder / "amig" / "degenerate.json", {"en": both, "en zh": both})
+    measures = {"1 wrong": {"everything": {"F1": 0.625, "F1:interval": [0.5, 0.75]}}}
+    write(folder / "amig" / "fact_check.json", {"zh": {"measures": measures}})
+
+
+@pytest.mark.parametrize("model", ["bert-base-multilingual-cased", "data/small"])
+def test_the_second_papers_stages_stand_in_the_report_with_nothing_else(tmp_path, model):
+    amig_results(tmp_path, model)
+    assert "nothing was checked" in report(tmp_path, "--check").stdout
+    found = {key[1:]: cells for key, cells in rows(tmp_path).items() if key[0].startswith("AMIG")}
+    papers = model.startswith("bert")
+    name = "mBERT" if papers else "small"
+    table = {(e["measure"], e["of"]): e["paper"] for e in NUMBERS["numbers"]["localization"]}
+    for arm, value in (("B-KN", 3.5), ("AMIG", 4.5)):
+        paper, _, ours, difference = found[f"English, {name}", arm]
+        assert ours == f"{value} ({value - 1} to {value + 1})"
+        if papers:
+            assert number(paper) == table["English, mBERT", arm]
+            assert number(difference) == close(value - table["English, mBERT", arm])
+        else:
+            assert paper == difference == "-" and "another model (small)" in (tmp_path / "report.md").read_text()
+    assert found[f"English, {name}, of medians", "AMIG"][2] == "1.25 (1 to 2)"
+    assert found[f"Chinese, {name}", "LIKN"][2] == "2.75 (1.75 to 3.75)"
+    assert found["facts without language-independent neurons", "en_zh"][2] == "4"
+    about = "knowledge neurons, published definition"
+    assert found[f"English and Chinese, {name}: facts with a pair (%)", about][2] == "50"
+    assert found["layer 2 of 2", about][2] == "75"
+    assert found[f"Chinese, {name}, 1 wrong: F1", "everything"][2] == "0.625 (0.5 to 0.75)"
+    (heads,) = [line for line in (tmp_path / "report.md").read_text().splitlines() if line.startswith("| setting |")]
+    stages = ["stage 9, en", "stage 9, zh", "stage 10, en_zh", "stage 11, en", "stage 12, zh"]
+    assert sorted(cell.strip() for cell in heads.strip("|").split("|")[1:]) == sorted(stages)

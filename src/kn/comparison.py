@@ -35,8 +35,9 @@ class Row:
 
     def cells(self) -> list[str]:
         number = self.number or Number(None, None, False, None, "")
-        paper = "unknown" if number.unknown else told(number.paper)
-        return [self.measure, self.of, paper, told(number.rerun), with_interval(self.ours), told(self.difference, "+")]
+        paper = "unknown" if number.unknown else as_published(number.paper)
+        rerun = as_published(number.rerun)
+        return [self.measure, self.of, paper, rerun, with_interval(self.ours), told(self.difference, "+")]
 
 
 HEAD = ["measure", "of", "paper", "rerun", "this run", "difference"]
@@ -75,6 +76,10 @@ def told(value: float | None, sign: str = "") -> str:
     return f"{value:{sign if value else ''},.0f}" if whole else f"{value:{sign}.4g}"
 
 
+def as_published(value: float | None) -> str:
+    return NOTHING if value is None else f"{value:,.10g}"
+
+
 def with_interval(ours: Measured | None) -> str:
     if ours is None:
         return NOTHING
@@ -97,12 +102,16 @@ class Run:
             "stage 6": edits if edits.exists() else edits.with_name("grid.args.json"),
             "stage 7": results / "erase" / "erase.args.json",
         }
+        for name, stage in (("amig", 9), ("degenerate", 11), ("fact_check", 12)):
+            for path in sorted(results.glob(f"amig/*/{name}.args.json")):
+                languages = path.parent.name
+                self.paths[f"stage {10 if stage == 9 and '_' in languages else stage}, {languages}"] = path
         self.records = {stage: found.read_if_there(path) or {} for stage, path in self.paths.items()}
         self.facts = {relation: entry["facts"] for relation, entry in self.records["stage 1"].items()}
 
     def made_with(self, stage: str) -> list[dict]:
         """The settings of each of a stage's results, and what else made it; stage 2 has one for all."""
-        record = self.records[stage]
+        record = self.records.get(stage, {})
         entries = [record] if "settings" in record else record.values()
         return [entry["settings"] | entry.get("made by", {}) for entry in entries]
 
@@ -125,6 +134,13 @@ class Run:
             return []
         return [f"{sum(facts.values()):,} facts of {len(facts)} relations, not {sum(whole.values()):,} of {len(whole)}"]
 
+    def rows(self, name: str, values: dict[tuple[str, str], Measured | None], comparable: bool = False) -> list[Row]:
+        """What was measured, and what is published, by measure and what it is of."""
+        published = self.published.numbers(name)
+        return [
+            Row(*key, values.get(key), published.get(key), comparable) for key in dict.fromkeys([*values, *published])
+        ]
+
     def section(
         self,
         name: str,
@@ -138,13 +154,8 @@ class Run:
 
         Published numbers that were not measured are there too.
         """
-        published = self.published.numbers(name)
         departures, part = self.departures(*stages) if values else [], self.part(relations) if values else []
-        rows = [
-            Row(*key, values.get(key), published.get(key), not departures and not part)
-            for key in dict.fromkeys([*values, *published])
-        ]
-        tables = [Table("", rows)]
+        tables = [Table("", self.rows(name, values, not departures and not part))]
         for by, measure, of, of_series in series:
             if of_series:
                 known = self.published.series(name, measure, of)

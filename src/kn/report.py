@@ -8,6 +8,7 @@ from kn.comparison import HEAD, NOTHING, Row, Run, Section, Table, told
 TITLE = "Report: this run beside the papers"
 SETTINGS = (
     *("bert_model", "revision", "weights", "dtype", "rule", "points", "threshold", "base_threshold", "num_neurons"),
+    *("preset", "top", "low", "high"),
     *("debug", "seed", "device", "processes", "threads", "python", "torch", "transformers", "commit"),
 )
 LONG = 12  # rows; longer tables of the page are folded

@@ -6,7 +6,7 @@ uses; `Run.section` puts the published numbers beside it.
 
 from statistics import mean
 
-from kn import found
+from kn import amig_sections, found
 from kn.comparison import Run, Section
 
 KNOWLEDGE = "knowledge neurons"
@@ -198,27 +198,4 @@ def cost(run: Run) -> Section:
     )
 
 
-def localization(run: Run) -> Section:
-    return run.section(
-        *("localization", {}, [], []),
-        title="AMIG, Table 1: localization, success rate",
-        command="9_run_amig.sh MODEL LANG",
-    )
-
-
-def cross_lingual(run: Run) -> Section:
-    return run.section(
-        *("cross-lingual", {}, [], []),
-        title="AMIG, Table 2: cross-lingual editing, success rate",
-        command="10_run_language_independent.sh MODEL LANG LANG",
-    )
-
-
-def fact_checking(run: Run) -> Section:
-    return run.section(
-        *("fact checking", {}, [], []), title="AMIG, Table 3: fact checking", command="12_run_fact_check.sh MODEL LANG"
-    )
-
-
-SECTIONS = [data, statistics, layers, suppress, amplify, distant, update, erase, cost]
-SECTIONS += [localization, cross_lingual, fact_checking]
+SECTIONS = [data, statistics, layers, suppress, amplify, distant, update, erase, cost, *amig_sections.SECTIONS]
