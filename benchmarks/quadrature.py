@@ -32,7 +32,7 @@ POINTS, SHARE = 20, 0.2  # of the published sum, and of the highest score that s
 EXACT = 32  # Gauss points that stand for the integral; that `gauss-20` agrees shows whether they are enough
 LOWEST = 1e-16  # drawn in place of errors below
 LOOKS = {
-    **{name: {"color": "#0b5394", "linewidth": 2.2} for name in ("riemann", "gauss")},
+    **{name: {"color": "#0b5394", "linewidth": 2.5, "zorder": 1} for name in ("riemann", "gauss")},
     "the published sum": {"color": "#cc79a7"},
     **{name: {"color": "#e69f00", "linestyle": "--"} for name in ("riemann-5", "gauss-5")},
     **{name: {"color": "#777777", "linestyle": "-."} for name in ("riemann-10", "gauss-10")},
@@ -130,7 +130,7 @@ def strong(scores: torch.Tensor) -> torch.Tensor:
 
 def plot(errors: dict[str, dict[str, np.ndarray]], path: Path) -> Path:
     """For each error the share of prompts whose own is not larger."""
-    figure, panels = plt.subplots(1, len(errors), figsize=(8.5, 3.2), sharey=True)
+    figure, panels = plt.subplots(1, len(errors), figsize=(8.5, 3.4), sharey=True)
     for axes, (reference, of_rules) in zip(panels, errors.items(), strict=True):
         for name, of_rule in of_rules.items():
             sizes = np.sort(np.maximum(of_rule, LOWEST))
@@ -139,7 +139,7 @@ def plot(errors: dict[str, dict[str, np.ndarray]], path: Path) -> Path:
             axes.step(sizes, shares, where="post", label=label, **LOOKS[name])
         axes.axvline(TOLERANCE, color="black", linewidth=0.6)
         axes.set(xscale="log", xlabel=f"relative error against {reference}")
-        axes.legend(frameon=False, fontsize=7)
+        axes.legend(frameon=False, fontsize=7, ncols=3, loc="lower center", bbox_to_anchor=(0.5, 1.0))
     panels[0].set_ylabel("prompts with at most this error (%)")
     rows = [
         [reference, name, prompt, error]
