@@ -153,7 +153,7 @@ def stage_4(folder: Path) -> Iterator[Row]:
                     other += our_fact != their_fact
                 else:
                     off.append(np.abs(np.array(our_fact) - their_fact).max())
-    yield "4", "facts without sentences or without neurons here or there only", PROGRAM, count, other
+    yield "4", "facts that lack sentences or neurons in one of the two only", PROGRAM, count, other
     yield "4", "activations at crawled sentences, a fact's largest", PROGRAM, len(off), max(off)
 
 
@@ -205,7 +205,7 @@ def stage_6(folder: Path) -> Iterator[Row]:
         by_hand.update(result["neurons"], answer, target, 1, 8)
         off.append(result["new_tgt_prob"] - by_hand.distribution(text)[by_hand.token(target)].item())
         off.append(result["new_inner_log_ppl"] - by_hand.log_perplexity(inner))
-    what = "the same for edits of our own draw, the model edited column by column"
+    what = "both after edits of our own draw, the model edited column by column"
     yield "6", what, TRANSFORMERS, len(off), max(map(abs, off))
 
 
