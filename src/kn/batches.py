@@ -19,7 +19,8 @@ from kn.files import InputError
 Found = TypeVar("Found")
 Prompt = tuple[list[int], int | Sequence[int], int | Sequence[int]]
 
-MAX_TOKENS = {"cpu": 2048, "cuda": 65536}
+# Enough to keep the device busy. BERT-base then takes about 13 GB on a GPU for each of the units that are under way.
+MAX_TOKENS = {"cpu": 2048, "cuda": 16384}
 
 
 class Rows:
@@ -35,6 +36,10 @@ class Rows:
         self.ids, self.positions, self.answers = (
             torch.tensor(column, device=device) for column in zip(*several, strict=True)
         )
+
+    def spread(self, of_prompts: Sequence) -> list:
+        """What each reading's prompt has."""
+        return [part for part, size in zip(of_prompts, self.sizes, strict=True) for _ in range(size)]
 
     def of_prompts(self, of_rows: Sequence, merge: Callable) -> list:
         """What `merge` makes of the part of each prompt."""

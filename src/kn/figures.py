@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import ScalarFormatter
 
 from kn.files import make_folder, writing
+from kn.found import Measured
 
 # Told apart with colour-blind eyes, and by lightness and hatching in grey print.
 LOOKS = {
@@ -23,8 +24,6 @@ LOOKS = {
 WIDEST = 14  # inches
 NEAR = 20  # pixels
 sns.set_theme(context="paper", style="whitegrid", rc={"axes.spines.top": False, "axes.spines.right": False})
-
-Measured = tuple[float, float | None, float | None]  # a value, and its interval where there is one
 
 
 def bars(groups: list[str], series: dict[str, list[Measured | None]], labels: tuple[str, str], path: Path) -> Path:

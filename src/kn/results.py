@@ -55,6 +55,8 @@ class Result:
         self.folder = path.with_name(path.name + ".parts")
         self.was_there = self._is_there()
         self.stopped = False
+        self.counted: set[int] = set()  # units in the progress bar
+        self.shared = False  # whether another run was seen
 
     @property
     def about(self) -> dict:
@@ -127,16 +129,18 @@ class Result:
                 sys.exit()  # ends this lane only
             bar.update(facts)
 
-        shared = False
         for number, unit in enumerate(self.units):
             with locked(self.folder / f"{number:05d}.lock", wait=False) as mine:
                 if self._file(number).exists():
-                    done(len(unit))
+                    if number not in self.counted:  # or another lane made it
+                        self.counted.add(number)
+                        done(len(unit))
                 elif mine and self.folder.exists():  # or someone has joined the parts by now
+                    self.counted.add(number)
                     lines, summary = self.work(unit, done)
                     self._write(number, lines, summary)
-                elif not mine and WORKERS == 1 and not shared:
-                    shared = True
+                elif not mine and WORKERS == 1 and number not in self.counted and not self.shared:
+                    self.shared = True
                     tqdm.write(f"{self.path}: another run is making it too, they share the work", file=sys.stderr)
 
     def _file(self, number: int) -> Path:
