@@ -17,7 +17,7 @@ import torch
 
 from conftest import GOLDEN, RELATIONS, prompts_of, read, run, stage1_flags
 from families import CAUSAL, FAMILIES, prompts, with_inputs
-from kn import models, neurons, runs
+from kn import flags, models, neurons, runs
 from kn.attribution import Engine
 from kn.files import read_jsonl
 from kn.probing import Probe
@@ -34,6 +34,7 @@ BAGS = read(GOLDEN / "data" / "PARAREL" / "data_all_allbags.json")
 
 
 def main() -> None:
+    flags.parser(__doc__).parse_args()
     print(f"{runs.provenance(torch.device('cpu'))}\n")
     print("| stage | what | against | values | largest difference |\n|---|---|---|---|---|")
     with tempfile.TemporaryDirectory() as folder:
