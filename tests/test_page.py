@@ -2,8 +2,11 @@
 
 import importlib.util
 import json
+import os
 import re
 import shutil
+import subprocess
+import sys
 from html.parser import HTMLParser
 from statistics import mean
 
@@ -200,3 +203,11 @@ def test_without_a_script_the_tables_can_be_read(golden_report, bench):
     assert text.index("</table>") < text.index("<noscript>") < text.index("<script")
     dom = bench.in_browser(CHROMIUM, golden_report / "report.html", "")
     assert "Suppressing neurons" in dom and not re.search('id="browser" hidden', dom)
+
+
+def test_the_report_is_made_without_torch():
+    seen = "import sys, kn.page, kn.sections; print('torch' in sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", seen], env=os.environ | {"PYTHONPATH": "src"}, cwd=ROOT, capture_output=True
+    )
+    assert done.stdout.split() == [b"False"], done.stderr
