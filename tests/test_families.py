@@ -7,8 +7,9 @@ import torch
 from families import CAUSAL, FAMILIES, prompts, with_inputs
 from kn import models
 from kn.attribution import Engine
-from kn.editing import edit_fact, erase
+from kn.editing import direction, edit_fact, erase
 from kn.probing import Probe
+from kn.rewriting import Rewrite, read_rewritten
 
 NEURONS = [[2, 33], [0, 5], [2, 7], [1, 39]]
 
@@ -69,6 +70,14 @@ def test_logits_are_those_of_transformers(name, asked, dtype, tolerance):
         theirs = logits_at(model, prompt)
         assert torch.allclose(plain.logits[0], theirs, rtol=0, atol=tolerance * theirs.abs().max().item())
         assert torch.allclose(torch.cat(plain.neurons_at), neurons_at(name, model, prompt), rtol=0, atol=10 * tolerance)
+
+
+def test_the_longest_input_is_one_that_the_model_takes(name, model):
+    adapter = models.adapt(model)
+    prompt = ([5, 7] * 16)[: adapter.longest], adapter.longest - 1, 11
+    assert len(prompt[0]) == (31 if "roberta" in name else 32)  # its positions begin beyond the padding's
+    ours = adapter.run(torch.tensor([prompt[0]]), torch.tensor([prompt[1]])).logits[0]
+    assert torch.allclose(ours, logits_at(model, prompt), rtol=1e-5, atol=1e-5)
 
 
 def slow_attributions(name, model, prompt, nodes, weights):
@@ -145,9 +154,41 @@ def test_interventions_are_those_of_hooks(name, model, asked):
             expected.append(logits.softmax(-1)[prompt[2]].item())
         assert found[number] == pytest.approx(expected, abs=1e-6)
         moved.append(abs(expected[1] / expected[0] - 1))
-        assert readings.predicted[number] == plain.argmax().item()
+        assert readings.predicted[number] == (plain.argmax().item(),)
         assert readings.ranks[number] == (plain > plain[prompt[2]]).sum().item()
     assert max(moved) > 1e-2  # or nothing was tested
+
+
+def test_many_edits_read_together_are_those_of_weights(name, model):
+    """Each prompt with each edit, in batches of both: different first layers, two read-out positions of a text."""
+    asked = prompts(name in CAUSAL, 8)
+    (ids, first, answer), (_, second, _) = asked[0], asked[2]
+    asked += [(ids, second, answer), (ids, (first, second), (answer, 40))]
+    probe = Probe(models.adapt(model))
+    updated, erased = NEURONS[1:], [[2, 33], [1, 4]]
+    edits = {
+        None: lambda: erase(model, []),
+        Rewrite(updated, direction(probe.adapter, 11, 40, 1.5, 8)): lambda: edit_fact(model, updated, 11, 40, 1.5, 8),
+        Rewrite(erased): lambda: erase(model, erased),
+        Rewrite([[2, 7]]): lambda: erase(model, [[2, 7]]),
+    }
+
+    def probability(ids, positions, answers):
+        if isinstance(answers, int):
+            positions, answers = [positions], [answers]
+        of_pieces = [(ids, position, piece) for position, piece in zip(positions, answers, strict=True)]
+        return np.mean([logits_at(model, prompt).softmax(-1)[prompt[2]].item() for prompt in of_pieces])
+
+    expected = {}
+    for edit, made in edits.items():
+        with made():
+            expected[edit] = [probability(*prompt) for prompt in asked]
+    for kinds in (list(edits), list(edits)[1:]):  # with prompts that are read as they are, and without
+        variants = [[kinds[(place + shift) % len(kinds)] for place in range(len(asked))] for shift in range(len(kinds))]
+        for variant, found in zip(variants, read_rewritten(probe, asked, variants), strict=True):
+            wanted = [expected[edit][place] for place, edit in enumerate(variant)]
+            assert found.probabilities == pytest.approx(wanted, abs=1e-6)
+    assert min(np.abs(np.subtract(expected[edit], expected[None])).max() for edit in list(edits)[1:]) > 1e-4
 
 
 def test_edits_act_on_what_neurons_write_and_end(name, asked):

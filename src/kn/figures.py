@@ -54,7 +54,7 @@ def bars(groups: list[str], series: dict[str, list[Measured | None]], labels: tu
         ]
         for place, group in enumerate(groups)
     ]
-    return _save(figure, path, header, rows)
+    return save(figure, path, header, rows)
 
 
 class Point(NamedTuple):
@@ -89,7 +89,7 @@ def points(found: list[Point], labels: tuple[str, str, str], path: Path) -> Path
         names = "\n".join(point.name for point in (first, *others))
         axes.annotate(names, (first.x, first.y), (4, 3), textcoords="offset points", fontsize=6)
     axes.text(0.99, 0.02, f"beside points: {labels[0]}", transform=axes.transAxes, ha="right", fontsize=7)
-    return _save(figure, path, ["series", *labels], [list(point) for point in found])
+    return save(figure, path, ["series", *labels], [list(point) for point in found])
 
 
 def layers(statistics: dict[str, dict], path: Path) -> Path:
@@ -102,7 +102,7 @@ def layers(statistics: dict[str, dict], path: Path) -> Path:
     return bars(groups, shares, ("layer", "share of neurons (%)"), path)
 
 
-def _save(figure: Figure, path: Path, header: list[str], rows: list[list]) -> Path:
+def save(figure: Figure, path: Path, header: list[str], rows: list[list]) -> Path:
     """Writes `path` with .pdf, .png and .csv; returns the PNG's path."""
     make_folder(path.parent)
     figure.tight_layout()
