@@ -116,6 +116,16 @@ def test_prompts_that_could_not_be_scored_are_passed_over(tmp_path, bench):
 
 
 @pytest.mark.parametrize(
+    ("line", "expected"),
+    [('{"fact": 1}', "expected a list of [prompt, scores]"), ('[[{"tokens": ["a"', "not valid JSON")],
+)
+def test_results_that_cannot_be_read_are_named(tmp_path, line, expected):
+    (tmp_path / "TREx-all-P1.rlt.jsonl").write_text(line + "\n")
+    done = report(tmp_path, check=False)
+    assert done.returncode == 1 and f"TREx-all-P1.rlt.jsonl, line 1: {expected}" in done.stderr
+
+
+@pytest.mark.parametrize(
     ("tokens", "text"),
     [
         (["[CLS]", "Ko", "##taba", "is", "[MASK]", ".", "[SEP]"], "Kotaba is [MASK]."),
