@@ -1,0 +1,89 @@
+"""Degenerate pairs of neurons: the fact bears the loss of either, but not of both.
+
+The published definition: of a fact's strongest neurons take those whose suppression loses at most `low` of the answer's
+probability, and of these the pairs that lose more than `high` together. Two ordinary neurons that lose 15 % each pass
+it, although together they lose no more than the sum. So a pair is told with its interaction, the loss of both minus the
+sum of the single losses; a stricter definition asks for some.
+
+All losses of all facts are asked for at once, so that a model answers in a handful of batches.
+"""
+
+from collections.abc import Callable
+from itertools import combinations
+from typing import NamedTuple
+
+import numpy as np
+
+from kn.neurons import Neuron
+from kn.probing import Probe, Prompt
+
+LOW, HIGH = 0.20, 0.25  # shares of the probability, as published
+
+Suppressed = list[Neuron]  # what is suppressed together
+Losses = Callable[[list[list[Suppressed]]], list[np.ndarray]]  # for each fact the loss by each of its suppressions
+
+
+class Pair(NamedTuple):
+    """In files the list of these. Losses are shares of the answer's probability; a rise is negative."""
+
+    first: Neuron
+    second: Neuron
+    loss_of_first: float
+    loss_of_second: float
+    loss_of_both: float
+    interaction: float
+
+
+def suppressions(neurons: list[Neuron]) -> list[Suppressed]:
+    """Each neuron, then each pair."""
+    return [[neuron] for neuron in neurons] + [list(pair) for pair in combinations(neurons, 2)]
+
+
+def search(facts: list[list[Neuron]], losses: Losses, low: float = LOW, high: float = HIGH) -> list[list[Pair]]:
+    """For each fact the degenerate pairs of its neurons, by the published definition."""
+    asked = [suppressions(neurons) for neurons in facts]
+    return [
+        _degenerate(neurons, of_fact.tolist(), low, high) for neurons, of_fact in zip(facts, losses(asked), strict=True)
+    ]
+
+
+def _degenerate(neurons: list[Neuron], losses: list[float], low: float, high: float) -> list[Pair]:
+    single, both = losses[: len(neurons)], losses[len(neurons) :]
+    tried = zip(combinations(neurons, 2), combinations(single, 2), both, strict=True)
+    return [
+        Pair(*pair, *alone, together, together - sum(alone))
+        for pair, alone, together in tried
+        if max(alone) <= low and together > high
+    ]
+
+
+def suppressing(probe: Probe, prompts: list[Prompt]) -> Losses:
+    """The losses of facts, a prompt each, as the model shows them."""
+
+    def losses(asked: list[list[Suppressed]]) -> list[np.ndarray]:
+        measured = probe.scaled(prompts, [[(neurons, 0.0) for neurons in of_fact] for of_fact in asked])
+        # Of a probability of 0 nothing can be lost.
+        return [1 - values[1:] / values[0] if values[0] else np.zeros(len(values) - 1) for values in measured]
+
+    return losses
+
+
+def strict(pairs: list[Pair], min_interaction: float) -> list[Pair]:
+    """The pairs that lose at least so much more together than one by one."""
+    return [pair for pair in pairs if pair.interaction >= min_interaction]
+
+
+def disjoint(pairs: list[Pair]) -> list[Pair]:
+    """Pairs without a neuron in common: those of the greatest loss first, as long as their neurons are free."""
+    kept, taken = [], set()
+    for pair in sorted(pairs, key=lambda pair: -pair.loss_of_both):
+        own = {tuple(pair.first), tuple(pair.second)}
+        if not own & taken:
+            kept.append(pair)
+            taken |= own
+    return kept
+
+
+def members(pairs: list[Pair]) -> list[Neuron]:
+    """The neurons of a fact's pairs, each once, in the order of first appearance."""
+    return [list(neuron) for neuron in dict.fromkeys(tuple(n) for pair in pairs for n in (pair.first, pair.second))]

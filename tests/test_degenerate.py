@@ -1,0 +1,99 @@
+"""The search for degenerate pairs, on made-up facts with known pairs and on a model with hooks."""
+
+from itertools import combinations
+
+import numpy as np
+import pytest
+import torch
+
+from conftest import prompts_of
+from kn import degenerate, models
+from kn.degenerate import Pair
+from kn.probing import Probe
+from test_probing import own_probabilities
+
+REDUNDANT = [[5, 1], [6, 2]]  # either is enough
+ORDINARY = [[3, 7], [4, 8]]  # each adds its share
+VITAL, IDLE = [2, 0], [0, 9]
+NEURONS = [*REDUNDANT, *ORDINARY, VITAL, IDLE]
+
+
+def loss(suppressed):
+    """What a fact loses that is held by one of two redundant neurons, by a vital one and by two ordinary ones."""
+    lost = {tuple(neuron) for neuron in suppressed}
+    redundant = 0.5 * all(tuple(neuron) in lost for neuron in REDUNDANT)
+    return redundant + 0.15 * sum(tuple(neuron) in lost for neuron in ORDINARY) + 0.4 * (tuple(VITAL) in lost)
+
+
+def made_up(asked):
+    return [np.array([loss(suppressed) for suppressed in of_fact]) for of_fact in asked]
+
+
+def neurons_of(pairs):
+    return [[pair.first, pair.second] for pair in pairs]
+
+
+def test_redundant_pairs_are_found_and_ordinary_ones_only_as_published():
+    turned = NEURONS[::-1]
+    for_both, for_turned, for_none = degenerate.search([NEURONS, turned, []], made_up)
+    assert neurons_of(for_both) == [REDUNDANT, ORDINARY]  # the vital one is not borne, the idle one breaks nothing
+    assert neurons_of(for_turned) == [ORDINARY[::-1], REDUNDANT[::-1]]
+    assert for_none == []
+    redundant, ordinary = for_both
+    assert (redundant.loss_of_first, redundant.loss_of_second, redundant.loss_of_both) == (0, 0, 0.5)
+    assert redundant.interaction == 0.5
+    assert ordinary.interaction == pytest.approx(0)
+    assert neurons_of(degenerate.strict(for_both, 0.05)) == [REDUNDANT]
+
+
+def test_the_thresholds():
+    assert neurons_of(degenerate.search([NEURONS], made_up, low=0.1)[0]) == [REDUNDANT]
+    assert neurons_of(degenerate.search([NEURONS], made_up, high=0.5)[0]) == []  # 0.5 is not above 0.5
+    with_vital = degenerate.search([NEURONS], made_up, low=0.4, high=0.5)[0]
+    assert neurons_of(with_vital) == [[ordinary, VITAL] for ordinary in ORDINARY]
+
+
+def test_all_facts_are_asked_for_at_once():
+    calls = []
+
+    def counted(asked):
+        calls.append(asked)
+        return made_up(asked)
+
+    degenerate.search([NEURONS, NEURONS[:3]], counted)
+    assert len(calls) == 1
+    for neurons, asked in zip((NEURONS, NEURONS[:3]), calls[0], strict=True):
+        assert asked == [[neuron] for neuron in neurons] + [list(pair) for pair in combinations(neurons, 2)]
+
+
+def test_disjoint_pairs_and_their_neurons():
+    pairs = [
+        Pair([1, 1], [2, 2], 0.1, 0.1, 0.3, 0.1),
+        Pair([2, 2], [3, 3], 0.1, 0.1, 0.6, 0.4),
+        Pair([3, 3], [4, 4], 0.1, 0.1, 0.5, 0.3),
+        Pair([1, 1], [4, 4], 0.1, 0.1, 0.4, 0.2),
+    ]
+    assert degenerate.disjoint(pairs) == [pairs[1], pairs[3]]
+    assert degenerate.members(pairs) == [[1, 1], [2, 2], [3, 3], [4, 4]]
+    assert degenerate.members([]) == degenerate.disjoint([]) == []
+
+
+def test_a_model_is_asked_as_if_one_by_one(golden64, golden_bags):
+    tokenizer, model = golden64
+    prompts = prompts_of(tokenizer, [bag[:1] for bag in golden_bags["P36"][:3]])
+    assert len({len(ids) for ids, _, _ in prompts}) > 1
+    chance = torch.Generator().manual_seed(0)
+    facts = [
+        list(map(list, zip(torch.randint(5, (6,), generator=chance).tolist(), range(6), strict=True))) for _ in prompts
+    ]
+    expected = []
+    for prompt, neurons in zip(prompts, facts, strict=True):
+        plain = own_probabilities(model, prompt)[prompt[2]].item()
+        sets = degenerate.suppressions(neurons)
+        assert len(sets) == 6 + 15
+        expected.append([1 - own_probabilities(model, prompt, s, 0.0)[prompt[2]].item() / plain for s in sets])
+    probe = Probe(models.adapt(model), 200)
+    found = degenerate.suppressing(probe, prompts)([degenerate.suppressions(neurons) for neurons in facts])
+    for of_fact, of_expected in zip(found, expected, strict=True):
+        assert of_fact == pytest.approx(of_expected, abs=1e-9)
+    assert np.ptp(expected) > 1e-4  # or nothing was tested
