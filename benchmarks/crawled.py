@@ -53,13 +53,13 @@ def main() -> None:
     neurons = [[[chance.randrange(layers), chance.randrange(width)] for _ in range(NEURONS)] for _ in texts]
 
     def ours() -> list:
-        prompts = [(encoded.ids, encoded.position, encoded.answer) for encoded in encoder.sentences(texts)]
+        prompts = [encoded.prompt for encoded in encoder.sentences(texts)]
         return probe.activations(prompts, neurons)
 
     lengths = sorted(len(encoded.ids) for encoded in encoder.sentences(texts))
     places = evenly(list(range(len(texts))), chosen.published_sentences)
     published(model, tokenizer, texts[0], neurons[0])  # warm up
-    probe.activations([(encoded.ids, encoded.position, 0) for encoded in encoder.sentences(texts[:16])], neurons[:16])
+    probe.activations([encoded.prompt for encoded in encoder.sentences(texts[:16])], neurons[:16])
     # Half of the published way before ours and half after it: a machine may be busier at one time than at another.
     half = len(places) // 2
     before, first = timed(lambda: [published(model, tokenizer, texts[p], neurons[p]) for p in places[:half]], device)

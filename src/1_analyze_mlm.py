@@ -109,7 +109,7 @@ def attribute_facts(
     done(len(bags) - len(left))
     right = 0
 
-    prompts = [(prompt.ids, prompt.position, prompt.answer) for _, _, prompt in waiting]
+    prompts = [prompt.prompt for _, _, prompt in waiting]
     for batch in engine.attribute(prompts, answer=chosen.get_ig_gold, prediction=chosen.get_ig_pred):
         whole, strong = {}, {}
         if chosen.get_pred:
@@ -122,12 +122,12 @@ def attribute_facts(
             strong["base"] = strongest(batch.activations, KEPT)
         steps.update(batch.steps)
         found.append(([waiting[place][:2] for place in batch.prompts], strong))
-        for row, (place, predicted) in enumerate(zip(batch.prompts, batch.predicted.tolist(), strict=True)):
+        for row, (place, predicted) in enumerate(zip(batch.prompts, batch.predicted, strict=True)):
             fact, index, prompt = waiting[place]
             about, scores = lines[fact][index]
-            about["pred_obj"] = encoder.tokenizer.convert_ids_to_tokens(predicted)
+            about["pred_obj"] = encoder.text(predicted)
             scores |= {name: values[row] for name, values in whole.items()}
-            right += predicted == prompt.answer
+            right += predicted == prompt.answers
             left[fact] -= 1
             done(left[fact] == 0)
 

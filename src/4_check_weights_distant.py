@@ -150,7 +150,7 @@ def measure_facts(
         lines.append(line)
 
     read = [text for text in texts if wanted[text]]
-    prompts = [(encoded[text].ids, encoded[text].position, encoded[text].answer) for text in read]
+    prompts = [encoded[text].prompt for text in read]
     activations = dict(zip(read, probe.activations(prompts, [wanted[text] for text in read]), strict=True))
     for of_kind, places in means:
         of_kind.append(np.mean([activations[text][place] for text, place in places], 0).tolist())

@@ -89,7 +89,7 @@ def measure_facts(
             if encoded.skipped:
                 left_out[f"th: {encoded.skipped}"] += 1
             else:
-                prompts.append((encoded.ids, encoded.position, encoded.answer))
+                prompts.append(encoded.prompt)
                 wanted.append(neurons[fact])
                 places.append((fact, " ".join(encoded.tokens)))
     for values, (fact, text) in zip(probe.activations(prompts, wanted), places, strict=True):

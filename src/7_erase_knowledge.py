@@ -99,13 +99,12 @@ def measure_facts(
         lines.append({"relation": relation, "fact": fact, "prompts": len(of_fact)})
         prompts += of_fact
         owners += [owner] * len(of_fact)
-    answers = np.array([answer for *_, answer in prompts], int)
     for name, neurons in erased.items():
         with erase(world.model, neurons):
             readings = probe.read(prompts)
         right, surprises = (
             np.bincount(np.array(owners, int), of_prompts, len(places))
-            for of_prompts in (readings.predicted == answers, surprise(readings.probabilities))
+            for of_prompts in (readings.right, surprise(readings.probabilities))
         )
         for line, *of_fact in zip(lines, right, surprises, strict=True):
             line[name] = of_fact

@@ -91,7 +91,7 @@ def test_the_predicted_tokens_attributions_are_those_of_that_token(golden64, gol
     engine = Engine(models.adapt(model), "literal", 20, 2048)
     (batch,) = engine.attribute([wrong], answer=True, prediction=True)
     predicted = model(torch.tensor([ids])).logits[0, position].argmax().item()
-    assert batch.predicted.item() == predicted != wrong[2]
+    assert batch.predicted == [(predicted,)] and predicted != wrong[2]
     points, weights = np.arange(20) / 20, np.full(20, 1 / 20)
     assert distances(batch.prediction, slow_attributions(model, wrong, points, weights, predicted)[None]).max() <= 1e-5
     assert distances(batch.answer, slow_attributions(model, wrong, points, weights)[None]).max() <= 1e-5

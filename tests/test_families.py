@@ -145,7 +145,7 @@ def test_interventions_are_those_of_hooks(name, model, asked):
             expected.append(logits.softmax(-1)[prompt[2]].item())
         assert found[number] == pytest.approx(expected, abs=1e-6)
         moved.append(abs(expected[1] / expected[0] - 1))
-        assert readings.predicted[number] == plain.argmax().item()
+        assert readings.predicted[number] == (plain.argmax().item(),)
         assert readings.ranks[number] == (plain > plain[prompt[2]]).sum().item()
     assert max(moved) > 1e-2  # or nothing was tested
 

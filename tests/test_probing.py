@@ -48,7 +48,7 @@ def test_readings(asked):
     for number, prompt in enumerate(prompts):
         own = own_probabilities(model, prompt)
         assert readings.probabilities[number] == pytest.approx(own[prompt[2]].item(), abs=1e-10)
-        assert readings.predicted[number] == own.argmax().item()
+        assert readings.predicted[number] == (own.argmax().item(),)
         assert readings.ranks[number] == own.argsort(descending=True).tolist().index(prompt[2])
 
 

@@ -31,14 +31,14 @@ def test_facts_that_the_model_gets_wrong_or_cannot_score_are_not_edited(world, g
     for fact in wrong:
         bags[fact] = [[text, golden_bags["P36"][fact - 1][0][1], label] for text, _, label in bags[fact]]
     for fact in unscorable:
-        bags[fact] = [[text, "Kotaba", label] for text, _, label in bags[fact]]
+        bags[fact] = [[text, "☃", label] for text, _, label in bags[fact]]
     changed = dataclasses.replace(world, bags=golden_bags | {"P36": bags})
     edits, failed = draw_edits("P36", [[[4, 70]]] * 40, changed, Probe(world.adapter), 3)
     assert len(edits) == 10 and failed["were answered wrongly"] > 0
     for edit in edits:
         answer = golden_bags["P36"][edit.fact][0][1]
         assert edit.fact not in unscorable and bags[edit.fact][0][1] == answer
-        assert edit.target not in (answer, "Kotaba") and not set(edit.inner) & set(unscorable)
+        assert edit.target not in (answer, "☃") and not set(edit.inner) & set(unscorable)
 
 
 def test_the_first_five_are_five(world):
@@ -64,7 +64,7 @@ def test_the_first_five_are_five(world):
         (["P36", 1, "Neko", {"prompt_idx": 7}], "entry 0: expected"),
         (["P36", 1, "Neko", {"neurons": [[9, 0]]}], "entry 0: expected"),
         (["P36", 1, "Neko", {"inter_bags": [["P101", 40]]}], "entry 0: expected"),
-        (["P36", 1, "Kotaba", {}], "entry 0: 'Kotaba': the answer is 4 word pieces"),
+        (["P36", 1, "☃", {}], "entry 0: '☃': the answer is unknown to the model"),
     ],
 )
 def test_draws_that_do_not_fit_are_named(tmp_path, world, entry, message):

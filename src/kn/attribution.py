@@ -2,7 +2,8 @@
 
 For one prompt and one layer let w be the neurons' activations at the read-out position, D the FFN's output
 projection, and F(a) the token's probability with a * w in place of w. The attribution of the neurons is w * (a sum
-over points a of dF/d(activations)).
+over points a of dF/d(activations)). Of an answer of several pieces it is the mean over them, each with its own
+read-out position: that of the mean of their probabilities.
 
 F depends on the activations only through the FFN's output a * Dw + bias, a vector of the model's width. With g(a) the
 gradient of the probability by that vector, the attribution is w * D^T (sum of c_a g(a)): no point needs a tensor as
@@ -19,7 +20,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from kn.adapters import Adapter, Pass
-from kn.batches import Batches
+from kn.batches import Batches, Prompt, Rows
 from kn.quadrature import Rule, ladder, paid
 from kn.triplets import Triplets
 
@@ -31,7 +32,7 @@ class Attributions:
     """What is known of a batch: `prompts` are its places in the given list; tensors are prompts x layers x neurons."""
 
     prompts: list[int]
-    predicted: Tensor  # the most probable token
+    predicted: list[tuple[int, ...]]  # the most probable token at each piece
     probabilities: Tensor  # prompts x vocabulary
     activations: Tensor  # the baseline method's scores
     answer: Tensor | None  # attributions of the answer's probability
@@ -54,33 +55,30 @@ class Engine:
 
     def attribute(
         self,
-        prompts: list[tuple[list[int], int, int]],
+        prompts: list[Prompt],
         answer: bool = True,
         prediction: bool = False,
     ) -> Iterator[Attributions]:
-        """Yields batch after batch. A prompt is its token ids, its read-out position, and its answer's id."""
+        """Yields batch after batch."""
 
-        def work(places: list[int]) -> Attributions:
-            return self._batch(places, [prompts[place] for place in places], answer, prediction)
+        def work(places: list[int], rows: Rows) -> Attributions:
+            return self._batch(places, rows, answer, prediction)
 
-        lengths = [len(ids) for ids, _, _ in prompts]
-        for _, found in self.batches.over(lengths, paid(self.ladder[0]), work):
+        for _, found in self.batches.over(prompts, paid(self.ladder[0]), work):
             yield found
 
-    def _batch(self, places: list[int], prompts: list, answer: bool, prediction: bool) -> Attributions:
-        device = self.adapter.device
-        ids, positions, answers = (torch.tensor(column, device=device) for column in zip(*prompts, strict=True))
-        plain = self.adapter.run(ids, positions, probe=True)
+    def _batch(self, places: list[int], rows: Rows, answer: bool, prediction: bool) -> Attributions:
+        plain = self.adapter.run(rows.ids, rows.positions, probe=True)
         logits = _precise(plain.logits)
         predicted = logits.argmax(-1)
-        targets = [target for target, wanted in ((answers, answer), (predicted, prediction)) if wanted]
-        found, steps = self._integrate(plain, logits, targets, ids.shape[1])
-        scores = iter(found)
+        targets = [target for target, wanted in ((rows.answers, answer), (predicted, prediction)) if wanted]
+        found, steps = self._integrate(plain, logits, targets, rows.ids.shape[1])
+        scores = iter(rows.mean(of_target) for of_target in found)
         return Attributions(
             places,
-            predicted,
-            logits.detach().softmax(-1),
-            _precise(torch.stack(plain.neurons_at, 1)),
+            rows.of_prompts(predicted.tolist(), tuple),
+            rows.mean(logits.detach().softmax(-1)),
+            rows.mean(_precise(torch.stack(plain.neurons_at, 1))),
             next(scores) if answer else None,
             next(scores) if prediction else None,
             steps,
@@ -100,7 +98,7 @@ class Engine:
             steps[rule.name] = int(waiting.sum())
             for number in waiting.any(0).nonzero()[:, 0].tolist():
                 places = waiting[:, number].nonzero()[:, 0].to(logits.device, non_blocking=True)
-                for rows in places.split(self.batches.prompts(length, paid(rule))):
+                for rows in places.split(self.batches.rows(length, paid(rule))):
                     sums = self._sum_points(plain, number, rows, rule, targets, at_one[:, number, rows])
                     neurons = _precise(plain.neurons_at[number][rows])
                     spread, doubt = neurons * (sums @ _precise(self.adapter.value_vectors(number)))

@@ -1,16 +1,51 @@
-"""Batches of prompts of equal length, as large as memory allows."""
+"""Batches of prompts of equal length, as large as memory allows.
 
-from collections.abc import Callable, Iterator
+A prompt is its token ids and, for each piece of its answer, the position where the piece is read and the piece itself.
+Of an answer of one piece, position and piece may stand there as they are. Each piece is a reading of its own, a row of
+the batch; what is told of the prompt is the mean over its pieces.
+"""
+
+from bisect import bisect_right
+from collections.abc import Callable, Iterator, Sequence
+from itertools import accumulate, pairwise
 from typing import TypeVar
 
 import torch
+from torch import Tensor
 
 from kn.adapters import Adapter
 from kn.files import InputError
 
 Found = TypeVar("Found")
+Prompt = tuple[list[int], int | Sequence[int], int | Sequence[int]]
 
 MAX_TOKENS = {"cpu": 2048, "cuda": 65536}
+
+
+class Rows:
+    """The readings of a batch of prompts, those of one prompt together."""
+
+    def __init__(self, prompts: list[Prompt], device: torch.device):
+        self.sizes = [pieces(prompt) for prompt in prompts]
+        several = [
+            (ids, *piece)
+            for (ids, positions, answers), size in zip(prompts, self.sizes, strict=True)
+            for piece in ([(positions, answers)] if isinstance(answers, int) else zip(positions, answers, strict=True))
+        ]
+        self.ids, self.positions, self.answers = (
+            torch.tensor(column, device=device) for column in zip(*several, strict=True)
+        )
+
+    def of_prompts(self, of_rows: Sequence, merge: Callable) -> list:
+        """What `merge` makes of the part of each prompt."""
+        ends = list(accumulate(self.sizes, initial=0))
+        return [merge(of_rows[start:end]) for start, end in pairwise(ends)]
+
+    def mean(self, of_rows: Tensor, dim: int = 0) -> Tensor:
+        """The mean over the pieces of each prompt; `dim` is that of the rows."""
+        if len(self.sizes) == len(self.ids):
+            return of_rows
+        return torch.stack([part.mean(dim) for part in of_rows.split(self.sizes, dim)], dim)
 
 
 class Batches:
@@ -21,30 +56,41 @@ class Batches:
         self.max_tokens = max_tokens or MAX_TOKENS[adapter.device.type]
 
     def over(
-        self, lengths: list[int], points: int, work: Callable[[list[int]], Found]
+        self, prompts: list[Prompt], points: int, work: Callable[[list[int], Rows], Found]
     ) -> Iterator[tuple[list[int], Found]]:
-        """Yields each batch's places and what `work` made of them. Each prompt is run on `points` times."""
+        """Yields each batch's places and what `work` made of them. Each reading is run on `points` times."""
         by_length: dict[int, list[int]] = {}
-        for place, length in enumerate(lengths):
-            by_length.setdefault(length, []).append(place)
+        for place, (ids, _, _) in enumerate(prompts):
+            by_length.setdefault(len(ids), []).append(place)
         for length in sorted(by_length):
             places = by_length[length]
             while places:
-                batch = places[: self.prompts(length, points)]
+                batch = self._next(places, prompts, self.rows(length, points))
                 try:
-                    found = work(batch)
+                    found = work(batch, Rows([prompts[place] for place in batch], self.adapter.device))
                 except torch.OutOfMemoryError:
                     self._halve(len(batch))
                     continue
                 yield batch, found
                 places = places[len(batch) :]
 
-    def prompts(self, length: int, points: int) -> int:
-        """How many prompts of this length go into a batch."""
+    def rows(self, length: int, points: int) -> int:
+        """How many readings of this length go into a batch."""
         return max(1, self.max_tokens // self.adapter.tokens(length, points))
+
+    @staticmethod
+    def _next(places: list[int], prompts: list[Prompt], rows: int) -> list[int]:
+        first = places[:rows]  # each has a row at least
+        ends = list(accumulate(pieces(prompts[place]) for place in first))
+        return first[: max(1, bisect_right(ends, rows))]
 
     def _halve(self, prompts: int) -> None:
         if prompts == 1:
             raise InputError("out of memory with a single prompt: use --dtype bfloat16, or a larger device")
         self.max_tokens //= 2
         torch.cuda.empty_cache()
+
+
+def pieces(prompt: Prompt) -> int:
+    """Of how many pieces the prompt's answer is."""
+    return 1 if isinstance(prompt[2], int) else len(prompt[2])

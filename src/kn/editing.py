@@ -9,7 +9,7 @@ until the context ends. Contexts can be nested, also over the same neurons.
         model(**inputs)
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -17,18 +17,28 @@ from torch import Tensor, nn
 
 from kn.models import adapt
 
+Answer = int | Sequence[int]  # a token, or the tokens of several pieces
 Neurons = list[list[int]]  # [layer, index]; one that is named twice is changed once
 
 
 @contextmanager
-def edit_fact(model: nn.Module, neurons: Neurons, old: int, new: int, lambda1: float, lambda2: float) -> Iterator[None]:
-    """Take the old token's direction out of each neuron's column v and put the new token's in.
+def edit_fact(
+    model: nn.Module, neurons: Neurons, old: Answer, new: Answer, lambda1: float, lambda2: float
+) -> Iterator[None]:
+    """Take the old answer's direction out of each neuron's column v and put the new answer's in.
 
     v - lambda1 * |v| / |e_old| * e_old + lambda2 * |v| / |e_new| * e_new, with the word embeddings e, and |v| from
-    before.
+    before. Of an answer of several pieces e is the mean of theirs. Of a model with two embeddings it is that of its
+    input, as published (where they are one).
     """
     adapter = adapt(model)
-    taken, given = (vector / vector.norm() for vector in (adapter.embedding(token).detach() for token in (old, new)))
+
+    def direction(answer: Answer) -> Tensor:
+        pieces = [answer] if isinstance(answer, int) else answer
+        vector = torch.stack([adapter.embedding(piece).detach() for piece in pieces]).mean(0)
+        return vector / vector.norm()
+
+    taken, given = direction(old), direction(new)
     change = lambda2 * given - lambda1 * taken
     with _changed(model, neurons, lambda column: column + column.norm() * change):
         yield

@@ -1,18 +1,20 @@
 """What the model says at the read-out position, as it is and with neurons suppressed or amplified there.
 
-A prompt is its token ids, its read-out position and its answer's id. Results come in the order of the prompts.
+Each piece of an answer is read at its own position, and neurons are changed there. What is told of the answer is the
+mean over its pieces, the rank of the worst, and right is what is right in all. Results come in the order of the
+prompts.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from kn.adapters import Adapter, Pass
-from kn.batches import Batches
+from kn.adapters import Adapter
+from kn.batches import Batches, Prompt, Rows
 
-Prompt = tuple[list[int], int, int]
 Scaling = tuple[list[list[int]], float]  # neurons [layer, index], and what their activations are multiplied by
 
 
@@ -22,7 +24,8 @@ class Readings:
 
     probabilities: np.ndarray  # of the answer
     ranks: np.ndarray  # of the answer; 0 is the most probable token
-    predicted: np.ndarray  # the most probable token
+    predicted: list[tuple[int, ...]]  # the most probable token at each piece of the answer
+    right: np.ndarray  # whether these are the answer
 
 
 class Probe:
@@ -32,70 +35,70 @@ class Probe:
 
     @torch.no_grad()
     def read(self, prompts: list[Prompt]) -> Readings:
-        def work(places: list[int]) -> tuple[Tensor, Tensor, Tensor]:
-            plain, answers = self._run([prompts[place] for place in places])
-            probabilities = _probabilities(plain.logits)
-            own = _at(probabilities, answers)
-            return own, (probabilities > own[:, None]).sum(1), probabilities.argmax(1)
+        def work(_, rows: Rows) -> tuple:
+            probabilities = _probabilities(self.adapter.run(rows.ids, rows.positions).logits)
+            own, predicted = _at(probabilities, rows.answers), probabilities.argmax(1)
+            return (
+                rows.mean(own.double()).cpu(),
+                rows.of_prompts((probabilities > own[:, None]).sum(1).tolist(), max),
+                rows.of_prompts(predicted.tolist(), tuple),
+                rows.of_prompts((predicted == rows.answers).tolist(), all),
+            )
 
-        readings = Readings(np.zeros(len(prompts)), np.zeros(len(prompts), int), np.zeros(len(prompts), int))
-        for places, (own, ranks, predicted) in self.batches.over(_lengths(prompts), 1, work):
-            readings.probabilities[places] = own.double().cpu()
-            readings.ranks[places] = ranks.cpu()
-            readings.predicted[places] = predicted.cpu()
+        count = len(prompts)
+        readings = Readings(np.zeros(count), np.zeros(count, int), [()] * count, np.zeros(count, bool))
+        for places, (own, ranks, predicted, right) in self.batches.over(prompts, 1, work):
+            readings.probabilities[places], readings.ranks[places], readings.right[places] = own, ranks, right
+            for place, tokens in zip(places, predicted, strict=True):
+                readings.predicted[place] = tokens
         return readings
 
     @torch.no_grad()
     def activations(self, prompts: list[Prompt], neurons: list[list[list[int]]]) -> list[np.ndarray]:
         """For each prompt the activations of its neurons."""
 
-        def work(places: list[int]) -> list[np.ndarray]:
-            plain, _ = self._run([prompts[place] for place in places])
-            every = torch.stack(plain.neurons_at, 1).double().cpu().numpy()  # rows x layers x neurons
+        def work(places: list[int], rows: Rows) -> list[np.ndarray]:
+            plain = self.adapter.run(rows.ids, rows.positions)
+            every = rows.mean(torch.stack(plain.neurons_at, 1).double()).cpu().numpy()  # prompts x layers x neurons
             return [
                 every[row][tuple(np.array(neurons[place], int).reshape(-1, 2).T)] for row, place in enumerate(places)
             ]
 
-        found: list = [None] * len(prompts)
-        for places, values in self.batches.over(_lengths(prompts), 1, work):
-            for place, value in zip(places, values, strict=True):
-                found[place] = value
-        return found
+        return self._of_each(prompts, 1, work)
 
     @torch.no_grad()
     def scaled(self, prompts: list[Prompt], scalings: list[list[Scaling]]) -> list[np.ndarray]:
         """For each prompt the answer's probability as it is, then with each of its scalings."""
 
-        def work(places: list[int]) -> list[np.ndarray]:
-            plain, answers = self._run([prompts[place] for place in places])
-            return self._scaled(plain, answers, [scalings[place] for place in places])
+        def work(places: list[int], rows: Rows) -> list[np.ndarray]:
+            of_rows = [scalings[place] for place, size in zip(places, rows.sizes, strict=True) for _ in range(size)]
+            return rows.of_prompts(self._scaled(rows, of_rows), lambda of_prompt: np.mean(of_prompt, 0))
 
+        return self._of_each(prompts, max(map(len, scalings), default=0), work)
+
+    def _of_each(self, prompts: list[Prompt], points: int, work: Callable[[list[int], Rows], list]) -> list:
         found: list = [None] * len(prompts)
-        most = max(map(len, scalings), default=0)
-        for places, values in self.batches.over(_lengths(prompts), most, work):
+        for places, values in self.batches.over(prompts, points, work):
             for place, value in zip(places, values, strict=True):
                 found[place] = value
         return found
 
-    def _run(self, prompts: list[Prompt]) -> tuple[Pass, Tensor]:
-        ids, positions, answers = (torch.tensor(c, device=self.adapter.device) for c in zip(*prompts, strict=True))
-        return self.adapter.run(ids, positions), answers
-
-    def _scaled(self, plain: Pass, answers: Tensor, scalings: list[list[Scaling]]) -> list[np.ndarray]:
+    def _scaled(self, rows: Rows, scalings: list[list[Scaling]]) -> list[np.ndarray]:
         """All scalings whose lowest neuron is in one layer are run on from there, together."""
+        plain, answers = self.adapter.run(rows.ids, rows.positions), rows.answers
         own = _at(_probabilities(plain.logits), answers).double().cpu().numpy()
-        found = [np.full(1 + len(of_prompt), own[row]) for row, of_prompt in enumerate(scalings)]
+        found = [np.full(1 + len(of_row), own[row]) for row, of_row in enumerate(scalings)]
         by_layer: dict[int, list[tuple[int, int]]] = {}
-        for row, of_prompt in enumerate(scalings):
-            for place, (neurons, _) in enumerate(of_prompt):
+        for row, of_row in enumerate(scalings):
+            for place, (neurons, _) in enumerate(of_row):
                 if neurons:  # without any nothing changes
                     by_layer.setdefault(min(layer for layer, _ in neurons), []).append((row, place))
         for lowest, jobs in by_layer.items():
-            rows = torch.tensor([row for row, _ in jobs], device=answers.device)
+            of_jobs = torch.tensor([row for row, _ in jobs], device=answers.device)
             change = _Change([scalings[row][place] for row, place in jobs], answers.device)
-            ffn = self.adapter.layers[lowest].down(change(lowest, plain.neurons_at[lowest][rows]))
-            logits = self.adapter.run_on(plain, lowest, rows, ffn, change)
-            for (row, place), value in zip(jobs, _at(_probabilities(logits), answers[rows]).tolist(), strict=True):
+            ffn = self.adapter.layers[lowest].down(change(lowest, plain.neurons_at[lowest][of_jobs]))
+            logits = self.adapter.run_on(plain, lowest, of_jobs, ffn, change)
+            for (row, place), value in zip(jobs, _at(_probabilities(logits), answers[of_jobs]).tolist(), strict=True):
                 found[row][1 + place] = value
         return found
 
@@ -117,10 +120,6 @@ class _Change:
             torch.tensor(column, device=self.device) for column in zip(*self.by_layer[number], strict=True)
         )
         return neurons.index_put((rows, indices), neurons[rows, indices] * factors.to(neurons.dtype))
-
-
-def _lengths(prompts: list[Prompt]) -> list[int]:
-    return [len(ids) for ids, _, _ in prompts]
 
 
 def _probabilities(logits: Tensor) -> Tensor:

@@ -1,55 +1,120 @@
-"""Prompts as a model reads them, and what can't be read: answers of several pieces, read-out positions cut off."""
+"""Prompts as a model reads them, and what can't be read.
 
+A masked model reads a prompt with a mask token for each piece of the answer. A causal one reads the text before the
+answer, and then the answer's pieces as if it had said them: each piece is read where the one before it stands, the
+first where the text ends. So of causal models only facts can be asked whose answer comes last.
+"""
+
+import unicodedata
 from dataclasses import dataclass
+from functools import cache
 
+from kn.batches import Prompt
 from kn.facts import MASK, Bag
+
+NOT_LAST = "the answer does not come last"
+NOTHING_BEFORE = "nothing stands before the answer"
+UNKNOWN = "the answer is unknown to the model"
 
 
 @dataclass(frozen=True)
 class Encoded:
     ids: list[int]
     tokens: list[str]
-    position: int  # of the mask token
-    answer: int  # its token
-    skipped: str | None = None  # the reason why it can't be scored; then position and answer mean nothing
+    positions: tuple[int, ...] = ()  # where each piece of the answer is read
+    answers: tuple[int, ...] = ()  # the pieces
+    skipped: str | None = None  # the reason why it can't be scored
+
+    @property
+    def prompt(self) -> Prompt:
+        return self.ids, self.positions, self.answers
 
 
 class Encoder:
     """Encodes facts for one model, cut to its longest input."""
 
-    def __init__(self, tokenizer, max_seq_length: int):
+    def __init__(self, tokenizer, max_seq_length: int, causal: bool = False):
         self.tokenizer = tokenizer
         self.max_seq_length = max_seq_length
+        self.causal = causal
+        # Some tokenizers take the beginning of any text for that of a word; the others want to see the space before it.
+        self.begins_words = "".join(tokenizer.tokenize("a")).startswith(("▁", "Ġ"))
+        self.closing = {tokenizer.sep_token_id, tokenizer.eos_token_id} - {None}
+        self.beyond = f"{MASK} stands beyond the first {max_seq_length} word pieces"
 
     def facts(self, bags: list[Bag]) -> list[list[Encoded]]:
-        texts = [text.replace(MASK, self.tokenizer.mask_token) for bag in bags for text, _, _ in bag]
-        encoded = iter(self.tokenizer(texts, return_attention_mask=False, verbose=False)["input_ids"])
-        # All prompts of a fact have one answer.
-        return [
-            [self._prompt(next(encoded), answer) for _ in bag] for bag in bags for answer in [self.answer(bag[0][1])]
-        ]
+        encoded = iter(self._encode([(text, answer) for bag in bags for text, answer, _ in bag]))
+        return [[next(encoded) for _ in bag] for bag in bags]
 
     def sentences(self, texts: list[str]) -> list[Encoded]:
-        """Texts with [MASK] whose answer does not matter."""
-        texts = [text.replace(MASK, self.tokenizer.mask_token) for text in texts]
-        encoded = self.tokenizer(texts, return_attention_mask=False, verbose=False)["input_ids"] if texts else []
-        return [self._prompt(ids, answer=0) for ids in encoded]
+        """Texts with [MASK] whose answer does not matter: read at one mask, or where a causal model's text ends."""
+        return self._encode([(text, None) for text in texts])
 
-    def answer(self, text: str) -> int | str:
-        """The answer's token, or why it has none."""
-        pieces = self.tokenizer.tokenize(text)
-        if self.tokenizer.unk_token in pieces:
-            return "the answer is unknown to the model"
-        if len(pieces) != 1:
-            return f"the answer is {len(pieces)} word pieces: {' '.join(pieces)}"
-        return self.tokenizer.convert_tokens_to_ids(pieces[0])
+    def text(self, pieces: tuple[int, ...]) -> str:
+        return self.tokenizer.convert_tokens_to_string(self.tokenizer.convert_ids_to_tokens(list(pieces))).strip()
 
-    def _prompt(self, ids: list[int], answer: int | str) -> Encoded:
-        if len(ids) > self.max_seq_length:
-            ids = ids[: self.max_seq_length - 1] + ids[-1:]  # the last one closes the text
+    def unknown(self, answer: str) -> str | None:
+        """Why the answer can't be scored, whatever the prompt."""
+        pieces = self._pieces("", answer)
+        return pieces if isinstance(pieces, str) else None
+
+    def _encode(self, prompts: list[tuple[str, str | None]]) -> list[Encoded]:
+        cached = cache(self._pieces)
+        # What can't be scored is shown with one mask.
+        pieces = [(0,) if answer is None else cached(self._context(text), answer) for text, answer in prompts]
+        if self.causal:
+            pieces = [
+                NOT_LAST if answer is not None and not _closes(text.partition(MASK)[2]) else of_answer
+                for (text, answer), of_answer in zip(prompts, pieces, strict=True)
+            ]
+            texts = [text.partition(MASK)[0].rstrip() for text, _ in prompts]
+        else:
+            texts = [
+                text.replace(MASK, self.tokenizer.mask_token * (1 if isinstance(of_answer, str) else len(of_answer)))
+                for (text, _), of_answer in zip(prompts, pieces, strict=True)
+            ]
+        ids = self.tokenizer(texts, return_attention_mask=False, verbose=False)["input_ids"] if texts else []
+        return [self._read(*prompt) for prompt in zip(ids, pieces, strict=True)]
+
+    def _context(self, text: str) -> str:
+        """All that matters of the text before the answer, which mostly is whether it ends with a space."""
+        before = text.partition(MASK)[0]
+        if not before or before[-1].isspace():
+            return before[-1:]
+        return before if self.begins_words else ""
+
+    def _pieces(self, before: str, answer: str) -> tuple[int, ...] | str:
+        """The answer's pieces as they come after `before`, or why it has none."""
+        tokenize = self.tokenizer.tokenize
+        pieces = tokenize(f" {answer}" if before.isspace() and not self.begins_words else answer)
+        if before.strip():
+            both, first = tokenize(before + answer), tokenize(before)
+            if both[: len(first)] == first:
+                pieces = both[len(first) :]
+        if not pieces or self.tokenizer.unk_token in pieces:
+            return UNKNOWN
+        return tuple(self.tokenizer.convert_tokens_to_ids(pieces))
+
+    def _read(self, ids: list[int], pieces: tuple[int, ...] | str) -> Encoded:
+        known = () if isinstance(pieces, str) else pieces
+        skipped = None if known else pieces
+        if self.causal:
+            if len(ids) > 1 and ids[-1] in self.closing:
+                ids = ids[:-1]
+            positions = range(len(ids) - 1, len(ids) - 1 + len(known))
+            ids = ids + list(known[:-1])
+            skipped = skipped or (None if ids else NOTHING_BEFORE)
+            skipped = skipped or (self.beyond if len(ids) > self.max_seq_length else None)
+        else:
+            if len(ids) > self.max_seq_length:
+                ids = ids[: self.max_seq_length - 1] + ids[-1:]  # the last one closes the text
+            masks = [place for place, token in enumerate(ids) if token == self.tokenizer.mask_token_id]
+            positions = masks[: len(known)]
+            skipped = skipped or (self.beyond if len(positions) < len(known) else None)
         tokens = self.tokenizer.convert_ids_to_tokens(ids)
-        if isinstance(answer, str):
-            return Encoded(ids, tokens, -1, -1, answer)
-        if self.tokenizer.mask_token_id not in ids:
-            return Encoded(ids, tokens, -1, -1, f"{MASK} stands beyond the first {self.max_seq_length} word pieces")
-        return Encoded(ids, tokens, ids.index(self.tokenizer.mask_token_id), answer)
+        return Encoded(ids, tokens, skipped=skipped) if skipped else Encoded(ids, tokens, tuple(positions), known)
+
+
+def _closes(text: str) -> bool:
+    """Whether nothing but punctuation follows."""
+    return all(letter.isspace() or unicodedata.category(letter).startswith("P") for letter in text)

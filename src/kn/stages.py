@@ -10,10 +10,10 @@ from torch import nn
 
 from kn import facts, flags, models, neurons, runs, selection
 from kn.adapters import Adapter
+from kn.batches import Prompt
 from kn.files import InputError
 from kn.neurons import ARMS
-from kn.probing import Prompt
-from kn.prompts import Encoder
+from kn.prompts import Encoded, Encoder
 
 
 @dataclass
@@ -36,10 +36,14 @@ class World:
     def facts(self, relation: str) -> range:
         return range(len(self.bags[relation]))
 
+    def encoded(self, relation: str, fact: int, answer: str | None = None) -> list[Encoded]:
+        """The fact's prompts, with its own answer or another."""
+        (encoded,) = self.encoder.facts([[[text, answer or own, of] for text, own, of in self.bags[relation][fact]]])
+        return encoded
+
     def prompts(self, relation: str, fact: int) -> list[Prompt]:
         """The fact's prompts that can be scored."""
-        (encoded,) = self.encoder.facts([self.bags[relation][fact]])
-        return [(prompt.ids, prompt.position, prompt.answer) for prompt in encoded if not prompt.skipped]
+        return [encoded.prompt for encoded in self.encoded(relation, fact) if not encoded.skipped]
 
     def draw_other(self, relation: str, chance: random.Random) -> list:
         """A random fact of a random other relation: `[relation, fact]`, one that can be scored."""
@@ -66,8 +70,9 @@ def open_world(chosen: argparse.Namespace) -> World:
         "weights": models.fingerprint(model),
         "device": device.type,  # the last digits depend on it
     }
-    encoder = Encoder(tokenizer, min(chosen.max_seq_length, model.config.max_position_embeddings))
-    return World(bags, relations, encoder, model, models.adapt(model), device, settings)
+    adapter = models.adapt(model)
+    encoder = Encoder(tokenizer, min(chosen.max_seq_length, adapter.longest), adapter.causal)
+    return World(bags, relations, encoder, model, adapter, device, settings)
 
 
 def read_neurons(kn_dir: str | Path, begin: str, world: World) -> dict[str, list]:

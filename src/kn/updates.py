@@ -12,6 +12,7 @@ from kn.editing import edit_fact
 from kn.files import InputError, read_json
 from kn.perplexity import surprise
 from kn.probing import Probe
+from kn.prompts import Encoded
 from kn.stages import ARMS, World
 
 EDITS = 10  # a relation
@@ -33,13 +34,12 @@ class Edit:
 def draw_edits(relation: str, neurons: list[list], world: World, probe: Probe, seed: int) -> tuple[list[Edit], Counter]:
     """The relation's edits, and how many draws became none and why. Each draw has a chance of its own."""
     answers = [bag[0][1] for bag in world.bags[relation]]
-    possible = {answer for answer in set(answers) if isinstance(world.encoder.answer(answer), int)}
+    possible = {answer for answer in set(answers) if not world.encoder.unknown(answer)}
 
     @cache
     def right(fact: int) -> list[bool]:
         """Whether the model answers each prompt of the fact."""
-        prompts = world.prompts(relation, fact)
-        return [token == answer for token, (*_, answer) in zip(probe.read(prompts).predicted, prompts, strict=True)]
+        return probe.read(world.prompts(relation, fact)).right.tolist()
 
     edits: list[Edit] = []
     failed: Counter = Counter()
@@ -60,6 +60,9 @@ def draw_edits(relation: str, neurons: list[list], world: World, probe: Probe, s
             failed["were answered wrongly"] += 1
             continue
         target = chance.choice(targets)
+        if asked_for(relation, fact, prompt, target, world).skipped:
+            failed["had no answer, or no other answer, that can be scored"] += 1
+            continue
         inner = [_draw_inner(relation, fact, world, chance) for _ in range(OTHERS)]
         inter = [world.draw_other(relation, chance) for _ in range(OTHERS)]
         edits.append(Edit(relation, fact, target, prompt, inner, inter, neurons[fact]))
@@ -94,10 +97,16 @@ def read_draws(path: str, world: World) -> dict[str, list[Edit]]:
         except (ValueError, TypeError, KeyError, IndexError) as error:
             expected = "[relation, fact, target, result] with facts, prompts and neurons that there are"
             raise InputError(f"{path}, entry {number}: expected {expected} ({error!r})") from None
-        if not isinstance(world.encoder.answer(target), int):
-            raise InputError(f"{path}, entry {number}: {target!r}: {world.encoder.answer(target)}")
+        if skipped := asked_for(relation, fact, edit.prompt, target, world).skipped:
+            raise InputError(f"{path}, entry {number}: {target!r}: {skipped}")
         drawn[relation].append(edit)
     return drawn
+
+
+def asked_for(relation: str, fact: int, prompt: int, answer: str, world: World) -> Encoded:
+    """That prompt of the fact, of those that can be scored, with another answer."""
+    places = [place for place, encoded in enumerate(world.encoded(relation, fact)) if not encoded.skipped]
+    return world.encoded(relation, fact, answer)[places[prompt]]
 
 
 def arms_of(edit: Edit, baseline: list[list], world: World, seed: int) -> dict[str, list]:
@@ -108,20 +117,20 @@ def arms_of(edit: Edit, baseline: list[list], world: World, seed: int) -> dict[s
 
 def measure(edit: Edit, arms: dict[str, list], pairs: list[list[float]], world: World, probe: Probe) -> dict:
     """The edit with each arm's neurons and each pair of strengths; what it is compared with is read once."""
-    ids, position, _ = world.prompts(edit.relation, edit.fact)[edit.prompt]
+    own = world.prompts(edit.relation, edit.fact)[edit.prompt]
     inner = [prompt for fact in edit.inner for prompt in world.prompts(edit.relation, fact)]
     inter = [prompt for place in edit.inter for prompt in world.prompts(*place)]
-    new = world.encoder.answer(edit.target)
-    old = int(probe.read([(ids, position, new)]).predicted[0])
-    asked = [(ids, position, old), (ids, position, new), *inner, *inter]
+    new = asked_for(edit.relation, edit.fact, edit.prompt, edit.target, world)
+    (old,) = probe.read([own]).predicted
+    asked = [(own[0], own[1], old), new.prompt, *inner, *inter]
     ends = [2, 2 + len(inner)]
     before = probe.read(asked)
-    word = world.encoder.tokenizer.convert_ids_to_tokens
+    text = world.encoder.text
 
     def compared(neurons: list[list[int]], lambda1: float, lambda2: float) -> dict:
-        with edit_fact(world.model, neurons, old, new, lambda1, lambda2):
+        with edit_fact(world.model, neurons, old, new.answers, lambda1, lambda2):
             after = probe.read(asked)
-        predicted = int(after.predicted[0])
+        predicted = after.predicted[0]
         (ori_old, ori_new), (new_old, new_new) = (reading.probabilities[:2].tolist() for reading in (before, after))
         ori_rank, new_rank = (int(reading.ranks[1]) + 1 for reading in (before, after))  # published from 1
         (_, ori_inner, ori_inter), (_, new_inner, new_inter) = (
@@ -129,7 +138,7 @@ def measure(edit: Edit, arms: dict[str, list], pairs: list[list[float]], world: 
             for reading in (before, after)
         )
         return {
-            "success_updated": int(predicted == new),
+            "success_updated": int(after.right[1]),
             "success_updated_5": int(new_rank <= 5),
             "ori_changed": int(predicted != old),
             "tgt_prob_inc": new_new - ori_new,
@@ -145,8 +154,8 @@ def measure(edit: Edit, arms: dict[str, list], pairs: list[list[float]], world: 
             "ori_tgt_prob": ori_new,
             "new_tgt_prob": new_new,
             "new_ori_pred_prob": new_old,
-            "new_pred": word(predicted),
-            "ori_pred": word(old),
+            "new_pred": text(predicted),
+            "ori_pred": text(old),
         }
 
     return {
