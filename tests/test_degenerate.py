@@ -78,6 +78,27 @@ def test_disjoint_pairs_and_their_neurons():
     assert degenerate.members([]) == degenerate.disjoint([]) == []
 
 
+def test_summary():
+    """Two facts: one with three neurons in two pairs, one with none."""
+    pairs = [Pair([1, 1], [2, 2], 0.1, 0.1, 0.3, 0.1), Pair([2, 2], [2, 3], 0.1, 0.1, 0.6, 0.4)]
+    found = degenerate.summary([pairs, []], depth=3, seed=0)
+    assert (found["facts"], found["pairs"], found["neurons"]) == (2, 2, 3)
+    assert (found["pairs a fact"], found["facts with a pair"]) == (1, 0.5)
+    assert found["facts with a pair:interval"] == [0, 1]
+    assert found["interaction"] == pytest.approx(0.25)
+    assert found["percent by layer"] == pytest.approx([0, 100 / 3, 200 / 3])
+    empty = degenerate.summary([[]], depth=2, seed=0)
+    assert (empty["pairs"], empty["interaction"], empty["percent by layer"]) == (0, None, [None, None])
+
+
+def test_pairs_of_several_languages():
+    """Whatever the order of its neurons, a pair is the same."""
+    one, two = Pair([1, 1], [2, 2], 0.1, 0.1, 0.3, 0.1), Pair([1, 1], [3, 3], 0.1, 0.1, 0.3, 0.1)
+    turned = Pair([2, 2], [1, 1], 0.0, 0.1, 0.5, 0.4)
+    found = degenerate.shared([{"a": [one, two], "b": [one], "c": [one]}, {"b": [two], "a": [turned]}])
+    assert found == {"a": [[[1, 1], [2, 2]]], "b": []}
+
+
 def test_a_model_is_asked_as_if_one_by_one(golden64, golden_bags):
     tokenizer, model = golden64
     prompts = prompts_of(tokenizer, [bag[:1] for bag in golden_bags["P36"][:3]])

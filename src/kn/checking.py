@@ -1,6 +1,7 @@
-"""Facts to be checked: wrong objects for true subjects, and the two parts that a relation is cut into.
+"""Facts to be checked: wrong objects for true subjects, the two parts that a relation is cut into, and how well scores
+tell right from wrong.
 
-Never imports torch.
+Thresholds are chosen on the first parts and judged on the second. Never imports torch.
 """
 
 import random
@@ -8,6 +9,9 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable
 from typing import TypeVar
 
+import numpy as np
+
+from kn import measures
 from kn.mlama import Fact
 from kn.neurons import Neuron
 
@@ -15,6 +19,10 @@ Item = TypeVar("Item")
 
 SHARE = 0.8  # of the first part
 COMMON = 0.7  # of the most frequent neuron's count
+PUBLISHED = 1e-6  # threshold of the mean attribution
+SCORES = ("attribution", "random neurons", "probability")
+
+Scores = dict[str, list[float]]  # of a fact's right object and of its wrong ones, by the name of the score
 
 
 def split(items: Iterable[Item], chance: random.Random, share: float = SHARE) -> tuple[list[Item], list[Item]]:
@@ -53,6 +61,44 @@ def common(bags: Iterable[list[Neuron]], share: float = COMMON) -> list[Neuron]:
     found = Counter(tuple(neuron) for bag in bags for neuron in bag)
     most = max(found.values(), default=0)
     return [list(neuron) for neuron, count in found.most_common() if count >= share * most]
+
+
+def evaluate(first: list[Scores], second: list[Scores], against: int, seed: int) -> dict[str, dict]:
+    """The measures of each way to decide, with at most `against` wrong objects a fact.
+
+    The threshold of a score is that with the highest F1 on the first part.
+    """
+    chosen = {name: measures.best_threshold(*_apart(first, name, against)) for name in SCORES}
+    ways = {"attribution, published threshold": ("attribution", PUBLISHED)}
+    ways |= {name: (name, cut) for name, cut in chosen.items()}
+    found = {}
+    for way, (name, cut) in ways.items():
+        accepted = [[score > cut for score in fact[name][: 1 + against]] for fact in second]
+        auroc = measures.auroc(*_apart(second, name, against))
+        found[way] = {"threshold": cut, "AUROC": auroc} | measures.of_accepted(accepted, seed)
+    most_probable = [_most_probable(fact["probability"][: 1 + against]) for fact in second]
+    found["the most probable object"] = measures.of_accepted(most_probable, seed)
+    everything = [[True] * len(fact["probability"][: 1 + against]) for fact in second]
+    found["everything"] = {"AUROC": 0.5} | measures.of_accepted(everything, seed)
+    return found
+
+
+def curve(facts: list[Scores], name: str, against: int) -> tuple[np.ndarray, np.ndarray]:
+    """FPR and TPR of a score."""
+    return measures.roc(*_apart(facts, name, against))
+
+
+def _apart(facts: list[Scores], name: str, against: int) -> tuple[np.ndarray, np.ndarray]:
+    """The scores of the right objects, and those of the wrong ones."""
+    right = [fact[name][0] for fact in facts]
+    return np.array(right), np.array([score for fact in facts for score in fact[name][1 : 1 + against]])
+
+
+def _most_probable(probabilities: list[float]) -> list[bool]:
+    """Which object is the most probable; the right one only if it is alone that."""
+    right, *wrong = probabilities
+    best = [right > max(wrong)]
+    return best + [not best[0] and number == int(np.argmax(wrong)) for number in range(len(wrong))]
 
 
 def _names(label: str, *uris: str) -> set[str]:

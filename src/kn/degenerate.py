@@ -8,16 +8,20 @@ sum of the single losses; a stricter definition asks for some.
 All losses of all facts are asked for at once, so that a model answers in a handful of batches.
 """
 
+from collections import Counter
 from collections.abc import Callable
 from itertools import combinations
 from typing import NamedTuple
 
 import numpy as np
 
+from kn import intervals
+from kn.batches import Prompt
 from kn.neurons import Neuron
-from kn.probing import Probe, Prompt
+from kn.probing import Probe
 
 LOW, HIGH = 0.20, 0.25  # shares of the probability, as published
+STRICT = 0.1  # the interaction that the stricter definition asks for
 
 Suppressed = list[Neuron]  # what is suppressed together
 Losses = Callable[[list[list[Suppressed]]], list[np.ndarray]]  # for each fact the loss by each of its suppressions
@@ -87,3 +91,32 @@ def disjoint(pairs: list[Pair]) -> list[Pair]:
 def members(pairs: list[Pair]) -> list[Neuron]:
     """The neurons of a fact's pairs, each once, in the order of first appearance."""
     return [list(neuron) for neuron in dict.fromkeys(tuple(n) for pair in pairs for n in (pair.first, pair.second))]
+
+
+def summary(facts: list[list[Pair]], depth: int, seed: int) -> dict:
+    """How many pairs there are, how strongly they interact, and in which layers their neurons lie."""
+    by_layer = Counter(layer for pairs in facts for layer, _ in members(pairs))
+    neurons, every = sum(by_layer.values()), [pair for pairs in facts for pair in pairs]
+    found: dict = {"facts": len(facts), "pairs": len(every)}
+    for name, counts in (("pairs a fact", list(map(len, facts))), ("facts with a pair", list(map(bool, facts)))):
+        found[name], *found[f"{name}:interval"] = intervals.ratio(counts, np.ones(len(facts)), seed)
+    return found | {
+        "interaction": float(np.mean([pair.interaction for pair in every])) if every else None,
+        "neurons": neurons,
+        "percent by layer": [100 * by_layer[layer] / neurons if neurons else None for layer in range(depth)],
+    }
+
+
+def shared(languages: list[dict[str, list[Pair]]]) -> dict[str, list[list[Neuron]]]:
+    """Of each fact that all languages have, the pairs that are degenerate in every one."""
+    of_facts = [{uuid: {_unordered(pair) for pair in pairs} for uuid, pairs in facts.items()} for facts in languages]
+    first, *others = of_facts
+    return {
+        uuid: [list(map(list, pair)) for pair in sorted(pairs.intersection(*(other[uuid] for other in others)))]
+        for uuid, pairs in first.items()
+        if all(uuid in other for other in others)
+    }
+
+
+def _unordered(pair: Pair) -> tuple:
+    return tuple(sorted((tuple(pair.first), tuple(pair.second))))

@@ -5,6 +5,8 @@ An object is accepted if its score is above a threshold.
 
 import numpy as np
 
+from kn import intervals
+
 
 def rates(counts: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Of the numbers of right and wrong objects, and of those accepted."""
@@ -50,3 +52,19 @@ def best_threshold(right: np.ndarray, wrong: np.ndarray) -> float:
 def accepted(scores: np.ndarray, cut: np.ndarray) -> np.ndarray:
     """How many scores are above each threshold."""
     return len(scores) - np.searchsorted(np.sort(scores), cut, "right")
+
+
+def of_accepted(facts: list[list[bool]], seed: int) -> dict:
+    """The rates, with 95 % intervals over facts. A fact's first object is right, the others are wrong."""
+    columns = {
+        "right": [1 for _ in facts],
+        "wrong": [len(objects) - 1 for objects in facts],
+        "right accepted": [objects[0] for objects in facts],
+        "wrong accepted": [sum(objects[1:]) for objects in facts],
+    }
+    found: dict = {}
+    for name, (value, *interval) in intervals.of_means(
+        {name: np.array(values, float) for name, values in columns.items()}, rates, seed
+    ).items():
+        found |= {name: value, f"{name}:interval": interval}
+    return found
