@@ -118,3 +118,22 @@ def test_a_model_is_asked_as_if_one_by_one(golden64, golden_bags):
     for of_fact, of_expected in zip(found, expected, strict=True):
         assert of_fact == pytest.approx(of_expected, abs=1e-9)
     assert np.ptp(expected) > 1e-4  # or nothing was tested
+
+
+def test_a_facts_search_is_a_handful_of_batches(golden64, golden_bags, monkeypatch):
+    """One pass through the whole model, and one from each layer on that has a neuron."""
+    tokenizer, model = golden64
+    adapter = models.adapt(model)
+    calls = []
+    for name in ("run", "run_on"):
+        work = getattr(adapter, name)
+
+        def counted(*given, work=work, name=name):
+            calls.append(name)
+            return work(*given)
+
+        monkeypatch.setattr(adapter, name, counted)
+    (prompt,) = prompts_of(tokenizer, [golden_bags["P36"][0][:1]])
+    neurons = [[layer, index] for layer in (1, 3, 4) for index in range(7)][:20]
+    degenerate.search([neurons], degenerate.suppressing(Probe(adapter), [prompt]))
+    assert sorted(calls) == ["run", "run_on", "run_on", "run_on"]
