@@ -6,20 +6,31 @@ it, although together they lose no more than the sum. So a pair is told with its
 sum of the single losses; a stricter definition asks for some.
 
 All losses of all facts are asked for at once, so that a model answers in a handful of batches.
+
+    <output_dir>/amig/<language>/degenerate-P101.jsonl    a line a fact
+    <output_dir>/amig/<language>/degenerate.args.json     what made them
+
+A line has the fact's `uuid` and `lineid`, and for the knowledge neurons and the random ones which `neurons` were tried
+and the degenerate `pairs` as [neuron, neuron, loss of the first, of the second, of both, interaction].
 """
 
 from collections import Counter
 from collections.abc import Callable
 from itertools import combinations
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from kn import intervals
+from kn import intervals, located
 from kn.batches import Prompt
+from kn.files import InputError, read_jsonl
 from kn.neurons import Neuron
 from kn.probing import Probe
+from kn.runs import Record
 
+PRESET = "amig"  # of stage 9, whose neurons are tried
+ARMS = ("knowledge neurons", "random neurons")
 LOW, HIGH = 0.20, 0.25  # shares of the probability, as published
 STRICT = 0.1  # the interaction that the stricter definition asks for
 
@@ -107,16 +118,48 @@ def summary(facts: list[list[Pair]], depth: int, seed: int) -> dict:
     }
 
 
-def shared(languages: list[dict[str, list[Pair]]]) -> dict[str, list[list[Neuron]]]:
-    """Of each fact that all languages have, the pairs that are degenerate in every one."""
-    of_facts = [{uuid: {_unordered(pair) for pair in pairs} for uuid, pairs in facts.items()} for facts in languages]
-    first, *others = of_facts
-    return {
-        uuid: [list(map(list, pair)) for pair in sorted(pairs.intersection(*(other[uuid] for other in others)))]
-        for uuid, pairs in first.items()
-        if all(uuid in other for other in others)
-    }
+def shared(languages: list[dict[str, list[Pair]]]) -> dict[str, list[Pair]]:
+    """Of each fact that all languages have, the pairs that are degenerate in every one, as the first has them."""
+    first, *others = languages
+    found = {}
+    for uuid, pairs in first.items():
+        if all(uuid in other for other in others):
+            in_others = [{_unordered(pair) for pair in other[uuid]} for other in others]
+            found[uuid] = [pair for pair in pairs if all(_unordered(pair) in other for other in in_others)]
+    return found
 
 
-def _unordered(pair: Pair) -> tuple:
-    return tuple(sorted((tuple(pair.first), tuple(pair.second))))
+def _unordered(pair: Pair) -> frozenset:
+    return frozenset((tuple(pair.first), tuple(pair.second)))
+
+
+# ---- files ----
+
+
+def path(output_dir: str | Path, language: str, relation: str) -> Path:
+    return located.folder(output_dir, language) / f"degenerate-{relation}.jsonl"
+
+
+def record(output_dir: str | Path, language: str) -> Record:
+    return Record(located.folder(output_dir, language) / "degenerate.args.json")
+
+
+def read(output_dir: str | Path, language: str, relation: str, settings: dict) -> dict[str, list[Pair]]:
+    """By uuid the degenerate pairs of the facts of a relation, found with the model and the facts of `settings`."""
+    file = path(output_dir, language, relation)
+    if not file.exists():
+        raise InputError(
+            f"{file}: no such file: run stage 11 (11_run_degenerate.sh) for {language} and {relation} first"
+        )
+    made = record(output_dir, language).read().get(relation, {}).get("settings", {})
+    if made.get("weights") != settings["weights"]:
+        raise InputError(f"{file}: was made with another model: each model needs an --output_dir of its own")
+    if made["debug"] != settings["debug"]:
+        raise InputError(f"{file}: was made with --debug {made['debug']}, this run has {settings['debug']}")
+    found = {}
+    for number, line in enumerate(read_jsonl(file), 1):
+        try:
+            found[line["uuid"]] = [Pair(*pair) for pair in line[ARMS[0]]["pairs"]]
+        except (TypeError, KeyError):
+            raise InputError(f"{file}, entry {number}: expected a fact of stage 11, found {str(line)[:80]}") from None
+    return found
