@@ -73,7 +73,10 @@ def main() -> None:
         def attribute(unit: range, done: results.Done) -> tuple[list[str], dict]:
             of_unit = {fact: bags[fact] for fact in unit}
             facts, found, summary = attribute_facts(of_unit, engine, world.encoder, chosen, done)
-            return beside(texts, facts, found), summary
+            computed = time.perf_counter()
+            lines = beside(texts, facts, found)
+            summary["seconds"]["text"] = time.perf_counter() - computed
+            return lines, summary
 
         path = folder / f"{chosen.output_prefix}-{relation}.rlt.jsonl"
         made_with = settings | {"data": runs.digest(bags)}
@@ -89,7 +92,7 @@ def attribute_facts(
     bags: dict[int, Bag], engine: Engine, encoder: Encoder, chosen: argparse.Namespace, done: results.Done
 ) -> tuple[dict[int, list], list[Found], dict]:
     """Each fact with its prompts, the scores to put there, and the summary of all."""
-    started, steps = time.perf_counter(), Counter()
+    started = time.perf_counter()
     lines: dict[int, list] = {}
     waiting = []  # what goes to the engine: where it belongs, and the prompt
     skipped = []
@@ -104,10 +107,11 @@ def attribute_facts(
                 skipped.append({"fact": fact, "prompt": index, "answer": answer, "reason": prompt.skipped})
             else:
                 waiting.append((fact, index, prompt))
+    tokenised = time.perf_counter()
     found = []
     left = Counter(fact for fact, _, _ in waiting)
     done(len(bags) - len(left))
-    right = 0
+    right, steps = 0, Counter()
 
     prompts = [prompt.prompt for _, _, prompt in waiting]
     for batch in engine.attribute(prompts, answer=chosen.get_ig_gold, prediction=chosen.get_ig_pred):
@@ -131,24 +135,22 @@ def attribute_facts(
             left[fact] -= 1
             done(left[fact] == 0)
 
-    return (
-        lines,
-        found,
-        {
-            "prompts": len(waiting) + len(skipped),
-            "scored": len(waiting),
-            "right": right,
-            "skipped": skipped,
-            "steps": steps,
-            "seconds": time.perf_counter() - started,
-        },
-    )
+    summary = {
+        "prompts": len(waiting) + len(skipped),
+        "scored": len(waiting),
+        "right": right,
+        "skipped": skipped,
+        "steps": steps,
+        "seconds": {"tokenise": tokenised - started, "compute": time.perf_counter() - tokenised},
+    }
+    return lines, found, summary
 
 
 def told(entry: dict) -> str:
     """One line for the user about a finished relation."""
+    seconds = sum(entry["seconds"].values())
     parts = [
-        f"{entry['facts']} facts, {entry['scored']} of {entry['prompts']} prompts scored in {entry['seconds']:.0f} s",
+        f"{entry['facts']} facts, {entry['scored']} of {entry['prompts']} prompts scored in {seconds:.0f} s",
         f"{entry['right'] / max(entry['scored'], 1):.0%} predicted right",
     ]
     if entry["skipped"]:

@@ -22,6 +22,8 @@ from kn.facts import MASK
 
 SAMPLE = Path(__file__).resolve().parent.parent / "data" / "sample"
 
+CHINESE = "\u4e00-\u9fff"
+
 WHOLE_WORDS = 2  # times that a word must occur outside subjects to be one piece of the vocabulary
 WHOLE_NAMES = 4  # and a subject's word in subjects
 PIECES = 700  # of the words that are not whole
@@ -60,8 +62,7 @@ class Example(NamedTuple):
 
 def make_bert_tokenizer(texts: list[Text]) -> BertTokenizer:
     """Frequent words and all answers are one piece each; but of Chinese, every character is one, as BERT splits it."""
-    chinese = "\u4e00-\u9fff"
-    split = re.compile(rf"[{chinese}]|[^\W{chinese}]+|[^\w\s]").findall
+    split = re.compile(rf"[{CHINESE}]|[^\W{CHINESE}]+|[^\w\s]").findall
     answers = {text.answer for text in texts if text.answer}
     words = Counter(w for text in texts for w in split(text.text.replace(text.subject, " ").replace(MASK, " ")))
     names = Counter(w for subject, _ in {(t.subject, t.answer) for t in texts if t.answer} for w in split(subject))
@@ -75,7 +76,7 @@ def make_bert_tokenizer(texts: list[Text]) -> BertTokenizer:
                 pieces["##" * (start > 0) + word[start : start + size]] += max(1, names[word]) * (size - 1)
     frequent = sorted(pieces, key=lambda piece: (-pieces[piece], piece))[:PIECES]
     letters = sorted(set("".join(names.keys() | words.keys() | answers)))  # all, so that nothing is unknown
-    inner = ["##" + letter for letter in letters if letter.isalnum() and not re.match(f"[{chinese}]", letter)]
+    inner = ["##" + letter for letter in letters if letter.isalnum() and not re.match(f"[{CHINESE}]", letter)]
     vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", MASK, *letters, *inner, *sorted(whole), *frequent]
     return BertTokenizer(vocab={w: n for n, w in enumerate(dict.fromkeys(vocabulary))}, do_lower_case=False)
 

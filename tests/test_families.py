@@ -71,6 +71,14 @@ def test_logits_are_those_of_transformers(name, asked, dtype, tolerance):
         assert torch.allclose(torch.cat(plain.neurons_at), neurons_at(name, model, prompt), rtol=0, atol=10 * tolerance)
 
 
+def test_the_longest_input_is_one_that_the_model_takes(name, model):
+    adapter = models.adapt(model)
+    prompt = ([5, 7] * 16)[: adapter.longest], adapter.longest - 1, 11
+    assert len(prompt[0]) == (31 if "roberta" in name else 32)  # its positions begin beyond the padding's
+    ours = adapter.run(torch.tensor([prompt[0]]), torch.tensor([prompt[1]])).logits[0]
+    assert torch.allclose(ours, logits_at(model, prompt), rtol=1e-5, atol=1e-5)
+
+
 def slow_attributions(name, model, prompt, nodes, weights):
     """One layer and one point at a time, straight from the definition."""
     plain, layers = neurons_at(name, model, prompt), []

@@ -134,6 +134,24 @@ def test_parts_that_are_there_are_not_made_again(tmp_path):
     assert asked == [*before, stopped, stopped]
 
 
+def test_when_one_lane_ends_so_do_the_others(tmp_path):
+    """A signal or an error must not wait until the result is finished."""
+
+    def working(unit, done):
+        if unit.start == 0:
+            raise Crash
+        for _ in range(1000):
+            time.sleep(0.01)
+            done(0)
+        return work(unit, done)
+
+    with pytest.raises(Crash):
+        make(tmp_path, working, lanes=3)
+    assert not list(tmp_path.glob("*.parts/0*.jsonl"))
+    make(tmp_path, lanes=3)
+    assert (tmp_path / "P1.jsonl").read_text() == EXPECTED
+
+
 @pytest.mark.parametrize("damage", [b"", b"fact 0\nfa", b"\xff\xfe rubbish", b"fact 0\nfact 1\nfact 2\n{}"])
 def test_a_damaged_part_is_made_again(tmp_path, damage, capsys):
     with pytest.raises(Crash):

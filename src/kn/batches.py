@@ -19,7 +19,8 @@ from kn.files import InputError
 Found = TypeVar("Found")
 Prompt = tuple[list[int], int | Sequence[int], int | Sequence[int]]
 
-MAX_TOKENS = {"cpu": 2048, "cuda": 65536}
+# Enough to keep the device busy. BERT-base then takes about 13 GB on a GPU for each of the units that are under way.
+MAX_TOKENS = {"cpu": 2048, "cuda": 16384}
 
 
 class Rows:

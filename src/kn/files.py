@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import platform
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -55,8 +56,8 @@ def reading(path: str | Path | zipfile.Path):
 def writing(path: str | Path, mode: str = "w"):
     """A file that gets its name only when it is whole and on the disk: written beside it, flushed, renamed."""
     path = Path(path)
-    # The process number keeps two runs on one folder from writing into the same unfinished file.
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}{UNFINISHED}")
+    # Machine and process keep two runs on one folder from writing into the same unfinished file.
+    unfinished = path.with_name(f".{path.name}.{platform.node()}.{os.getpid()}{UNFINISHED}")
     try:
         make_folder(path.parent)
         with open(unfinished, mode, encoding=None if "b" in mode else "utf-8") as file:

@@ -5,11 +5,13 @@ answer, and then the answer's pieces as if it had said them: each piece is read 
 first where the text ends. So of causal models only facts can be asked whose answer comes last.
 """
 
+import re
 import unicodedata
 from dataclasses import dataclass
 from functools import cache
 
 from kn.batches import Prompt
+from kn.crawled import UNSPACED
 from kn.facts import MASK, Bag
 
 NOT_LAST = "the answer does not come last"
@@ -51,7 +53,8 @@ class Encoder:
         return self._encode([(text, None) for text in texts])
 
     def text(self, pieces: tuple[int, ...]) -> str:
-        return self.tokenizer.convert_tokens_to_string(self.tokenizer.convert_ids_to_tokens(list(pieces))).strip()
+        text = self.tokenizer.convert_tokens_to_string(self.tokenizer.convert_ids_to_tokens(list(pieces))).strip()
+        return re.sub(f"(?<=[{UNSPACED}]) (?=[{UNSPACED}])", "", text)
 
     def unknown(self, answer: str) -> str | None:
         """Why the answer can't be scored, whatever the prompt."""
@@ -101,9 +104,9 @@ class Encoder:
         if self.causal:
             if len(ids) > 1 and ids[-1] in self.closing:
                 ids = ids[:-1]
+            skipped = skipped or (None if ids else NOTHING_BEFORE)
             positions = range(len(ids) - 1, len(ids) - 1 + len(known))
             ids = ids + list(known[:-1])
-            skipped = skipped or (None if ids else NOTHING_BEFORE)
             skipped = skipped or (self.beyond if len(ids) > self.max_seq_length else None)
         else:
             if len(ids) > self.max_seq_length:

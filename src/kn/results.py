@@ -16,7 +16,7 @@ import sys
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from itertools import pairwise
 from pathlib import Path
 
@@ -54,6 +54,9 @@ class Result:
         self.settings = settings | {"largest unit": max(map(len, units), default=0)}
         self.folder = path.with_name(path.name + ".parts")
         self.was_there = self._is_there()
+        self.stopped = False
+        self.counted: set[int] = set()  # units in the progress bar
+        self.shared = False  # whether another run was seen
 
     @property
     def about(self) -> dict:
@@ -85,8 +88,13 @@ class Result:
             else:
                 # Each lane is like a process of its own: while one waits for the device, another keeps it busy.
                 with ThreadPoolExecutor(lanes) as pool:
-                    for lane in [pool.submit(self._work, bar) for _ in range(lanes)]:
-                        lane.result()
+                    running = [pool.submit(self._work, bar) for _ in range(lanes)]
+                    try:
+                        for lane in as_completed(running):
+                            lane.result()
+                    except BaseException:  # a signal, or one lane's error: the others would go on to the end
+                        self.stopped = True
+                        raise
         with self._door():
             if self.folder.exists() and all(self._file(number).exists() for number in range(len(self.units))):
                 self._join(made_by)
@@ -116,16 +124,23 @@ class Result:
                 self._file(number).unlink()
 
     def _work(self, bar: tqdm) -> None:
-        shared = False
+        def done(facts: int) -> None:
+            if self.stopped:
+                sys.exit()  # ends this lane only
+            bar.update(facts)
+
         for number, unit in enumerate(self.units):
             with locked(self.folder / f"{number:05d}.lock", wait=False) as mine:
                 if self._file(number).exists():
-                    bar.update(len(unit))
+                    if number not in self.counted:  # or another lane made it
+                        self.counted.add(number)
+                        done(len(unit))
                 elif mine and self.folder.exists():  # or someone has joined the parts by now
-                    lines, summary = self.work(unit, bar.update)
+                    self.counted.add(number)
+                    lines, summary = self.work(unit, done)
                     self._write(number, lines, summary)
-                elif not mine and WORKERS == 1 and not shared:
-                    shared = True
+                elif not mine and WORKERS == 1 and number not in self.counted and not self.shared:
+                    self.shared = True
                     tqdm.write(f"{self.path}: another run is making it too, they share the work", file=sys.stderr)
 
     def _file(self, number: int) -> Path:

@@ -1,0 +1,180 @@
+"""Stage 1 of all relations from end to end, files written: how fast, what it waits for, and what precision changes.
+
+    PYTHONPATH=src python benchmarks/full_run.py                 everything, on a GPU
+    PYTHONPATH=src python benchmarks/full_run.py --debug 2       2 facts of each relation, for a CPU
+
+Runs `src/1_analyze_mlm.py` as a user would, once for each precision: a BERT-base with random weights and made-up
+facts, as many as the real ones, with prompts of the same lengths; or a model of yours (--bert_model) on the real facts.
+Then stage 2, and the share of facts whose refined neurons differ from those of the first precision: random weights
+have no facts to find, so name a model to know what precision costs you.
+
+Seconds of the parts are of all processes and lanes: on a GPU tokenising and making text go on beside computing.
+"""
+
+import argparse
+import os
+import random
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from pathlib import Path
+
+import torch
+from transformers import BertConfig, BertForMaskedLM, BertTokenizer
+
+from attribution import fastest_product, operations
+from kn import flags, models, runs
+from kn.facts import MASK, read_bags
+from kn.files import InputError, read_json, read_jsonl, write_json
+from kn.quadrature import ladder
+
+SRC = Path(__file__).resolve().parent.parent / "src"
+ENVIRONMENT = os.environ | {"PYTHONPATH": str(SRC)}
+POINTS = 20
+WORDS = 28_000
+# Of the made-up facts, as many as in the real data: 34 relations, 27,738 facts, 253,448 prompts.
+RELATIONS, FACTS, PROMPTS = 34, 27_738, 253_448
+# Prompts by length in word pieces, the special ones counted: the real data, with a vocabulary of 8,401 pieces.
+LENGTHS = {
+    **{6: 66, 7: 1452, 8: 4948, 9: 21689, 10: 33419, 11: 38115, 12: 42532, 13: 36893, 14: 28497, 15: 19020},
+    **{16: 11467, 17: 6760, 18: 3730, 19: 2098, 20: 1165, 21: 678, 22: 367, 23: 222, 24: 119, 25: 67, 26: 50},
+    **{27: 37, 28: 12, 29: 8, 30: 4, 31: 11, 32: 6, 33: 9, 34: 5, 35: 1, 36: 1},
+}
+
+
+COLUMNS = ("prompts", "s", "prompts/s", "of peak", "start, s", "tokenise", "compute", "text", "MB", "facts differ")
+
+
+def parse() -> argparse.Namespace:
+    parser = flags.parser(__doc__)
+    parser.add_argument("--bert_model", help="none: a BERT-base with random weights, and made-up facts")
+    parser.add_argument("--data_path", default="data/PARAREL/data_all.json", help="the facts for a model of your own")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
+    parser.add_argument("--debug", type=int, default=-1, metavar="N", help="only N facts of each relation; -1: all")
+    parser.add_argument("--dtypes", nargs="+", help="precisions to run; none: those of the device, float32 first")
+    return parser.parse_args()
+
+
+def main() -> None:
+    chosen = parse()
+    device = flags.device(chosen.device)
+    dtypes = chosen.dtypes or ["float32", *(["tf32"] if device.type == "cuda" else []), "bfloat16"]
+    print(f"{runs.provenance(device)}\n")
+    with tempfile.TemporaryDirectory() as folder:
+        here, data = Path(folder), Path(chosen.data_path)
+        if chosen.bert_model and not data.exists():
+            raise InputError(f"{data}: no such file: a model of your own needs the real data (bash 0_get_data.sh)")
+        model = chosen.bert_model or make_model(here / "model")
+        if not chosen.bert_model:
+            data = make_facts(here / "data_all.json")
+        print(f"{'':10}" + "".join(f"{column:>13}" for column in COLUMNS))
+        rates, reference = {}, {}
+        for dtype in dtypes:
+            start, _ = stage_1(here / f"start-{dtype}", model, data, device, dtype, 1)
+            seconds, relations = stage_1(here / dtype, model, data, device, dtype, chosen.debug)
+            bags = refined(here / dtype)
+            reference = reference or bags
+            prompts = sum(relation["scored"] for relation in relations)
+            parts = sum((Counter(relation["seconds"]) for relation in relations), Counter())
+            share = needed(here / dtype, model) / (seconds - start) / peak(model, device, dtype)
+            size = sum(path.stat().st_size for path in (here / dtype).glob("*.jsonl")) / 1e6
+            different = sum(found != reference[fact] for fact, found in bags.items()) / len(bags)
+            rates[dtype] = start, (seconds - start) / prompts
+            print(
+                f"{dtype:10}{prompts:13,}{seconds:13.0f}{prompts / (seconds - start):13.1f}{share:13.0%}{start:13.1f}"
+                + "".join(f"{parts[part]:13.1f}" for part in ("tokenise", "compute", "text"))
+                + f"{size:13.0f}{different:13.1%}"
+            )
+    print(f"\nAll {PROMPTS:,} prompts, projected, in minutes:")
+    for dtype, (start, each) in rates.items():
+        minutes = ", ".join(f"{(start + PROMPTS * each / gpus) / 60:.1f} on {gpus}" for gpus in (1, 2, 4, 8))
+        print(f"{dtype:10}{minutes} {'GPUs' if device.type == 'cuda' else 'machines like this'}")
+
+
+def make_model(folder: Path) -> Path:
+    """BERT-base with random weights, and a vocabulary of made-up words."""
+    folder.mkdir()
+    torch.manual_seed(0)
+    vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *(f"w{number}" for number in range(WORDS))]
+    (folder / "vocab.txt").write_text("\n".join(vocabulary))
+    BertTokenizer(str(folder / "vocab.txt"), do_lower_case=False).save_pretrained(folder)
+    BertForMaskedLM(BertConfig(vocab_size=len(vocabulary))).save_pretrained(folder)
+    return folder
+
+
+def make_facts(path: Path) -> Path:
+    chance = random.Random(0)
+    lengths = chance.choices(list(LENGTHS), list(LENGTHS.values()), k=PROMPTS)
+    bags = []
+    for fact in range(FACTS):
+        relation = f"P{fact * RELATIONS // FACTS + 1}"
+        answer = f"w{chance.randrange(WORDS)}"
+        bag = []
+        for _ in range(PROMPTS // FACTS + (fact < PROMPTS % FACTS)):
+            words = [f"w{chance.randrange(WORDS)}" for _ in range(lengths.pop() - 2)]
+            words[chance.randrange(len(words))] = MASK
+            bag.append([" ".join(words), answer, f"{relation}(made up)"])
+        bags.append(bag)
+    write_json(path, bags, indent=None)
+    return path
+
+
+def stage_1(results: Path, model, data: Path, device: torch.device, dtype: str, facts: int) -> tuple[float, list[dict]]:
+    """How long it takes from start to end, and what it records of each relation."""
+    command = [
+        *(
+            sys.executable,
+            SRC / "1_analyze_mlm.py",
+            "--bert_model",
+            model,
+            "--data_path",
+            data,
+            "--output_dir",
+            results,
+        ),
+        *("--device", device, "--dtype", dtype, "--debug", facts, "--get_ig_gold", "--get_base"),
+    ]
+    if facts == 1:
+        command += ["--pt_relation", next(iter(read_bags(data)))]
+    started = time.perf_counter()
+    subprocess.run(list(map(str, command)), env=ENVIRONMENT, check=True, stdout=subprocess.DEVNULL)
+    return time.perf_counter() - started, list(read_json(results / "TREx-all.args.json").values())
+
+
+def refined(results: Path) -> dict:
+    """The neurons of each fact, by stage 2."""
+    command = [sys.executable, SRC / "2_get_kn.py", "--output_dir", results, "--kn_dir", results / "kn"]
+    subprocess.run(list(map(str, command)), env=ENVIRONMENT, check=True, stdout=subprocess.DEVNULL)
+    return {
+        (path.name, fact): sorted(map(tuple, bag))
+        for path in sorted((results / "kn").glob("kn_bag-*.json"))
+        for fact, bag in enumerate(read_json(path))
+    }
+
+
+def needed(results: Path, model) -> float:
+    """Operations that the products of all scored prompts need, without what further steps of the ladder took."""
+    adapter = load(model, "float32", torch.device("cpu"))
+    (rule, *_) = ladder("riemann", POINTS)
+    lengths = Counter(
+        len(about["tokens"])
+        for path in results.glob("*.jsonl")
+        for fact in read_jsonl(path)
+        for about, scores in fact
+        if "skipped" not in scores
+    )
+    return sum(count * operations(adapter, length, rule) for length, count in lengths.items())
+
+
+def peak(model, device: torch.device, dtype: str) -> float:
+    return fastest_product(load(model, dtype, device))
+
+
+def load(model, dtype: str, device: torch.device):
+    return models.adapt(models.load(str(model), None, dtype, device)[1])
+
+
+if __name__ == "__main__":
+    runs.guard(main)

@@ -1,0 +1,77 @@
+#!/usr/bin/env bash
+# A real Slurm of two nodes on this machine, and on it the batch scripts with the sample world: interrupted, preempted, given
+# nonsense. `bash slurm/try_on_one_machine.sh` as root, after `apt-get install slurmd slurmctld slurm-client munge`; minutes.
+# Everything is in a folder of its own, which tells more than the checks below; the daemons end with the script.
+source "$(dirname "${BASH_SOURCE[0]}")/../setup.sh"
+set -e
+try=$(mktemp -d) && chmod 755 "$try" && echo "in $try"
+
+export SLURM_CONF=$try/slurm.conf
+cat >"$SLURM_CONF" <<CONF
+ClusterName=try
+SlurmUser=root
+SlurmctldHost=$(hostname -s)
+SlurmctldPort=26817
+AuthInfo=socket=$try/munge
+StateSaveLocation=$try/state
+SlurmdSpoolDir=$try/spool-%n
+SlurmctldPidFile=$try/slurmctld.pid
+SlurmdPidFile=$try/%n.pid
+SlurmctldLogFile=$try/slurmctld.log
+SlurmdLogFile=$try/%n.log
+ProctrackType=proctrack/linuxproc
+TaskPlugin=task/none
+MpiDefault=none
+SelectType=select/cons_tres
+SelectTypeParameters=CR_Core
+GresTypes=gpu
+SchedulerParameters=sched_interval=5,bf_interval=5
+PreemptType=preempt/partition_prio
+PreemptMode=REQUEUE
+NodeName=try1 NodeHostname=$(hostname -s) Port=26818 CPUs=2 RealMemory=2000 Gres=gpu:2
+NodeName=try2 NodeHostname=$(hostname -s) Port=26819 CPUs=2 RealMemory=2000 Gres=gpu:2
+PartitionName=low Nodes=ALL Default=YES PriorityTier=1
+PartitionName=high Nodes=ALL PriorityTier=2
+CONF
+echo "NodeName=try[1-2] Name=gpu File=/dev/tty[0-1]" >"$try/gres.conf" # any two devices; nothing opens them
+mkdir "$try/state"
+(umask 077 && head -c 128 /dev/urandom >"$try/key")
+trap 'for pid in "$try"/*.pid; do kill "$(<"$pid")"; done' EXIT
+munged --socket="$try/munge" --key-file="$try/key" --pid-file="$try/munge.pid" --log-file="$try/munge.log" --seed-file="$try/seed"
+slurmctld && sleep 2 && slurmd -N try1 && slurmd -N try2
+
+export MODEL=data/sample/model DATA=data/sample OMP_NUM_THREADS=1 SBATCH_OUTPUT=$try/%j.out
+small=(--cpus-per-task=1 --mem=500M --parsable)
+begun() { until compgen -G "$RESULTS/*$1*.parts/0*.jsonl" >/dev/null; do sleep 0.1; done; } # a unit is there
+ended() {
+    while [[ $(squeue --noheader --jobs "$1" 2>/dev/null) ]]; do
+        sleep 1
+        for requeued in $(squeue --noheader --jobs "$1" --states PENDING --format %i); do
+            scontrol update JobId="$requeued" StartTime=now # Slurm would let it wait for two minutes
+        done
+    done
+}
+restarts() { scontrol show job "$1" | grep -o "Restarts=[0-9]*"; }
+same() { for file in "$try/plain/"*.jsonl; do cmp "$file" "$RESULTS/${file##*/}"; done; echo "same bytes as a plain run: $1"; }
+
+RESULTS=$try/plain bash 1_run_mlm.sh P19 P20 P27 --debug 20 2>"$try/plain.err"
+
+export RESULTS=$try/array
+job=$(sbatch "${small[@]}" --array=0-2,14 --output="$try/%A_%a.out" slurm/relations.sbatch 1_run_mlm.sh --debug 20)
+begun P20 && scancel --batch --signal=TERM "${job}_1"
+begun P27 && scontrol requeue "${job}_2"
+ended "$job" && same "array, one task told to stop ($(restarts "${job}_1")), one requeued ($(restarts "${job}_2"))"
+echo "no such task: $(restarts "${job}_14"), $(cat "$try/${job}_14.out")"
+
+export RESULTS=$try/gpus RENDEZVOUS=localhost:29555 # the nodes' names are none that a resolver knows
+job=$(sbatch "${small[@]}" --nodes=2 --gres=gpu:2 slurm/gpus.sbatch 1_run_mlm.sh P19 P20 P27 --debug 20)
+begun P19 && scancel --batch --signal=TERM "$job"
+ended "$job" && same "two nodes with two processes each, told to stop ($(restarts "$job"))"
+
+export RESULTS=$try/preempted
+job=$(sbatch "${small[@]}" --gres=gpu:2 slurm/gpus.sbatch 1_run_mlm.sh P19 P20 P27 --debug 20)
+begun P19 && sbatch "${small[@]}" --partition=high --nodes=2 --gres=gpu:2 --wrap "sleep 5" >/dev/null
+ended "$job" && same "preempted ($(restarts "$job"))"
+
+job=$(sbatch "${small[@]}" --gres=gpu:2 slurm/gpus.sbatch 1_run_mlm.sh P9999)
+ended "$job" && echo "bad relation: $(restarts "$job"), $(cat "$try/$job.out")"

@@ -1,0 +1,86 @@
+"""Small tokenizers of the kinds there are, made here, for English and Chinese."""
+
+from functools import cache
+
+from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from transformers import PreTrainedTokenizerFast
+
+TEXTS = [
+    *("The capital of France is Paris.", "In 1999 the city of Lyon moved.", "the capital of Italy", "the city of Rome"),
+    *("法国的首都是巴黎。", "意大利的首都是罗马。", "日本的首都是东京。", "德国政府在柏林。", "法国有一座城"),
+    *("People of Japan speak japanese.", "In Germany people speak german.", "italian and french are spoken in Europe"),
+]
+
+
+@cache
+def word_pieces():
+    """BERT's: a Chinese character is a word; unknown words go into pieces."""
+    words = ["the", "capital", "of", "france", "is", "in", "city", "par", "ro", "me", "ly", "on", "it", "##aly"]
+    letters = sorted({letter for text in TEXTS for letter in text if not letter.isspace()})
+    vocabulary = [
+        "[PAD]",
+        "[CLS]",
+        "[SEP]",
+        "[UNK]",
+        "[MASK]",
+        *words,
+        *letters,
+        *(f"##{letter}" for letter in letters),
+    ]
+    ids = {token: number for number, token in enumerate(dict.fromkeys(vocabulary))}
+    tokenizer = Tokenizer(models.WordPiece(ids, unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=False)
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.decoder = decoders.WordPiece()
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", special_tokens=[(name, ids[name]) for name in ("[CLS]", "[SEP]")]
+    )
+    names = {
+        name: f"[{name[:-6].upper()}]" for name in ("pad_token", "cls_token", "sep_token", "unk_token", "mask_token")
+    }
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **names)
+
+
+def _bytes(specials: list[str | AddedToken]) -> Tokenizer:
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(
+        vocab_size=300 + len(specials), initial_alphabet=alphabet, special_tokens=specials, show_progress=False
+    )
+    tokenizer.train_from_iterator(TEXTS, trainer)
+    return tokenizer
+
+
+@cache
+def bytes_causal():
+    """GPT-2's: a word begins with its space, nothing is put around the text."""
+    end = "<|endoftext|>"
+    return PreTrainedTokenizerFast(tokenizer_object=_bytes([end]), bos_token=end, eos_token=end, unk_token=end)
+
+
+@cache
+def bytes_masked():
+    """RoBERTa's: the same, but the mask takes the space before it."""
+    names = {"bos_token": "<s>", "pad_token": "<pad>", "eos_token": "</s>", "unk_token": "<unk>"}
+    mask = AddedToken("<mask>", lstrip=True, special=True)
+    tokenizer = _bytes([*names.values(), mask])
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="<s> $A </s>", special_tokens=[("<s>", 0), ("</s>", 2)]
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, cls_token="<s>", sep_token="</s>", mask_token=mask, **names
+    )
+
+
+@cache
+def marked_words():
+    """Llama's first: the beginning of a text is marked as that of a word, and a token stands before it."""
+    tokenizer = Tokenizer(models.BPE(unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="always", split=True)
+    tokenizer.decoder = decoders.Metaspace(prepend_scheme="always")
+    trainer = trainers.BpeTrainer(vocab_size=90, special_tokens=["<unk>", "<s>", "</s>"], show_progress=False)
+    tokenizer.train_from_iterator(TEXTS, trainer)
+    tokenizer.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>", unk_token="<unk>")
