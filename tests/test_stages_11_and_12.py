@@ -133,8 +133,11 @@ def test_pairs_are_those_of_one_suppression_after_the_other(world, language, rel
     facts, located = data(folder, language, relation), lines(folder, language, "amig", relation)
     assert len({len(encode(encoder, language, relation, fact).answers) for fact in facts.values()}) > 1
     found = lines(folder, language, "degenerate", relation)
-    assert [line["uuid"] for line in found] == [line["uuid"] for line in located] == list(facts)
-    line, of_stage_9 = found[1], located[1]
+    assert [line["uuid"] for line in located] == list(facts)
+    scored = [line for line in located if "skipped" not in line]  # one answer is unknown to this BERT
+    assert len(scored) == (9 if (family, language) == ("bert", "en") else 12)
+    assert [line["uuid"] for line in found] == [line["uuid"] for line in scored]
+    line, of_stage_9 = found[1], scored[1]
     strongest = [[layer, index] for layer, index, _ in of_stage_9["neurons"]][:20]
     assert line[ARMS[0]]["neurons"] == strongest
     drawn = line[ARMS[1]]["neurons"]
@@ -225,14 +228,17 @@ def test_measures_are_those_of_the_second_parts(world):
         every = [line for relation in RELATIONS for line in lines(folder, language, "fact_check", relation)]
         second = [line for line in every if line["part"] == "second"]
         assert found["facts"] == {"first": len(every) - len(second), "second": len(second)}
-        for name, against in (("1 wrong", 1), ("5 wrong", 3)):  # there are no more than three
+        for name, against in (("1 wrong", 1), ("5 wrong", 5)):
+            wrong = sum(len(line["objects"][1 : 1 + against]) for line in second)  # there are no more than three a fact
             published = found["measures"][name]["attribution, published threshold"]
             hits = sum(line["attribution"][0] > 1e-6 for line in second)
             alarms = sum(score > 1e-6 for line in second for score in line["attribution"][1 : 1 + against])
             assert published["recall"] == pytest.approx(hits / len(second))
-            assert published["FPR"] == pytest.approx(alarms / (against * len(second)))
+            assert published["FPR"] == pytest.approx(alarms / wrong)
             assert published["precision"] == (pytest.approx(hits / (hits + alarms)) if hits + alarms else None)
-            assert found["measures"][name]["everything"]["F1"] == pytest.approx(2 / (2 + against))
+            assert found["measures"][name]["everything"]["F1"] == pytest.approx(
+                2 * len(second) / (2 * len(second) + wrong)
+            )
         assert f"{language}, {len(second)} facts, 1 wrong" in printed
         assert (folder / "figures" / f"fact_check_{language}.png").stat().st_size > 5_000
     assert run("12_fact_check.py", *flags).stdout.count("is there already") == 4
