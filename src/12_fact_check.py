@@ -158,7 +158,8 @@ def score_facts(
             line |= {"objects": [answer for answer, _ in of_fact]}
             lines.append(line | {name: [0.0] * len(of_fact) for name in SCORES})
             asked += [(lines[-1], place, encoded) for place, (_, encoded) in enumerate(of_fact)]
-    for batch in locator.attribute([encoded for _, _, encoded in asked]):
+    layers = {layer for neurons in planned.neurons.values() for layer, _ in neurons}
+    for batch in locator.attribute([encoded for _, _, encoded in asked], layers):
         scores = {
             name: batch.answer[:, [layer for layer, _ in neurons], [index for _, index in neurons]].mean(1)
             for name, neurons in planned.neurons.items()

@@ -36,12 +36,32 @@ def of_means(
     if not rows:
         return {name: (None, None, None) for name in measures(dict.fromkeys(columns, np.array(np.nan)))}
     counts = np.random.default_rng(seed).multinomial(rows, np.full(rows, 1 / rows), size=DRAWS)
+    drawn = dict(zip(columns, (counts @ table / rows).T, strict=True))
+    return _measured(dict(zip(columns, table.mean(0), strict=True)), drawn, measures)
+
+
+def of_medians(
+    columns: dict[str, np.ndarray], measures: Callable[[dict[str, np.ndarray]], dict[str, np.ndarray]], seed: int
+) -> dict[str, tuple[float | None, float | None, float | None]]:
+    """The same of the columns' medians."""
+    table = np.stack(list(columns.values()), 1).astype(float)
+    rows = len(table)
+    if not rows:
+        return {name: (None, None, None) for name in measures(dict.fromkeys(columns, np.array(np.nan)))}
+    chance = np.random.default_rng(seed)
+    medians = np.stack([np.median(table[chance.integers(rows, size=rows)], 0) for _ in range(DRAWS)], 1)
+    return _measured(
+        dict(zip(columns, np.median(table, 0), strict=True)), dict(zip(columns, medians, strict=True)), measures
+    )
+
+
+def _measured(values: dict[str, np.ndarray], drawn: dict[str, np.ndarray], measures: Callable) -> dict[str, tuple]:
+    """What `measures` makes of the values, and the interval of what it makes of the drawn ones."""
     with np.errstate(divide="ignore", invalid="ignore"):
-        values = measures(dict(zip(columns, table.mean(0), strict=True)))
-        drawn = measures(dict(zip(columns, (counts @ table / rows).T, strict=True)))
+        known, draws = measures(values), measures(drawn)
     found = {}
-    for name, value in values.items():
-        finite = drawn[name][np.isfinite(drawn[name])]
-        known = np.isfinite(value) and len(finite)
-        found[name] = (float(value), *np.quantile(finite, (0.025, 0.975)).tolist()) if known else (None, None, None)
+    for name, value in known.items():
+        finite = draws[name][np.isfinite(draws[name])]
+        some = np.isfinite(value) and len(finite)
+        found[name] = (float(value), *np.quantile(finite, (0.025, 0.975)).tolist()) if some else (None, None, None)
     return found

@@ -26,5 +26,10 @@ def random_like(neurons: list[Neuron], width: int, chance: random.Random) -> lis
     return [[layer, index] for layer, count in layers.items() for index in chance.sample(range(width), count)]
 
 
+def with_random(arms: dict[str, list[Neuron]], width: int, chance: random.Random) -> dict[str, list[Neuron]]:
+    """Each arm's neurons, and beside them random ones like them."""
+    return arms | {f"random like {arm}": random_like(neurons, width, chance) for arm, neurons in arms.items()}
+
+
 def _facts_of(bags: list[list[Neuron]]) -> Counter:
     return Counter(tuple(neuron) for bag in bags for neuron in bag)
