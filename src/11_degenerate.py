@@ -183,7 +183,7 @@ def show(language: str, counts: dict[str, dict]) -> None:
     """The share of facts with a pair and half the width of its 95 % interval, the pairs, their mean interaction."""
     senses = [(arm, sense) for arm in ARMS for sense in ("published", "strict")]
     print(f"{'':15}" + "".join(f"  {arm + ', ' + sense:^29}" for arm, sense in senses))
-    print(f"{language:9} {'facts':>5}" + "  facts with a  pairs interact." * len(senses))
+    print(f"{language:9} {'facts':>5}" + "   with a pair  pairs interact." * len(senses))
     for relation, arms in counts.items():
         row = f"{relation:9} {arms[ARMS[0]]['published']['facts']:5}"
         for found in (arms[arm][sense] for arm, sense in senses):
