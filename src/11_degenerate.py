@@ -152,7 +152,8 @@ def tell(found: dict[str, dict[str, list[dict]]], depth: int, chosen: argparse.N
         record.add(" ".join(found), {"settings": settings, "all": of_all})
         show(" and ".join(found), {"all": of_all})
         drawn["in all languages"] = of_all[ARMS[0]]["published"]
-    print(figures.layers(drawn, Path(chosen.fig_dir) / "degenerate_layers"))
+    drawn = {name: counts for name, counts in drawn.items() if counts["pairs"]}
+    print(figures.layers(drawn, Path(chosen.fig_dir) / "degenerate_layers") if drawn else "no degenerate pairs to draw")
 
 
 def pairs_of(line: dict, arm: str) -> list[Pair]:

@@ -192,8 +192,9 @@ def tell(language: Language, plans: dict[str, Plan], lines: dict[str, list[dict]
     """Judge on the second parts of all relations, write, show and draw."""
     every = [line for of_relation in lines.values() for line in of_relation]
     first, second = ([line for line in every if line["part"] == part] for part in PARTS)
-    for relation in plans.keys() - lines.keys():
-        print(f"{language.name} {relation}: no fact of the first part has a degenerate neuron, left out")
+    for relation in plans:
+        if relation not in lines:
+            print(f"{language.name} {relation}: no fact of the first part has a degenerate neuron, left out")
     if not first or not second:
         print(f"{language.name}: too few facts to choose a threshold on and to judge it on")
         return

@@ -117,11 +117,14 @@ def highest(scores: Tensor) -> list[list]:
 
 def told(entry: dict) -> str:
     """One line for the user about a finished relation."""
+    if not entry["facts"]:
+        return "no facts"
     parts = [f"{entry['scored']} of {entry['facts']} facts scored in {entry['seconds']:.0f} s"]
     parts.append(f"{entry['right'] / max(entry['scored'], 1):.0%} predicted right")
     parts += [f"skipped: {count} ({reason})" for reason, count in entry["skipped"].items()]
-    first, *further = entry["steps"].items() or [("no", 0)]
-    parts.append(f"{first[0]} points" + "".join(f", then {name} for {n / first[1]:.1%}" for name, n in further))
+    if entry["steps"]:
+        first, *further = entry["steps"].items()
+        parts.append(f"{first[0]} points" + "".join(f", then {name} for {n / first[1]:.1%}" for name, n in further))
     return "; ".join(parts)
 
 
@@ -138,7 +141,8 @@ def compare(presets: list[str], language: Language, chosen: argparse.Namespace) 
     for relation in language.world.relations:
         of_presets = [of_preset[relation] for of_preset in measured]
         common = [uuid for uuid in of_presets[0] if all(uuid in of_preset for of_preset in of_presets)]
-        lines[relation] = [success.together([of_preset[uuid] for of_preset in of_presets]) for uuid in common]
+        merged = [success.together([of_preset[uuid] for of_preset in of_presets]) for uuid in common]
+        lines[relation] = [line for line in merged if success.complete(line)]
         for preset, of_preset in zip(presets, of_presets, strict=True):
             counts[preset].update(layer for uuid in common for layer in of_preset[uuid]["layers"])
     rates = success.summary(lines, chosen.seed)

@@ -8,27 +8,16 @@ from itertools import product
 import numpy as np
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, BertConfig, GPT2Config
 
-import tokenizing
+import two_languages
 from conftest import read, run
-from kn import degenerate, models
+from kn import degenerate
 from kn.degenerate import ARMS
 from kn.presets import PRESETS, Locator
-from kn.prompts import Encoder
+from two_languages import OBJECTS, PLACES, TEMPLATES
 
-KINDS = {"bert": AutoModelForMaskedLM, "gpt2": AutoModelForCausalLM}
-TEMPLATES = {
-    "en": {"P36": "The capital of [X] is [Y].", "P37": "People of [X] speak [Y]."},
-    "zh": {"P36": "[X]的首都是[Y]。", "P37": "[X]的人说[Y]。"},
-}
-PLACES = {"en": ["France", "Italy", "Japan", "Germany"], "zh": ["法国", "意大利", "日本", "德国"]}
-OBJECTS = {
-    "en": {"P36": ["Paris", "Rome", "Tokyo", "Berlin"], "P37": ["french", "italian", "japanese", "german"]},
-    "zh": {"P36": ["巴黎", "罗马", "东京", "柏林"], "P37": ["法", "意大利", "日", "德"]},
-}
-SIDES = {"en": ["In", "city"], "zh": ["在", "城"]}  # before the place, to have more subjects
-RELATIONS = ("P36", "P37")
+RELATIONS = ("P36", "P37", "P30")  # of the last the answer comes first, and is the same for all
+BESIDE = {"en": ["In", "city"], "zh": ["在", "城"]}  # words before a place, to have more subjects
 FOUND = ["--low", "0.5", "--high", "0.02"]  # the models have learnt nothing, so what they lose is little
 
 
@@ -36,13 +25,14 @@ FOUND = ["--low", "0.5", "--high", "0.02"]  # the models have learnt nothing, so
 def world(request, tmp_path_factory):
     """The flags of a model and of data in mLAMA's layout, and where results go; stages 9, 11 and 12 have run."""
     folder = tmp_path_factory.mktemp(request.param)
+    two_languages.write_model(request.param, folder / "model")
+    two_languages.write_facts(folder / "mlama")
     for language, name in product(TEMPLATES, RELATIONS):
-        (folder / language).mkdir(exist_ok=True)
         facts = [
             {
                 "uuid": f"{name} {side} {place}",
                 "lineid": 4 * side + place,
-                "sub_label": f"{['', *SIDES[language]][side]} {PLACES[language][place]}".strip(),
+                "sub_label": f"{['', *BESIDE[language]][side]} {PLACES[language][place]}".strip(),
                 "obj_label": OBJECTS[language][name][place],
                 "sub_uri": f"S{side} {place}",
                 "obj_uri": f"O{name} {place}",
@@ -50,11 +40,8 @@ def world(request, tmp_path_factory):
             for side in range(3)
             for place in range(4)
         ]
-        (folder / language / f"{name}.jsonl").write_text("\n".join(map(json.dumps, facts)))
-        templates = [json.dumps({"relation": r, "template": t}) for r, t in TEMPLATES[language].items()]
-        (folder / language / "templates.jsonl").write_text("\n".join(templates))
-    make_model(request.param, folder / "model")
-    flags = ["--bert_model", folder / "model", "--mlama", folder, "--output_dir", folder / "results"]
+        (folder / "mlama" / language / f"{name}.jsonl").write_text("\n".join(map(json.dumps, facts)))
+    flags = ["--bert_model", folder / "model", "--mlama", folder / "mlama", "--output_dir", folder / "results"]
     flags += ["--fig_dir", folder / "figures", "--device", "cpu", "--dtype", "float64"]
     for language in TEMPLATES:
         run("9_analyze_amig.py", *flags, "--languages", language, "--presets", "amig")
@@ -63,75 +50,39 @@ def world(request, tmp_path_factory):
     return request.param, folder, flags, printed
 
 
-def make_model(family, folder):
-    torch.manual_seed(0)
-    if family == "bert":
-        tokenizer = tokenizing.word_pieces()
-        shape = {"hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4, "intermediate_size": 40}
-        config = BertConfig(vocab_size=len(tokenizer), max_position_embeddings=40, **shape)
-    else:
-        tokenizer = tokenizing.bytes_causal()
-        config = GPT2Config(vocab_size=len(tokenizer), n_embd=32, n_layer=3, n_head=4, n_inner=40, n_positions=60)
-    model = KINDS[family].from_config(config)
-    with torch.no_grad():
-        for weight in model.parameters():
-            weight.add_(torch.randn(weight.shape) * 0.3)
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-
-
 def lines(folder, language, name, relation):
     path = folder / "results" / "amig" / language / f"{name}-{relation}.jsonl"
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
 def data(folder, language, relation):
-    facts = [json.loads(line) for line in (folder / language / f"{relation}.jsonl").read_text().splitlines()]
+    path = folder / "mlama" / language / f"{relation}.jsonl"
+    facts = [json.loads(line) for line in path.read_text().splitlines()]
     return {fact["uuid"]: fact for fact in facts}
 
 
-def opened(world):
-    """The adapter and the encoder of the program, and transformers' own model."""
-    family, folder, _, _ = world
-    tokenizer, model = models.load(str(folder / "model"), None, "float64", torch.device("cpu"))
-    own = KINDS[family].from_pretrained(folder / "model", dtype=torch.float64).eval()
-    return models.adapt(model), Encoder(tokenizer, 40, family == "gpt2"), own
-
-
-def encode(encoder, language, relation, fact, answer=None):
+def encode(asked, language, relation, fact, answer=None):
     text = TEMPLATES[language][relation].replace("[X]", fact["sub_label"]).replace("[Y]", "[MASK]")
-    ((encoded,),) = encoder.facts([[[text, answer or fact["obj_label"], relation]]])
+    ((encoded,),) = asked.encoder.facts([[[text, answer or fact["obj_label"], relation]]])
     return encoded
 
 
-def probability(family, own, encoded, neurons=()):
+def probability(asked, encoded, neurons=()):
     """transformers' own: the mean over the answer's pieces, neurons being suppressed where the piece is read."""
-    layers = own.bert.encoder.layer if family == "bert" else own.transformer.h
-    found = []
-    for position, piece in zip(encoded.positions, encoded.answers, strict=True):
-        hooks = []
-        for layer, index in neurons:
 
-            def suppress(module, inputs, position=position, index=index):
-                changed = inputs[0].clone()
-                changed[0, position, index] = 0
-                return (changed,)
+    def suppress(number, activations):
+        return activations.index_fill(0, torch.tensor([i for layer, i in neurons if layer == number], dtype=int), 0)
 
-            down = layers[layer].output.dense if family == "bert" else layers[layer].mlp.c_proj
-            hooks.append(down.register_forward_pre_hook(suppress))
-        with torch.no_grad():
-            found.append(own(torch.tensor([encoded.ids])).logits[0, position].softmax(-1)[piece].item())
-        for hook in hooks:
-            hook.remove()
-    return np.mean(found)
+    pieces = zip(encoded.positions, encoded.answers, strict=True)
+    return np.mean([asked.probability(encoded.ids, *piece, change=suppress).item() for piece in pieces])
 
 
 @pytest.mark.parametrize("language, relation", [("en", "P36"), ("zh", "P37")])
 def test_pairs_are_those_of_one_suppression_after_the_other(world, language, relation):
     family, folder, _, _ = world
-    _, encoder, own = opened(world)
+    asked = two_languages.Asked(family, folder / "model")
     facts, located = data(folder, language, relation), lines(folder, language, "amig", relation)
-    assert len({len(encode(encoder, language, relation, fact).answers) for fact in facts.values()}) > 1
+    assert len({len(encode(asked, language, relation, fact).answers) for fact in facts.values()}) > 1
     found = lines(folder, language, "degenerate", relation)
     assert [line["uuid"] for line in located] == list(facts)
     scored = [line for line in located if "skipped" not in line]  # one answer is unknown to this BERT
@@ -142,15 +93,15 @@ def test_pairs_are_those_of_one_suppression_after_the_other(world, language, rel
     assert line[ARMS[0]]["neurons"] == strongest
     drawn = line[ARMS[1]]["neurons"]
     assert Counter(layer for layer, _ in drawn) == Counter(layer for layer, _ in strongest)
-    encoded = encode(encoder, language, relation, facts[line["uuid"]])
-    plain = probability(family, own, encoded)
+    encoded = encode(asked, language, relation, facts[line["uuid"]])
+    plain = probability(asked, encoded)
     for arm in ARMS:
         neurons = line[arm]["neurons"][:6]  # not all, for the sake of time
         expected = {}
         for place, first in enumerate(neurons):
             for second in neurons[place + 1 :]:
                 one, other, both = (
-                    1 - probability(family, own, encoded, lost) / plain for lost in ([first], [second], [first, second])
+                    1 - probability(asked, encoded, lost) / plain for lost in ([first], [second], [first, second])
                 )
                 if max(one, other) <= 0.5 and both > 0.02:
                     expected[str([first, second])] = [one, other, both, both - one - other]
@@ -182,7 +133,7 @@ def test_what_is_counted(world):
     assert (folder / "figures" / "degenerate_layers.png").stat().st_size > 5_000
     # Counting in another sense computes nothing anew.
     again = run("11_degenerate.py", *flags, *FOUND, "--disjoint", "--min_interaction", "-1").stdout
-    assert again.count("is there already") == 4
+    assert again.count("is there already") == 6
     fewer = read(folder / "results" / "amig" / "degenerate.json")["en"]["all"][ARMS[0]]
     assert fewer["strict"] == fewer["published"]
     assert fewer["published"]["neurons"] == 2 * fewer["published"]["pairs"]
@@ -193,8 +144,8 @@ def test_what_is_counted(world):
 
 def test_scores_of_right_and_wrong_objects(world):
     family, folder, _, _ = world
-    adapter, encoder, own = opened(world)
-    locator = Locator(PRESETS["amig"], adapter, encoder)
+    asked = two_languages.Asked(family, folder / "model")
+    locator = Locator(PRESETS["amig"], asked.adapter, asked.encoder)
     language, relation = "zh", "P36"
     facts, found = data(folder, language, relation), lines(folder, language, "fact_check", relation)
     pairs = {line["uuid"]: line[ARMS[0]]["pairs"] for line in lines(folder, language, "degenerate", relation)}
@@ -213,8 +164,8 @@ def test_scores_of_right_and_wrong_objects(world):
         assert sorted(wrong) == sorted({one["obj_label"] for one in facts.values()} - {right})
     line = found[3]
     for place, answer in enumerate(line["objects"]):
-        encoded = encode(encoder, language, relation, facts[line["uuid"]], answer)
-        assert line["probability"][place] == pytest.approx(probability(family, own, encoded), abs=1e-9)
+        encoded = encode(asked, language, relation, facts[line["uuid"]], answer)
+        assert line["probability"][place] == pytest.approx(probability(asked, encoded), abs=1e-9)
         (batch,) = locator.attribute([encoded])
         mean = np.mean([batch.answer[0, layer, index].item() for layer, index in kept])
         assert line["attribution"][place] == pytest.approx(mean, rel=1e-5, abs=1e-12)
@@ -222,10 +173,10 @@ def test_scores_of_right_and_wrong_objects(world):
 
 
 def test_measures_are_those_of_the_second_parts(world):
-    _, folder, flags, (_, printed) = world
+    family, folder, flags, (_, printed) = world
     for language in TEMPLATES:
         found = read(folder / "results" / "amig" / "fact_check.json")[language]
-        every = [line for relation in RELATIONS for line in lines(folder, language, "fact_check", relation)]
+        every = [line for relation in RELATIONS[:2] for line in lines(folder, language, "fact_check", relation)]
         second = [line for line in every if line["part"] == "second"]
         assert found["facts"] == {"first": len(every) - len(second), "second": len(second)}
         for name, against in (("1 wrong", 1), ("5 wrong", 5)):
@@ -241,7 +192,21 @@ def test_measures_are_those_of_the_second_parts(world):
             )
         assert f"{language}, {len(second)} facts, 1 wrong" in printed
         assert (folder / "figures" / f"fact_check_{language}.png").stat().st_size > 5_000
-    assert run("12_fact_check.py", *flags).stdout.count("is there already") == 4
+    again = run("12_fact_check.py", *flags).stdout
+    assert again.count("is there already") == (6 if family == "bert" else 4)
+
+
+def test_relations_that_cannot_be_checked(world):
+    """BERT is asked, but there are no wrong objects; GPT-2 can't even be asked."""
+    family, folder, _, (_, printed) = world
+    left_out = "en P30: no fact of the first part has a degenerate neuron, left out"
+    assert len(lines(folder, "en", "degenerate", "P30")) == (12 if family == "bert" else 0)
+    if family == "bert":
+        assert lines(folder, "en", "fact_check", "P30") == [] and left_out not in printed
+        about = read(folder / "results" / "amig" / "en" / "fact_check.args.json")["P30"]
+        assert (about["facts"], about["scored"], about["without a wrong object"]) == (12, 0, 12)
+    else:
+        assert left_out in printed
 
 
 def test_one_language_and_what_is_missing(world, tmp_path):
@@ -250,16 +215,16 @@ def test_one_language_and_what_is_missing(world, tmp_path):
     assert "zh        facts" in run("11_degenerate.py", *flags, *FOUND).stdout
     elsewhere = [tmp_path if flag == folder / "results" else flag for flag in flags]
     missing = run("11_degenerate.py", *elsewhere, check=False)
-    assert "run stage 9 (9_run_amig.sh) for zh and P36 first" in missing.stderr and missing.returncode == 1
+    assert "run stage 9 (9_run_amig.sh) for zh and P30 first" in missing.stderr and missing.returncode == 1
     missing = run("12_fact_check.py", *elsewhere, check=False)
-    assert "run stage 11 (11_run_degenerate.sh) for zh and P36 first" in missing.stderr
+    assert "run stage 11 (11_run_degenerate.sh) for zh and P30 first" in missing.stderr
     fewer = run("12_fact_check.py", *flags, "--debug", "2", check=False)
-    assert "degenerate-P36.jsonl: was made with --debug -1, this run has 2" in fewer.stderr
+    assert "degenerate-P30.jsonl: was made with --debug -1, this run has 2" in fewer.stderr
     many = run("11_degenerate.py", *flags, "--top", "21", check=False)
     assert "--top 21: stage 9 keeps 20 neurons of every fact" in many.stderr
     other = tmp_path / "other"
     shutil.copytree(folder / "model", other)
-    model = KINDS[family].from_pretrained(other)
+    model = two_languages.KINDS[family].from_pretrained(other)
     with torch.no_grad():
         model.get_input_embeddings().weight.mul_(1.1)
     model.save_pretrained(other)

@@ -22,7 +22,7 @@ LOOKS = {
     "baseline": {"color": "#e69f00"},
     "random neurons": {"color": "#f2f2f2", "hatch": "////"},
 }
-OTHERS = ("#0b5394", "#e69f00", "#009e73", "#cc79a7", "#777777")  # of series without a look of their own
+OTHERS = ("#0b5394", "#e69f00", "#009e73", "#cc79a7", "#777777", "#56b4e9")  # of series without a look of their own
 DASHES = ("-", "--", "-.", ":")  # of curves
 WIDEST = 14  # inches
 NEAR = 20  # pixels

@@ -5,6 +5,7 @@ from collections.abc import Callable
 import numpy as np
 
 DRAWS = 2000
+TOGETHER = 1 << 18  # rows that are drawn at a time, so that they fit into memory
 
 
 def ratio(parts: np.ndarray, wholes: np.ndarray, seed: int) -> tuple[float | None, float | None, float | None]:
@@ -49,10 +50,13 @@ def of_medians(
     if not rows:
         return {name: (None, None, None) for name in measures(dict.fromkeys(columns, np.array(np.nan)))}
     chance = np.random.default_rng(seed)
-    medians = np.stack([np.median(table[chance.integers(rows, size=rows)], 0) for _ in range(DRAWS)], 1)
-    return _measured(
-        dict(zip(columns, np.median(table, 0), strict=True)), dict(zip(columns, medians, strict=True)), measures
-    )
+    together = max(1, TOGETHER // rows)
+    medians = [
+        np.median(table[chance.integers(rows, size=(min(together, DRAWS - done), rows))], 1)
+        for done in range(0, DRAWS, together)
+    ]
+    drawn = dict(zip(columns, np.concatenate(medians).T, strict=True))
+    return _measured(dict(zip(columns, np.median(table, 0), strict=True)), drawn, measures)
 
 
 def _measured(values: dict[str, np.ndarray], drawn: dict[str, np.ndarray], measures: Callable) -> dict[str, tuple]:

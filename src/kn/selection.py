@@ -27,8 +27,13 @@ def random_like(neurons: list[Neuron], width: int, chance: random.Random) -> lis
 
 
 def with_random(arms: dict[str, list[Neuron]], width: int, chance: random.Random) -> dict[str, list[Neuron]]:
-    """Each arm's neurons, and beside them random ones like them."""
-    return arms | {f"random like {arm}": random_like(neurons, width, chance) for arm, neurons in arms.items()}
+    """Each arm's neurons, and beside them random ones like them; what an arm names twice, these name twice too."""
+    found = dict(arms)
+    for arm, neurons in arms.items():
+        different = sorted({tuple(neuron) for neuron in neurons})
+        twins = dict(zip(different, random_like(list(map(list, different)), width, chance), strict=True))
+        found[f"random like {arm}"] = [twins[tuple(neuron)] for neuron in neurons]
+    return found
 
 
 def _facts_of(bags: list[list[Neuron]]) -> Counter:

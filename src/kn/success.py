@@ -80,9 +80,14 @@ def together(lines: list[dict]) -> dict:
     return {part: {arm: value for line in lines for arm, value in line[part].items()} for part in parts}
 
 
+def complete(line: dict) -> bool:
+    """Whether every arm has neurons."""
+    return all(line["neurons"].values())
+
+
 def summary(measured: dict[str, list[dict]], seed: int) -> dict:
-    """The rates of each arm, of all facts and of each relation's; a line has by arm the number of `neurons`, and what
-    `measure` found on either side.
+    """The rates of each arm, of all facts that it has neurons for and of those of each relation. A line has by arm the
+    number of `neurons`, and what `measure` found on either side.
     """
     every = [line for lines in measured.values() for line in lines]
     return {
@@ -92,18 +97,19 @@ def summary(measured: dict[str, list[dict]], seed: int) -> dict:
 
 
 def _by_arm(lines: list[dict], seed: int) -> dict[str, dict]:
-    arms = lines[0]["neurons"] if lines else []
-    return {
-        arm: rate(*([line[side][arm] for line in lines] for side in SIDES), seed)
-        | {"neurons a fact": float(np.mean([line["neurons"][arm] for line in lines]))}
-        for arm in arms
-    }
+    found = {}
+    for arm in lines[0]["neurons"] if lines else []:
+        usable = [line for line in lines if line["neurons"][arm]]
+        rates = rate(*([line[side][arm] for line in usable] for side in SIDES), seed)
+        count = sum(line["neurons"][arm] for line in usable)
+        found[arm] = rates | {"neurons a fact": count / len(usable) if usable else None}
+    return found
 
 
 def table(rows: dict[str, dict]) -> str:
     """What `rate` found of several arms, for the user."""
     width = max(map(len, rows), default=0)
-    head = f"{'':{width}} {'facts':>6} {'SR':>8} {'95 % interval':>17} {'medians':>8} {'absolute':>8}"
+    head = f"{'':{width}} {'facts':>6} {'neurons':>7} {'SR':>8} {'95 % interval':>17} {'medians':>8} {'absolute':>8}"
     head += "".join(f" {name + ': related, un-':>24}" for name in FACTORS) + f" {'would be cut':>12}"
     return "\n".join([head, *(_row(name, found, width) for name, found in rows.items())])
 
@@ -112,7 +118,9 @@ def _row(name: str, found: dict, width: int) -> str:
     rates = [found[column][0] for column in RATES]
     _, low, high = found[RATES[0]]
     interval = "-" if low is None else f"{low:.3g} to {high:.3g}"
-    row = f"{name:{width}} {found['facts']:6} {_number(rates[0]):>8} {interval:>17}"
+    row = (
+        f"{name:{width}} {found['facts']:6} {_number(found['neurons a fact']):>7} {_number(rates[0]):>8} {interval:>17}"
+    )
     row += "".join(f" {_number(value):>8}" for value in rates[1:])
     cut = 0
     for of_factor in (found[factor] for factor in FACTORS):
