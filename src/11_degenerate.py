@@ -8,9 +8,9 @@ than `--high` together. Two ordinary neurons can do that, so each pair is told w
 minus the sum of the single losses; one with `--min_interaction` is degenerate in the strict sense. As many random
 neurons of the same layers undergo the same.
 
-Pairs per fact: `<output_dir>/amig/en/degenerate-P19.jsonl`, see `src/kn/degenerate.py`; how many there are, and in
-which layers: `<output_dir>/amig/degenerate.json`; the layers also as a figure in `--fig_dir`. Of several languages each
-is searched by itself, and the pairs that are degenerate in all of them are counted.
+Pairs per fact: `<output_dir>/amig/en/degenerate-P19.jsonl`, see `src/kn/degenerate.py`. How many pairs this run's
+relations have, and in which layers: `<output_dir>/amig/degenerate.json`; the layers also as a figure in `--fig_dir`. Of
+several languages each is searched by itself, and the pairs that are degenerate in all of them are counted.
 """
 
 import argparse

@@ -12,8 +12,8 @@ parts of all relations. Beside that: the same with as many random neurons of the
 probability; the most probable of a fact's objects; and everything. All are judged on the second parts, with one wrong
 object a fact and with all.
 
-Scores per fact: `<output_dir>/amig/en/fact_check-P19.jsonl`, the right object first. Measures:
-`<output_dir>/amig/fact_check.json`; the ROC curves of each language as a figure in `--fig_dir`.
+Scores per fact: `<output_dir>/amig/en/fact_check-P19.jsonl`, the right object first. Measures, of this run's relations
+together: `<output_dir>/amig/fact_check.json`; the ROC curves of each language as a figure in `--fig_dir`.
 """
 
 import argparse
