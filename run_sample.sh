@@ -14,12 +14,13 @@ echo "== Stage 4: crawled sentences" && bash 4_run_distant.sh "$@" || exit
 echo "== Stage 5: activating sentences" && bash 5_run_trigger_examples.sh "$@" || exit
 echo "== Stage 6: updating facts" && bash 6_run_edit.sh 1 8 "$@" || exit
 echo "== Stage 7: erasing relations" && bash 7_run_erase.sh P19 P27 P106 P937 "$@" || exit
-echo "== Stage 8: figures" && bash 8_run_plot.sh || exit
+echo "== Stage 8: figures and report" && bash 8_run_plot.sh || exit
 
 echo && .venv/bin/python src/findings.py --output_dir "$RESULTS" --kn_dir "$RESULTS/kn"
 cat <<END
 
-The figures are in $FIGURES, the results in $RESULTS; $RESULTS/kn/kn_bag-P36.json, say, holds the
-neurons of each fact of "capital", and $RESULTS/trigger_examples_th/P36-0.txt the sentences that activate those of the first.
+$RESULTS/report.html shows what was found beside the paper's numbers, and every fact. The figures are in $FIGURES, the results
+in $RESULTS; $RESULTS/kn/kn_bag-P36.json, say, holds the neurons of each fact of "capital", and
+$RESULTS/trigger_examples_th/P36-0.txt the sentences that activate those of the first.
 Next, with a BERT of your own: bash 0_get_data.sh fetches the real data, then MODEL=/path/to/model bash 1_run_mlm.sh (README.md).
 END

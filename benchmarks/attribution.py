@@ -16,8 +16,7 @@ from transformers import BertConfig, BertForMaskedLM
 from kn import flags, models, runs
 from kn.attribution import Engine
 from kn.encoders import PostNormEncoder
-from kn.quadrature import paid
-from measuring import peak_memory, reset_peak_memory, timed
+from measuring import operations, peak_memory, reset_peak_memory, timed
 
 PADDED, POINTS = 128, 20
 LENGTHS = range(8, 17)
@@ -102,25 +101,6 @@ def published(model: BertForMaskedLM, ids: list[int], position: int, answer: int
         (gradient,) = torch.autograd.grad(probability.sum(), scaled)
         attributions.append(kept["w"] * gradient.sum(0) / POINTS)
     return attributions
-
-
-def operations(adapter: PostNormEncoder, length: int, rule) -> float:
-    """What the products of one prompt need: forward and, of equal size, backward to the activations."""
-    width, neurons, depth = adapter.width, adapter.neurons, adapter.depth
-    attention, ffn = width * width, 2 * width * neurons
-    points = paid(rule)
-    head = attention + width * adapter.decoder.weight.shape[0]
-    total = depth * length * (4 * attention + ffn) + head  # the plain run
-    for number in range(depth):
-        above = depth - 1 - number
-        total += points * head
-        if above == 1:
-            total += points * (4 * attention + ffn)  # everything at the read-out position alone
-        elif above > 1:
-            total += points * (3 * attention + length * (attention + ffn))
-            total += points * (above - 2) * length * (4 * attention + ffn)
-            total += points * (2 * length * attention + 2 * attention + ffn)
-    return 2 * 2 * total
 
 
 def fastest_product(adapter: PostNormEncoder) -> float:

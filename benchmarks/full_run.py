@@ -24,11 +24,12 @@ from pathlib import Path
 import torch
 from transformers import BertConfig, BertForMaskedLM, BertTokenizer
 
-from attribution import fastest_product, operations
+from attribution import fastest_product
 from kn import flags, models, runs
 from kn.facts import MASK, read_bags
 from kn.files import InputError, read_json, read_jsonl, write_json
 from kn.quadrature import ladder
+from measuring import operations
 
 SRC = Path(__file__).resolve().parent.parent / "src"
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(SRC)}

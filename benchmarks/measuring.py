@@ -1,10 +1,13 @@
-"""Seconds and memory, on a CPU or on CUDA."""
+"""Seconds and memory, on a CPU or on CUDA, and the operations that the engine needs."""
 
 import gc
 import time
 from pathlib import Path
 
 import torch
+
+from kn.encoders import PostNormEncoder
+from kn.quadrature import Rule, paid
 
 
 def timed(work, device: torch.device):
@@ -31,3 +34,23 @@ def peak_memory(device: torch.device) -> float:
         return torch.cuda.max_memory_allocated() / 1e9
     status = Path("/proc/self/status").read_text()
     return int(status.split("VmHWM:")[1].split()[0]) / 1e6
+
+
+def operations(adapter: PostNormEncoder, length: int, rule: Rule) -> float:
+    """What the matrix products of one prompt need: forward and, of equal size, backward to the activations."""
+    width, points = adapter.width, paid(rule)
+    square, ffn = width * width, 2 * width * adapter.neurons
+    head = square + width * adapter.decoder.weight.shape[0]
+    attention = 2 * width * length  # of one token to all
+    alone = 2 * square + attention + ffn  # one token's query, what it attends to, and its FFN
+    layer = length * (2 * square + alone)
+    last = length * 2 * square + alone  # keys and values everywhere, the rest where it is read out
+    total = (adapter.depth - 1) * layer + last + head  # the plain run
+    for above in range(adapter.depth):  # layers above the one whose neurons are scaled
+        total += points * head
+        if above == 1:
+            total += points * (2 * square + alone)  # everything at the read-out position alone
+        elif above > 1:
+            first = 3 * square + length * (alone - square)  # queries, keys and values there alone
+            total += points * (first + (above - 2) * layer + last)
+    return 2 * 2 * total

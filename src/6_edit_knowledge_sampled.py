@@ -100,11 +100,8 @@ def main() -> None:
                 edits, drawn = draw_edits(relation, knowledge[relation], world, probe, chosen.seed)
             else:
                 edits, drawn = given[relation], Counter()
-            made = []
-            for edit in edits:
-                arms = arms_of(edit, baseline[relation], world, chosen.seed)
-                made.append(json.dumps(measure(edit, arms, pairs, world, probe)))
-                done(1)
+            arms = [arms_of(edit, baseline[relation], world, chosen.seed) for edit in edits]
+            made = [json.dumps(line) for line in measure(edits, arms, pairs, world, probe, done)]
             return made, {"edits": len(edits), "drawn": drawn}
 
         settings = common | {

@@ -16,10 +16,10 @@ from pathlib import Path
 import numpy as np
 
 from kn import flags, intervals, results, runs, selection, stages
-from kn.editing import erase
 from kn.files import make_folder, read_jsonl, write_json
 from kn.perplexity import surprise
 from kn.probing import Probe
+from kn.rewriting import Rewrite, read_rewritten
 
 UNIT = 512  # facts: what a killed run loses at most
 ERASED = ("knowledge neurons", "random neurons")
@@ -71,7 +71,7 @@ def main() -> None:
     for relation, sets in erased.items():
         about = {"num_neurons": chosen.num_neurons, "seed": chosen.seed, "erased": runs.digest(sets)}
         wanted.append(result(relation, sets, about))
-    for made in results.make(wanted, runs.provenance(world.device)):
+    for made in results.make(wanted, runs.provenance(world.device), world.lanes):
         lines = list(read_jsonl(made.path))
         if made.name == "before":
             before = lines
@@ -99,9 +99,8 @@ def measure_facts(
         lines.append({"relation": relation, "fact": fact, "prompts": len(of_fact)})
         prompts += of_fact
         owners += [owner] * len(of_fact)
-    for name, neurons in erased.items():
-        with erase(world.model, neurons):
-            readings = probe.read(prompts)
+    variants = [[Rewrite(neurons) if neurons else None] * len(prompts) for neurons in erased.values()]
+    for name, readings in zip(erased, read_rewritten(probe, prompts, variants), strict=True):
         right, surprises = (
             np.bincount(np.array(owners, int), of_prompts, len(places))
             for of_prompts in (readings.right, surprise(readings.probabilities))

@@ -11,10 +11,10 @@ import argparse
 from pathlib import Path
 from statistics import mean
 
-from kn import figures, flags, runs
-from kn.figures import Measured, Point
-from kn.files import InputError, read_json
-from kn.neurons import ARMS
+from kn import figures, flags, found, runs
+from kn.figures import Point
+from kn.files import InputError
+from kn.found import Measured
 
 UPDATED = ("success_updated", "target predicted"), ("ori_changed", "prediction changed")
 ERASED = ("increasing ratio", "rise of perplexity (%)"), ("erased ratio", "right answers lost (%)")
@@ -45,78 +45,44 @@ def main() -> None:
         path = draw(figures_dir / name)
         drawn += path is not None
         print(path or f"{name}: no results, made by `bash {stage}`")
-    if not drawn:
+    if not drawn and not (results / "amig").exists():  # stages 9 to 12 draw their own
         raise InputError(f"{results}: no results to draw in it")
 
 
 def layers(kn_dir: Path, path: Path) -> Path | None:
     """The share of neurons in each layer."""
-    statistics = read_if_there(kn_dir / "statistics.json")
+    statistics = found.read_if_there(kn_dir / "statistics.json")
     return figures.layers(statistics, path) if statistics else None
 
 
 def modified(kn_dir: Path, what: str, path: Path) -> Path | None:
     """Per relation, what scaling a fact's neurons does to its probability, in percent."""
-    found = {}
-    for arm, begin in ARMS.items():
-        measured = read_if_there(kn_dir / f"{begin}modify_activation_rlt.json") or {}
-        for key, values in measured.items():
-            ratio = values.get(f"{what}_own:ave_delta_ratio")
-            low, high = values.get(f"{what}_own:ave_delta_ratio:interval") or (None, None)
-            if ratio is not None:
-                found.setdefault(arm, {})[key.removeprefix(f"{begin}kn_bag-")] = percent(ratio, low, high)
     verb = "suppressing" if what == "rm" else "amplifying"
-    return by_relation(found, f"change of probability\nby {verb} (%)", path)
+    of_arms = found.modified(kn_dir, f"{what}_own:ave_delta_ratio")
+    return by_relation(of_arms, f"change of probability\nby {verb} (%)", path)
 
 
-def by_relation(found: dict[str, dict[str, Measured]], label: str, path: Path) -> Path | None:
+def by_relation(of_arms: dict[str, dict[str, Measured]], label: str, path: Path) -> Path | None:
     """A group of bars for each relation, and the mean of all."""
-    if not found:
+    if not of_arms:
         return None
-    relations = sorted({relation for of in found.values() for relation in of}, key=lambda name: (len(name), name))
+    relations = found.by_number({relation for of in of_arms.values() for relation in of})
     series = {
         arm: [of.get(relation) for relation in relations] + [(mean(value for value, _, _ in of.values()), None, None)]
-        for arm, of in found.items()
+        for arm, of in of_arms.items()
     }
     return figures.bars([*relations, "mean"], series, ("relation", label), path)
 
 
-def percent(value: float, low: float | None, high: float | None) -> Measured:
-    return 100 * value, None if low is None else 100 * low, None if high is None else 100 * high
-
-
-def read_if_there(path: Path):
-    return read_json(path) if path.exists() else None
-
-
 def distant(folder: Path, path: Path) -> Path | None:
-    """The mean activation of neurons on crawled sentences: over neurons within a relation, then over relations."""
-    kinds = ("subject\nand object", "subject\nonly", "random\nsentence")
-    series = {}
-    for arm in ("knowledge neurons", "baseline"):
-        measured = read_if_there(folder / f"{ARMS[arm]}kn_weights@distant_data.json")
-        if measured is None:
-            continue
-        of_relations = [of for of in (activations(facts) for facts in measured.values()) if of]
-        if of_relations:
-            series[arm] = [(mean(of[kind] for of in of_relations), None, None) for kind in range(len(kinds))]
-    return figures.bars(list(kinds), series, ("sentences with", "mean activation"), path) if series else None
-
-
-def activations(facts: list) -> list[float] | None:
-    """The means of the three kinds of sentences over the neurons of all facts that have any."""
-    measured = [fact for fact in facts if not isinstance(fact, str)]  # the others say why they have none
-    if not measured:
-        return None
-    return [mean(value for fact in measured for value in fact[kind]) for kind in range(3)]
+    """The mean activation of neurons on crawled sentences."""
+    series = {arm: [(value, None, None) for value in of] for arm, of in found.distant(folder).items()}
+    kinds = [kind.replace(" ", "\n", 1) for kind in found.KINDS]
+    return figures.bars(kinds, series, ("sentences with", "mean activation"), path) if series else None
 
 
 def update(folder: Path, measure: str, label: str, path: Path) -> Path | None:
     """What an update gains, and what it costs in perplexity, for each pair of strengths."""
-    pairs = (read_if_there(folder / "grid.json") or {"pairs": []})["pairs"]
-    swept = {(pair["lambda1"], pair["lambda2"]) for pair in pairs}
-    single = [read_json(file) for file in sorted(folder.glob("edit-*.json")) if not file.name.endswith(".args.json")]
-    pairs += [pair for pair in single if (pair["lambda1"], pair["lambda2"]) not in swept]
     points = [
         Point(
             arm,
@@ -124,7 +90,7 @@ def update(folder: Path, measure: str, label: str, path: Path) -> Path | None:
             100 * of["inner_ppl_inc_ratio"],
             100 * of[measure],
         )
-        for pair in pairs
+        for pair in found.updates(folder)
         for arm, of in pair["averages"].items()
         if of["edits"]
     ]
@@ -134,14 +100,12 @@ def update(folder: Path, measure: str, label: str, path: Path) -> Path | None:
 
 def erase(folder: Path, measure: str, label: str, path: Path) -> Path | None:
     """What erasing each relation does to it and to the others."""
-    files = sorted(folder.glob("P*.json"), key=lambda file: (len(file.stem), file.stem))
     groups, series = [], {}
-    for file in files:
+    for relation, of_arms in found.erasures(folder).items():
         for side, begin in (("", ""), ("\nothers", "(for other) ")):
-            groups.append(file.stem + side)
-            for arm, values in read_json(file)["measures"].items():
-                value, interval = values[f"{begin}{measure}"], values.get(f"{begin}{measure}:interval", (None, None))
-                series.setdefault(arm, []).append(None if value is None else percent(value, *interval))
+            groups.append(relation + side)
+            for arm, values in of_arms.items():
+                series.setdefault(arm, []).append(found.measured(values, f"{begin}{measure}", 100))
     return figures.bars(groups, series, ("relation erased", label), path) if groups else None
 
 

@@ -7,8 +7,9 @@ import torch
 from families import CAUSAL, FAMILIES, prompts, with_inputs
 from kn import models
 from kn.attribution import Engine
-from kn.editing import edit_fact, erase
+from kn.editing import direction, edit_fact, erase
 from kn.probing import Probe
+from kn.rewriting import Rewrite, read_rewritten
 
 NEURONS = [[2, 33], [0, 5], [2, 7], [1, 39]]
 
@@ -156,6 +157,38 @@ def test_interventions_are_those_of_hooks(name, model, asked):
         assert readings.predicted[number] == (plain.argmax().item(),)
         assert readings.ranks[number] == (plain > plain[prompt[2]]).sum().item()
     assert max(moved) > 1e-2  # or nothing was tested
+
+
+def test_many_edits_read_together_are_those_of_weights(name, model):
+    """Each prompt with each edit, in batches of both: different first layers, two read-out positions of a text."""
+    asked = prompts(name in CAUSAL, 8)
+    (ids, first, answer), (_, second, _) = asked[0], asked[2]
+    asked += [(ids, second, answer), (ids, (first, second), (answer, 40))]
+    probe = Probe(models.adapt(model))
+    updated, erased = NEURONS[1:], [[2, 33], [1, 4]]
+    edits = {
+        None: lambda: erase(model, []),
+        Rewrite(updated, direction(probe.adapter, 11, 40, 1.5, 8)): lambda: edit_fact(model, updated, 11, 40, 1.5, 8),
+        Rewrite(erased): lambda: erase(model, erased),
+        Rewrite([[2, 7]]): lambda: erase(model, [[2, 7]]),
+    }
+
+    def probability(ids, positions, answers):
+        if isinstance(answers, int):
+            positions, answers = [positions], [answers]
+        of_pieces = [(ids, position, piece) for position, piece in zip(positions, answers, strict=True)]
+        return np.mean([logits_at(model, prompt).softmax(-1)[prompt[2]].item() for prompt in of_pieces])
+
+    expected = {}
+    for edit, made in edits.items():
+        with made():
+            expected[edit] = [probability(*prompt) for prompt in asked]
+    for kinds in (list(edits), list(edits)[1:]):  # with prompts that are read as they are, and without
+        variants = [[kinds[(place + shift) % len(kinds)] for place in range(len(asked))] for shift in range(len(kinds))]
+        for variant, found in zip(variants, read_rewritten(probe, asked, variants), strict=True):
+            wanted = [expected[edit][place] for place, edit in enumerate(variant)]
+            assert found.probabilities == pytest.approx(wanted, abs=1e-6)
+    assert min(np.abs(np.subtract(expected[edit], expected[None])).max() for edit in list(edits)[1:]) > 1e-4
 
 
 def test_edits_act_on_what_neurons_write_and_end(name, asked):

@@ -1,12 +1,14 @@
 """The sample world's model, and the whole sample run as a new user starts it, on a few facts."""
 
 import importlib.util
+from statistics import mean
 
 import torch
 
 from conftest import ROOT, prompts_of, read, run
 from kn import models
 from kn.probing import Probe
+from reports import close, number, rows
 
 SAMPLE = ROOT / "data" / "sample"
 
@@ -45,6 +47,28 @@ def test_the_sample_run(tmp_path):
     for name in ("kneurons_distribution", "suppress", "amplify", "distant", "erase", "erase_accuracy"):
         assert (figures / f"{name}.png").stat().st_size > 5_000
     assert "probability when suppressed" in out and str(figures) in out
+    check_report(results)
     # Again: nothing is computed.
     again = run("1_run_mlm.sh", "--debug", "3", MODEL="data/sample/model", DATA="data/sample", **where)
     assert again.stdout.count("is there already, skipped") == len(relations)
+
+
+def check_report(results):
+    """What later stages found stands in the report."""
+    assert (results / "report.html").stat().st_size > 100_000  # with its figures
+    found = rows(results)
+    for relation in ("P19", "P937"):
+        measures = read(results / "erase" / f"{relation}.json")["measures"]
+        for arm, of in (("knowledge neurons", relation), ("random neurons", f"{relation}, random neurons")):
+            for side, begin in (("itself", ""), ("other relations", "(for other) ")):
+                cells = found["Erasing relations (table)", f"perplexity of {side}, after", of]
+                assert number(cells[2]) == close(measures[arm][f"{begin}erased ppl"])
+    (edits,) = (results / "edit").glob("edit-*[0-9].json")
+    for arm, of in read(edits)["averages"].items():
+        assert number(found["Updating facts, strengths 1 and 8 (table)", "edits", arm][2]) == of["edits"]
+    for begin, arm in (("", "knowledge neurons"), ("base_", "baseline")):
+        measured = read(results / "distant" / f"{begin}kn_weights@distant_data.json").values()
+        of_relations = [[fact[0] for fact in facts if isinstance(fact, list)] for facts in measured]
+        means = [mean(value for values in facts for value in values) for facts in of_relations if any(facts)]
+        cells = found["Mean activation at crawled sentences (figure)", "subject and object", arm]
+        assert number(cells[2]) == close(mean(means))

@@ -5,13 +5,16 @@ import json
 import re
 import shutil
 
+import numpy as np
 import pytest
 
 from conftest import GOLDEN
 from kn import flags, stages
+from kn.editing import edit_fact
 from kn.files import InputError
+from kn.neurons import ARMS
 from kn.probing import Probe
-from kn.updates import Edit, draw_edits, measure, read_draws
+from kn.updates import Edit, called, draw_edits, measure, read_draws
 
 KN = GOLDEN / "results" / "kn"
 
@@ -48,12 +51,68 @@ def test_the_first_five_are_five(world):
         answer = world.bags["P36"][fact][0][1]
         for target in (bag[0][1] for bag in world.bags["P36"]):
             edit = Edit("P36", fact, target, 2, [fact + 1], [["P101", 3]], [[4, 70]])
-            found = measure(edit, {"": edit.neurons}, [[0, 0]], world, Probe(world.adapter))["arms"][""]["0-0"]
+            (line,) = measure([edit], [dict.fromkeys(ARMS, edit.neurons)], [[0, 0]], world, Probe(world.adapter))
+            found = line["arms"]["baseline"]["0-0"]
             assert found["tgt_new_rank"] == found["tgt_ori_rank"] and not found["ori_changed"]
             assert found["success_updated_5"] == int(found["tgt_new_rank"] <= 5)
             assert found["success_updated"] == int(target == answer)
             seen.add(found["tgt_new_rank"])
     assert {1, 4, 5, 6} <= seen
+
+
+def test_answers_of_several_pieces_are_compared_as_if_edited_one_by_one(world):
+    """The answer of two words, the targets of one and of three; against the weights themselves."""
+    bags = {name: [[[*prompt] for prompt in bag] for bag in of_name] for name, of_name in world.bags.items()}
+    words = list(dict.fromkeys(bag[0][1] for bag in bags["P36"]))
+    for prompt in bags["P36"][0] + bags["P36"][2]:
+        prompt[1] = f"{words[3]} {words[4]}"
+    changed, probe = dataclasses.replace(world, bags=bags), Probe(world.adapter, 150)
+    edits = [
+        Edit("P36", 0, words[5], 2, [1, 2], [["P101", 3]], [[4, 70], [2, 3]]),
+        Edit("P36", 0, " ".join(words[5:8]), 1, [2], [["P103", 4]], [[3, 7]]),
+        Edit("P36", 1, f"{words[8]} {words[0]}", 0, [3], [["P101", 3], ["P103", 1]], [[1, 7]]),
+    ]
+    arms = [dict(zip(ARMS, (edit.neurons, [], [[4, 9], [0, 1]]), strict=True)) for edit in edits]
+    pairs, finished = [[1, 8], [0, 0], [2, 0]], []
+    lines = measure(edits, arms, pairs, changed, probe, finished.append)
+    assert sum(finished) == len(edits)
+    tokens = world.encoder.tokenizer.convert_tokens_to_ids
+    sizes = set()
+    for edit, of_arms, line in zip(edits, arms, lines, strict=True):
+        new = tuple(tokens(edit.target.split()))
+        ids, positions, answers = changed.prompts("P36", edit.fact)[edit.prompt]
+        asked = changed.encoded("P36", edit.fact, edit.target)[edit.prompt].prompt
+        assert asked[2] == new
+        sizes.add((len(answers), len(new)))
+        (old,) = probe.read([(ids, positions, answers)]).predicted
+        inner = [prompt for fact in edit.inner for prompt in changed.prompts("P36", fact)]
+        for arm, neurons in of_arms.items():
+            for pair in pairs if neurons else []:
+                found = line["arms"][arm][called(pair)]
+                for when in ("ori", "new"):
+                    with edit_fact(world.model, neurons if when == "new" else [], old, new, *pair):
+                        own, target, others = (
+                            probe.read(prompts) for prompts in ([(ids, positions, old)], [asked], inner)
+                        )
+                    assert found[f"{when}_tgt_prob"] == pytest.approx(target.probabilities[0], abs=1e-5)
+                    assert found[f"{when}_pred"] == " ".join(
+                        world.encoder.tokenizer.convert_ids_to_tokens(own.predicted[0])
+                    )
+                    assert found[f"tgt_{when}_rank"] == target.ranks[0] + 1
+                    surprises = -np.log(others.probabilities)
+                    assert found[f"{when}_inner_log_ppl"] == pytest.approx(surprises.mean(), abs=1e-4)
+                assert found["new_ori_pred_prob"] == pytest.approx(own.probabilities[0], abs=1e-5)
+                assert found["success_updated"] == target.right[0]
+                assert found["ori_changed"] == (own.predicted[0] != old)
+        assert line["arms"]["baseline"] == {"neurons": []}
+    assert sizes == {(2, 1), (2, 3), (1, 2)}
+
+
+def test_a_token_that_the_tokenizer_does_not_know_is_told_as_a_number(world):
+    """Models may have more tokens than their tokenizer, and an edited one may say any of them."""
+    size = len(world.encoder.tokenizer)
+    known = world.encoder.tokenizer.convert_tokens_to_ids("Neko")
+    assert world.encoder.text((known, size + 3)) == f"Neko {size + 3}"
 
 
 @pytest.mark.parametrize(

@@ -2,10 +2,12 @@
 
 An adapter is all that the rest of the program knows of an architecture. It tells where the neurons are (the inputs of
 the FFN's output projection), runs the model once over a batch of prompts of equal length, and then runs it on from
-the FFN of one layer with another output at the read-out position, computing only what that changes.
+the FFN of one layer with another output at the read-out position, computing only what that changes. Or with other
+outputs of FFNs at every position, as an edit of weights makes them.
 """
 
-from collections.abc import Callable
+from bisect import bisect_right
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 
 import torch
@@ -14,6 +16,7 @@ from torch import Tensor, nn
 from kn.linear import FrozenLinear
 
 Change = Callable[[int, Tensor], Tensor]  # the number of a layer and its neurons, rows x neurons, to changed ones
+Ffn = Callable[[int, Tensor], Tensor]  # the number of a layer and its neurons, rows x tokens x neurons, to the output
 
 
 @dataclass
@@ -28,6 +31,7 @@ class Pass:
     ffn_at: list[Tensor] = field(default_factory=list)  # rows x width: the output of the FFN's output projection
     keys: list[Tensor] = field(default_factory=list)
     values: list[Tensor] = field(default_factory=list)
+    inputs: dict[int, Tensor] = field(default_factory=dict)  # rows x tokens x width, of some layers
 
 
 class Adapter:
@@ -75,8 +79,13 @@ class Adapter:
         """How many tokens a prompt costs that is run once, and then on from a layer so many times."""
         raise NotImplementedError
 
-    def run(self, ids: Tensor, positions: Tensor, probe: bool = False) -> Pass:
-        """Run the model over prompts of equal length, rows x tokens. `probe`: gradients by `probes` can be taken."""
+    def run(
+        self, ids: Tensor, positions: Tensor, probe: bool = False, starts: Collection[int] = (), logits: bool = True
+    ) -> Pass:
+        """Run the model over prompts of equal length, rows x tokens. `probe`: gradients by `probes` can be taken.
+
+        `starts`: the layers that `run_edited` will start from. Without `logits` the run ends at the highest of them.
+        """
         raise NotImplementedError
 
     def run_on(self, plain: Pass, number: int, rows: Tensor, ffn: Tensor, change: Change | None = None) -> Tensor:
@@ -86,6 +95,22 @@ class Adapter:
         above and its neurons there, and returns changed ones.
         """
         raise NotImplementedError
+
+    def run_edited(self, plain: Pass, rows: Tensor, starts: list[int], ffn: Ffn) -> Tensor:
+        """Logits of the prompts `rows` of `plain` if FFNs gave something else, at every position.
+
+        `starts` has for each row the first layer that differs; rows are in its order. `ffn` gets of each layer the
+        neurons of as many rows as have started, of the last one only those at the read-out position.
+        """
+        raise NotImplementedError
+
+    def _joined(self, x: Tensor | None, plain: Pass, rows: Tensor, starts: list[int], number: int) -> Tensor:
+        """The input of a layer of an edited run: the rows that start there come as they are in the plain run."""
+        joining = rows[0 if x is None else len(x) : bisect_right(starts, number)]
+        if not len(joining):
+            return x
+        begun = plain.inputs[number][joining]
+        return begun if x is None else torch.cat([x, begun])
 
     def _probes(self, x: Tensor) -> Tensor:
         return torch.zeros(self.depth, len(x), self.width, dtype=x.dtype, device=x.device, requires_grad=True)

@@ -37,6 +37,10 @@ class Rows:
             torch.tensor(column, device=device) for column in zip(*several, strict=True)
         )
 
+    def spread(self, of_prompts: Sequence) -> list:
+        """What each reading's prompt has."""
+        return [part for part, size in zip(of_prompts, self.sizes, strict=True) for _ in range(size)]
+
     def of_prompts(self, of_rows: Sequence, merge: Callable) -> list:
         """What `merge` makes of the part of each prompt."""
         ends = list(accumulate(self.sizes, initial=0))

@@ -3,18 +3,20 @@ input.
 
 What changes at the read-out position p changes nothing before p, and what it changes after p does not act on the
 logits at p. So to run on from a layer is one new row a layer, with the plain run's keys and values of all tokens
-before p. The plain run itself reads p as such a row too, which makes gradients by all layers as cheap.
+before p. The plain run itself reads p as such a row too, which makes gradients by all layers as cheap. An edit of
+weights changes all positions: what follows it is run for the whole sequence.
 
 A family is added by a class that says where the parts of its model are, as those at the end.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
-from kn.adapters import Adapter, Change, Pass
+from kn.adapters import Adapter, Change, Ffn, Pass
 from kn.linear import FrozenLinear
 
 Rotation = tuple[Tensor, Tensor]  # cosines and sines
@@ -38,6 +40,11 @@ class Layer:
     parallel: bool = False  # attention and FFN read the same input
     after_attention: Callable[[Tensor], Tensor] = _unchanged
     after_ffn: Callable[[Tensor], Tensor] = _unchanged
+
+    def rest(self, x: Tensor, mixed: Tensor, ffn: Callable[[Tensor], Tensor]) -> Tensor:
+        """The layer's output from its input and what attention mixed; `ffn` makes the FFN's output of its neurons."""
+        attended = x + self.after_attention(self.mix(mixed))
+        return attended + self.after_ffn(ffn(self.neurons(self.ffn_norm(x if self.parallel else attended))))
 
 
 @dataclass
@@ -75,23 +82,25 @@ class Decoder(Adapter):
     def head(self, hidden: Tensor) -> Tensor:
         return self.decoder(self.final_norm(hidden))
 
-    def run(self, ids: Tensor, positions: Tensor, probe: bool = False) -> DecoderPass:
+    def run(
+        self, ids: Tensor, positions: Tensor, probe: bool = False, starts: Collection[int] = (), logits: bool = True
+    ) -> DecoderPass:
         with torch.no_grad():
             x = self.embed(ids)
             plain = DecoderPass(positions, self._probes(x) if probe else None, rotations=self.rotations(x))
             rows = torch.arange(len(ids), device=ids.device)
             x_at = x[rows, positions]
-            distance = torch.arange(x.shape[1], device=ids.device)
-            distance = distance[:, None] - distance
-            for layer, rotation in zip(self.layers, plain.rotations, strict=True):
-                q, k, v = layer.project(layer.attention_norm(x))
-                q, k, v = (heads.transpose(1, 2) for heads in (*self._turned(q, k, rotation), v))
+            distance = _distances(x)
+            for number, layer in enumerate(self.layers):
+                if number in starts:
+                    plain.inputs[number] = x
+                    if not logits and number == max(starts):
+                        return plain
+                q, k, v = self._heads(layer, x, plain.rotations[number])
                 plain.keys.append(k)
                 plain.values.append(v)
-                if layer is not self.layers[-1]:
-                    attended = x + layer.after_attention(layer.mix(_attend(layer, q, k, v, _in_sight(layer, distance))))
-                    neurons = layer.neurons(layer.ffn_norm(x if layer.parallel else attended))
-                    x = attended + layer.after_ffn(layer.down(neurons))
+                if number < self.depth - 1:
+                    x = layer.rest(x, _attend(layer, q, k, v, _in_sight(layer, distance)), layer.down)
         plain.logits = self._read_on(plain, 0, rows, x_at, record=True)
         return plain
 
@@ -134,6 +143,24 @@ class Decoder(Adapter):
             x = attended + layer.after_ffn(ffn)
         return self.head(x)
 
+    def run_edited(self, plain: DecoderPass, rows: Tensor, starts: list[int], ffn: Ffn) -> Tensor:
+        x = None
+        for number in range(starts[0], self.depth):
+            layer, x = self.layers[number], self._joined(x, plain, rows, starts, number)
+            q, k, v = self._heads(layer, x, plain.rotations[number])
+            sight = _in_sight(layer, _distances(x))
+            if number == self.depth - 1:
+                at = torch.arange(len(x), device=x.device), plain.positions[rows]
+                x, q = x[at][:, None], q.transpose(1, 2)[at][:, :, None]
+                sight = sight[plain.positions[rows]][:, None, None, None]
+            x = layer.rest(x, _attend(layer, q, k, v, sight), partial(ffn, number))
+        return self.head(x[:, 0])
+
+    def _heads(self, layer: Layer, x: Tensor, rotation: Rotation | None) -> tuple[Tensor, ...]:
+        """Queries, keys and values, rows x heads x tokens x size."""
+        q, k, v = layer.project(layer.attention_norm(x))
+        return tuple(heads.transpose(1, 2) for heads in (*self._turned(q, k, rotation), v))
+
     def _turned(self, q: Tensor, k: Tensor, rotation: Rotation | None) -> tuple[Tensor, Tensor]:
         if rotation is None:
             return q, k
@@ -146,13 +173,21 @@ class Decoder(Adapter):
         return turned(q), turned(k)
 
 
+def _distances(x: Tensor) -> Tensor:
+    """How far before each token (the rows) each other one is; `x` is rows x tokens x width."""
+    places = torch.arange(x.shape[1], device=x.device)
+    return places[:, None] - places
+
+
 def _in_sight(layer: Layer, distance: Tensor) -> Tensor:
     """Whether a token looks at one that is so far before it."""
     return (distance >= 0) if layer.window is None else (distance >= 0) & (distance < layer.window)
 
 
 def _attend(layer: Layer, q: Tensor, k: Tensor, v: Tensor, sight: Tensor) -> Tensor:
-    """All tokens: rows x heads x tokens x size. Several heads of the queries may share one of keys and values."""
+    """All tokens, or queries of some: rows x heads x tokens x size. Several heads of the queries may share one of keys
+    and values.
+    """
     heads, shared = q.shape[1], k.shape[1]
     q = q.unflatten(1, (shared, heads // shared))
     scores = _scores(layer, q @ k[:, :, None].transpose(-1, -2)).masked_fill(~sight, -torch.inf)

@@ -15,10 +15,22 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from kn.adapters import Adapter
 from kn.models import adapt
 
 Answer = int | Sequence[int]  # a token, or the tokens of several pieces
 Neurons = list[list[int]]  # [layer, index]; one that is named twice is changed once
+
+
+def direction(adapter: Adapter, old: Answer, new: Answer, lambda1: float, lambda2: float) -> Tensor:
+    """What an update adds to a column for each unit of the column's length."""
+
+    def unit(answer: Answer) -> Tensor:
+        pieces = [answer] if isinstance(answer, int) else answer
+        vector = torch.stack([adapter.embedding(piece).detach() for piece in pieces]).mean(0)
+        return vector / vector.norm()
+
+    return lambda2 * unit(new) - lambda1 * unit(old)
 
 
 @contextmanager
@@ -31,15 +43,7 @@ def edit_fact(
     before. Of an answer of several pieces e is the mean of theirs. Of a model with two embeddings it is that of its
     input, as published (where they are one).
     """
-    adapter = adapt(model)
-
-    def direction(answer: Answer) -> Tensor:
-        pieces = [answer] if isinstance(answer, int) else answer
-        vector = torch.stack([adapter.embedding(piece).detach() for piece in pieces]).mean(0)
-        return vector / vector.norm()
-
-    taken, given = direction(old), direction(new)
-    change = lambda2 * given - lambda1 * taken
+    change = direction(adapt(model), old, new, lambda1, lambda2)
     with _changed(model, neurons, lambda column: column + column.norm() * change):
         yield
 

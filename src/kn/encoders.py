@@ -4,7 +4,7 @@ A family is added by a class that says where the parts of its model are, as thos
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import gelu, layer_norm
 
-from kn.adapters import Adapter, Change, Pass
+from kn.adapters import Adapter, Change, Ffn, Pass
 from kn.linear import FrozenLinear
 
 
@@ -49,9 +49,11 @@ class Layer:
 
 @dataclass
 class EncoderPass(Pass):
-    """Keys and values are rows x tokens x width, as are these."""
+    """Keys and values are rows x tokens x width, as are these; `inputs` are of all layers.
 
-    inputs: list[Tensor] = field(default_factory=list)  # of each layer
+    Of the last layer only what the logits depend on is computed: its query is rows x 1 x width.
+    """
+
     queries: list[Tensor] = field(default_factory=list)
 
 
@@ -77,30 +79,38 @@ class PostNormEncoder(Adapter):
     def head(self, hidden: Tensor) -> Tensor:
         return self.decoder(self.transform(hidden))
 
-    def run(self, ids: Tensor, positions: Tensor, probe: bool = False) -> EncoderPass:
+    def run(
+        self, ids: Tensor, positions: Tensor, probe: bool = False, starts: Collection[int] = (), logits: bool = True
+    ) -> EncoderPass:
         rows = torch.arange(len(ids), device=ids.device)
         with torch.no_grad():
             x = self.embed(ids)
         plain = EncoderPass(positions, self._probes(x) if probe else None)
+        at = (rows, positions)
         for number, layer in enumerate(self.layers):
-            q, k, v = layer.query(x), layer.key(x), layer.value(x)
+            plain.inputs[number] = x.detach()
+            if not logits and number == max(starts):
+                return plain
+            k, v = layer.key(x), layer.value(x)
+            if number == self.depth - 1:
+                x, at = x[at][:, None], (rows, torch.zeros_like(positions))
+            q = layer.query(x)
             attended = layer.attention_norm(layer.mix(self._attend(q, k, v)) + x)
             neurons = layer.neurons(attended)
             ffn = layer.down(neurons)
             for kept, value in (
-                (plain.inputs, x),
                 (plain.queries, q),
                 (plain.keys, k),
                 (plain.values, v),
-                (plain.attended_at, attended[rows, positions]),
-                (plain.neurons_at, neurons[rows, positions]),
-                (plain.ffn_at, ffn[rows, positions]),
+                (plain.attended_at, attended[at]),
+                (plain.neurons_at, neurons[at]),
+                (plain.ffn_at, ffn[at]),
             ):
                 kept.append(value.detach())
             if plain.probes is not None:
-                ffn = ffn.index_put((rows, positions), plain.probes[number], accumulate=True)
+                ffn = ffn.index_put(at, plain.probes[number], accumulate=True)
             x = layer.output_norm(ffn + attended)
-        plain.logits = self.head(x[rows, positions])
+        plain.logits = self.head(x[at])
         return plain
 
     def run_on(
@@ -135,6 +145,17 @@ class PostNormEncoder(Adapter):
 
             x = layer.rest(layer.attention_norm(layer.mix(self._attend(q, k, v)) + x), change and change_at)
         return self.head(x_at)
+
+    def run_edited(self, plain: EncoderPass, rows: Tensor, starts: list[int], ffn: Ffn) -> Tensor:
+        x = None
+        for number in range(starts[0], self.depth):
+            layer, x = self.layers[number], self._joined(x, plain, rows, starts, number)
+            k, v = layer.key(x), layer.value(x)
+            if number == self.depth - 1:
+                x = x[torch.arange(len(x), device=x.device), plain.positions[rows]][:, None]
+            attended = layer.attention_norm(layer.mix(self._attend(layer.query(x), k, v)) + x)
+            x = layer.output_norm(ffn(number, layer.neurons(attended)) + attended)
+        return self.head(x[:, 0])
 
     def _attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Every token looks at every token: rows are prompts of equal length, so nothing is masked."""

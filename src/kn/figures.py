@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import ScalarFormatter
 
 from kn.files import make_folder, writing
+from kn.found import Measured
 
 # Told apart with colour-blind eyes, and by lightness and hatching in grey print.
 LOOKS = {
@@ -27,8 +28,6 @@ DASHES = ("-", "--", "-.", ":")  # of curves
 WIDEST = 14  # inches
 NEAR = 20  # pixels
 sns.set_theme(context="paper", style="whitegrid", rc={"axes.spines.top": False, "axes.spines.right": False})
-
-Measured = tuple[float, float | None, float | None]  # a value, and its interval where there is one
 
 
 def bars(groups: list[str], series: dict[str, list[Measured | None]], labels: tuple[str, str], path: Path) -> Path:
@@ -60,7 +59,7 @@ def bars(groups: list[str], series: dict[str, list[Measured | None]], labels: tu
         ]
         for place, group in enumerate(groups)
     ]
-    return _save(figure, path, header, rows)
+    return save(figure, path, header, rows)
 
 
 class Point(NamedTuple):
@@ -95,7 +94,7 @@ def points(found: list[Point], labels: tuple[str, str, str], path: Path) -> Path
         names = "\n".join(point.name for point in (first, *others))
         axes.annotate(names, (first.x, first.y), (4, 3), textcoords="offset points", fontsize=6)
     axes.text(0.99, 0.02, f"beside points: {labels[0]}", transform=axes.transAxes, ha="right", fontsize=7)
-    return _save(figure, path, ["series", *labels], [list(point) for point in found])
+    return save(figure, path, ["series", *labels], [list(point) for point in found])
 
 
 def curves(series: dict[str, tuple[np.ndarray, np.ndarray]], labels: tuple[str, str], path: Path) -> Path:
@@ -107,7 +106,7 @@ def curves(series: dict[str, tuple[np.ndarray, np.ndarray]], labels: tuple[str, 
     axes.set(xlabel=labels[0], ylabel=labels[1], xlim=(0, 1), ylim=(0, 1.01), aspect="equal")
     axes.legend(frameon=False, loc="lower right")
     rows = [[name, x, y] for name, (xs, ys) in series.items() for x, y in zip(xs, ys, strict=True)]
-    return _save(figure, path, ["series", *labels], rows)
+    return save(figure, path, ["series", *labels], rows)
 
 
 def layers(statistics: dict[str, dict], path: Path) -> Path:
@@ -128,7 +127,7 @@ def shares(counts: dict[str, Counter], depth: int) -> dict[str, dict]:
     }
 
 
-def _save(figure: Figure, path: Path, header: list[str], rows: list[list]) -> Path:
+def save(figure: Figure, path: Path, header: list[str], rows: list[list]) -> Path:
     """Writes `path` with .pdf, .png and .csv; returns the PNG's path."""
     make_folder(path.parent)
     figure.tight_layout()

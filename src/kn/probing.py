@@ -29,6 +29,23 @@ class Readings:
     predicted: list[tuple[int, ...]]  # the most probable token at each piece of the answer
     right: np.ndarray  # whether these are the answer
 
+    @classmethod
+    def blank(cls, count: int) -> "Readings":
+        return cls(np.zeros(count), np.zeros(count, int), [()] * count, np.zeros(count, bool))
+
+    def put(self, places: list[int], rows: Rows, logits: Tensor) -> None:
+        """What the logits of some prompts' readings tell."""
+        probabilities = _probabilities(logits)
+        own, predicted = _at(probabilities, rows.answers), probabilities.argmax(1)
+        self.probabilities[places] = rows.mean(own.double()).cpu()
+        self.ranks[places] = rows.of_prompts((probabilities > own[:, None]).sum(1).tolist(), max)
+        self.right[places] = rows.of_prompts((predicted == rows.answers).tolist(), all)
+        for place, tokens in zip(places, rows.of_prompts(predicted.tolist(), tuple), strict=True):
+            self.predicted[place] = tokens
+
+    def part(self, places: slice) -> "Readings":
+        return Readings(*(column[places] for column in vars(self).values()))
+
 
 class Probe:
     def __init__(self, adapter: Adapter, max_tokens: int | None = None):
@@ -37,22 +54,13 @@ class Probe:
 
     @torch.no_grad()
     def read(self, prompts: list[Prompt]) -> Readings:
-        def work(_, rows: Rows) -> tuple:
-            probabilities = _probabilities(self.adapter.run(rows.ids, rows.positions).logits)
-            own, predicted = _at(probabilities, rows.answers), probabilities.argmax(1)
-            return (
-                rows.mean(own.double()).cpu(),
-                rows.of_prompts((probabilities > own[:, None]).sum(1).tolist(), max),
-                rows.of_prompts(predicted.tolist(), tuple),
-                rows.of_prompts((predicted == rows.answers).tolist(), all),
-            )
+        readings = Readings.blank(len(prompts))
 
-        count = len(prompts)
-        readings = Readings(np.zeros(count), np.zeros(count, int), [()] * count, np.zeros(count, bool))
-        for places, (own, ranks, predicted, right) in self.batches.over(prompts, 1, work):
-            readings.probabilities[places], readings.ranks[places], readings.right[places] = own, ranks, right
-            for place, tokens in zip(places, predicted, strict=True):
-                readings.predicted[place] = tokens
+        def work(places: list[int], rows: Rows) -> None:
+            readings.put(places, rows, self.adapter.run(rows.ids, rows.positions).logits)
+
+        for _ in self.batches.over(prompts, 1, work):
+            pass
         return readings
 
     @torch.no_grad()
@@ -73,7 +81,7 @@ class Probe:
         """For each prompt the answer's probability as it is, then with each of its scalings."""
 
         def work(places: list[int], rows: Rows) -> list[np.ndarray]:
-            of_rows = [scalings[place] for place, size in zip(places, rows.sizes, strict=True) for _ in range(size)]
+            of_rows = rows.spread([scalings[place] for place in places])
             return rows.of_prompts(self._scaled(rows, of_rows), lambda of_prompt: np.mean(of_prompt, 0))
 
         return self._of_each(prompts, max(map(len, scalings), default=0), work)

@@ -54,7 +54,10 @@ class Encoder:
         return self._encode([(text, None) for text in texts])
 
     def text(self, pieces: tuple[int, ...]) -> str:
-        text = self.tokenizer.convert_tokens_to_string(self.tokenizer.convert_ids_to_tokens(list(pieces))).strip()
+        """Some models have more tokens than their tokenizer: those are told as numbers."""
+        tokens = self.tokenizer.convert_ids_to_tokens(list(pieces))
+        tokens = [str(piece) if token is None else token for piece, token in zip(pieces, tokens, strict=True)]
+        text = self.tokenizer.convert_tokens_to_string(tokens).strip()
         return re.sub(f"(?<=[{UNSPACED}]) (?=[{UNSPACED}])", "", text)
 
     def unknown(self, answer: str) -> str | None:

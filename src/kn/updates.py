@@ -1,6 +1,7 @@
 """Updates of single facts: which are made, and what one does and breaks."""
 
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from random import Random
@@ -8,11 +9,13 @@ from random import Random
 import numpy as np
 
 from kn import runs, selection
-from kn.editing import edit_fact
+from kn.batches import Prompt
+from kn.editing import direction
 from kn.files import InputError, read_json
 from kn.perplexity import surprise
-from kn.probing import Probe
+from kn.probing import Probe, Readings
 from kn.prompts import Encoded
+from kn.rewriting import Rewrite, read_rewritten
 from kn.stages import ARMS, World
 
 EDITS = 10  # a relation
@@ -115,32 +118,79 @@ def arms_of(edit: Edit, baseline: list[list], world: World, seed: int) -> dict[s
     return dict(zip(ARMS, (edit.neurons, baseline[edit.fact], like), strict=True))
 
 
-def measure(edit: Edit, arms: dict[str, list], pairs: list[list[float]], world: World, probe: Probe) -> dict:
-    """The edit with each arm's neurons and each pair of strengths; what it is compared with is read once."""
-    own = world.prompts(edit.relation, edit.fact)[edit.prompt]
-    inner = [prompt for fact in edit.inner for prompt in world.prompts(edit.relation, fact)]
-    inter = [prompt for place in edit.inter for prompt in world.prompts(*place)]
-    new = asked_for(edit.relation, edit.fact, edit.prompt, edit.target, world)
-    (old,) = probe.read([own]).predicted
-    asked = [(own[0], own[1], old), new.prompt, *inner, *inter]
-    ends = [2, 2 + len(inner)]
-    before = probe.read(asked)
-    text = world.encoder.text
+def measure(
+    edits: list[Edit],
+    arms: list[dict[str, list]],
+    pairs: list[list[float]],
+    world: World,
+    probe: Probe,
+    done: Callable = lambda count: None,
+) -> list[dict]:
+    """Each edit with each arm's neurons and each pair of strengths; what it is compared with is read once.
 
-    def compared(neurons: list[list[int]], lambda1: float, lambda2: float) -> dict:
-        with edit_fact(world.model, neurons, old, new.answers, lambda1, lambda2):
-            after = probe.read(asked)
+    The prompts of all edits are read together. `done` gets how many edits more are finished, as a share of all.
+    """
+    questions = [world.prompts(edit.relation, edit.fact)[edit.prompt] for edit in edits]
+    predicted = probe.read(questions).predicted
+    asked = [_Asked(*of, world) for of in zip(edits, questions, predicted, strict=True)]
+    prompts = [prompt for of_edit in asked for prompt in of_edit.prompts]
+    wanted = [(arm, pair) for arm in ARMS for pair in pairs]
+    variants: list[list[Rewrite | None]] = [[None] * len(prompts)]
+    for arm, pair in wanted:
+        variants.append([])
+        for of_arms, of_edit in zip(arms, asked, strict=True):
+            rewrite = None
+            if of_arms[arm] and any(pair):  # else nothing changes
+                added = direction(world.adapter, of_edit.old, of_edit.new, *pair)
+                rewrite = Rewrite(of_arms[arm], added)
+            variants[-1] += [rewrite] * len(of_edit.prompts)
+
+    before, *after = read_rewritten(probe, prompts, variants, _edits_done(len(edits), len(prompts), done))
+    lines, first = [], 0
+    for edit, of_arms, of_edit in zip(edits, arms, asked, strict=True):
+        own = slice(first, first + len(of_edit.prompts))
+        first = own.stop
+        line = {
+            "relation": edit.relation,
+            "fact": edit.fact,
+            "target": edit.target,
+            "prompt_idx": edit.prompt,
+            "inner_bags": edit.inner,
+            "inter_bags": edit.inter,
+            "arms": {arm: {"neurons": of_arms[arm]} for arm in of_arms},
+        }
+        for (arm, pair), readings in zip(wanted, after, strict=True):
+            if of_arms[arm]:  # an arm without neurons has no edit
+                line["arms"][arm][called(pair)] = of_edit.compared(before.part(own), readings.part(own), world)
+        lines.append(line)
+    return lines
+
+
+class _Asked:
+    """What is asked of an edit: its prompt, for the old prediction and the target, and those of the other facts."""
+
+    def __init__(self, edit: Edit, question: Prompt, old: tuple[int, ...], world: World):
+        new = asked_for(edit.relation, edit.fact, edit.prompt, edit.target, world)
+        self.old, self.new = old, new.answers
+        inner = [prompt for fact in edit.inner for prompt in world.prompts(edit.relation, fact)]
+        inter = [prompt for place in edit.inter for prompt in world.prompts(*place)]
+        ids, positions, _ = question
+        self.prompts = [(ids, positions, old), new.prompt, *inner, *inter]
+        self.ends = [2, 2 + len(inner)]
+
+    def compared(self, before: Readings, after: Readings, world: World) -> dict:
         predicted = after.predicted[0]
         (ori_old, ori_new), (new_old, new_new) = (reading.probabilities[:2].tolist() for reading in (before, after))
         ori_rank, new_rank = (int(reading.ranks[1]) + 1 for reading in (before, after))  # published from 1
         (_, ori_inner, ori_inter), (_, new_inner, new_inter) = (
-            [float(part.mean()) for part in np.split(surprise(reading.probabilities), ends)]
+            [float(part.mean()) for part in np.split(surprise(reading.probabilities), self.ends)]
             for reading in (before, after)
         )
+        text = world.encoder.text
         return {
             "success_updated": int(after.right[1]),
             "success_updated_5": int(new_rank <= 5),
-            "ori_changed": int(predicted != old),
+            "ori_changed": int(predicted != self.old),
             "tgt_prob_inc": new_new - ori_new,
             "tgt_prob_inc_ratio": (new_new - ori_new) / ori_new,
             "tgt_ori_rank": ori_rank,
@@ -155,22 +205,20 @@ def measure(edit: Edit, arms: dict[str, list], pairs: list[list[float]], world: 
             "new_tgt_prob": new_new,
             "new_ori_pred_prob": new_old,
             "new_pred": text(predicted),
-            "ori_pred": text(old),
+            "ori_pred": text(self.old),
         }
 
-    return {
-        "relation": edit.relation,
-        "fact": edit.fact,
-        "target": edit.target,
-        "prompt_idx": edit.prompt,
-        "inner_bags": edit.inner,
-        "inter_bags": edit.inter,
-        # An arm without neurons has no edit.
-        "arms": {
-            arm: {"neurons": neurons} | ({called(pair): compared(neurons, *pair) for pair in pairs} if neurons else {})
-            for arm, neurons in arms.items()
-        },
-    }
+
+def _edits_done(edits: int, prompts: int, done: Callable) -> Callable:
+    """Of batches, which hold prompts of all edits: tells `done` of whole edits' worth of prompts."""
+    read = 0
+
+    def batch_done(count: int) -> None:
+        nonlocal read
+        done(edits * (read + count) // prompts - edits * read // prompts)
+        read += count
+
+    return batch_done
 
 
 def called(pair: list[float]) -> str:

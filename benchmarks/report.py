@@ -1,0 +1,133 @@
+"""How large the report of all the paper's facts is, how long it takes to make, and how fast its page is in a browser.
+
+    PYTHONPATH=src .venv/bin/python benchmarks/report.py       a minute or two, 400 MB of files meanwhile
+
+Made-up results of stages 1 to 3 for 34 relations, 27,738 facts and 253,448 prompts; the page in a headless Chromium
+(`--chromium`), where it is opened, sorted by click and filtered. Nothing of it says anything about a model.
+"""
+
+import json
+import random
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from kn import flags, runs
+from kn.files import InputError, make_folder, write_json, writing
+from kn.published import Published
+
+ROOT = Path(__file__).resolve().parent.parent
+WORDS = ("the", "of", "in", "was", "born", "city", "river", "capital", "works", "old", "north", "language", "music")
+CHROMIUM = (
+    *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
+    *("--disable-background-networking", "--disable-component-update", "--disable-sync", "--hide-scrollbars"),
+)
+# Appended to the page. Each step ends with a layout, as for the eye.
+STEPS = """<script>
+const times = { open: performance.now() };
+const step = (name, work) => {
+  const begin = performance.now();
+  work();
+  document.body.getBoundingClientRect();
+  times[name] = performance.now() - begin;
+};
+const [relation, filter] = [document.getElementById("relation"), document.getElementById("filter")];
+const heads = [...document.querySelectorAll("#facts-table th button")];
+step("all relations", () => { relation.value = ""; relation.dispatchEvent(new Event("change")); });
+for (const head of heads) step("sort by " + head.textContent, () => head.click());
+step("filter", () => { filter.value = "city"; filter.dispatchEvent(new Event("input")); });
+step("filter again", () => { filter.value = "city of"; filter.dispatchEvent(new Event("input")); });
+document.body.replaceChildren(JSON.stringify(times));
+</script>"""
+
+
+def main() -> None:
+    parser = flags.parser(__doc__)
+    parser.add_argument("--folder", help="where the made-up results go, and stay; none: they are deleted")
+    parser.add_argument("--facts", type=flags.positive, help="of each relation; none: as many as in the paper's data")
+    parser.add_argument("--triplets", type=flags.positive, default=20, help="scores a prompt and method")
+    parser.add_argument("--chromium", default="chromium", help="the browser; without one only the page is made")
+    chosen = parser.parse_args()
+    with tempfile.TemporaryDirectory() as scratch:
+        results = Path(chosen.folder or scratch) / "results"
+        make_up(results, chosen.facts, chosen.triplets)
+        read = sum(path.stat().st_size for path in results.rglob("*.jsonl"))
+        started = time.perf_counter()
+        subprocess.run(
+            [
+                *(sys.executable, "src/8_report.py", "--output_dir", results),
+                *("--kn_dir", results / "kn", "--fig_dir", results / "figures"),
+            ],
+            cwd=ROOT,
+            check=True,
+        )
+        seconds = time.perf_counter() - started
+        page = results / "report.html"
+        print(f"made from {read / 1e6:.0f} MB in {seconds:.1f} s; the page has {page.stat().st_size / 1e6:.1f} MB")
+        if not shutil.which(chosen.chromium):
+            raise InputError(f"{chosen.chromium}: no such browser (Debian: apt install chromium)")
+        for name, milliseconds in json.loads(body_of(in_browser(chosen.chromium, page, STEPS))).items():
+            print(f"{name:24}{milliseconds:8.0f} ms")
+
+
+def make_up(results: Path, facts: int | None = None, triplets: int = 20) -> None:
+    """Results of stages 1 to 3: a fact's answer, prompts, neurons and probabilities, at random."""
+    published = Published(ROOT / "data" / "paper_numbers.json")
+    chance = random.Random(0)
+    kn_dir = make_folder(results / "kn")
+    record = {}
+    for relation, count in published.facts.items():
+        count = facts or count
+        prompts = round(published.series("data", "prompts per fact", "all")[relation].rerun)
+        made = [made_up_fact(relation, fact, prompts, triplets, chance) for fact in range(count)]
+        write_lines(results / f"TREx-all-{relation}.rlt.jsonl", (line for line, _, _ in made))
+        write_json(kn_dir / f"kn_bag-{relation}.json", [bag for _, bag, _ in made], indent=None)
+        write_lines(kn_dir / f"modify_activation-{relation}.jsonl", (values for _, _, values in made))
+        record[relation] = {
+            **{"facts": count, "prompts": count * prompts, "scored": count * prompts, "skipped": []},
+            **{"seconds": {"compute": 0.0}, "settings": {"bert_model": "made up"}, "made by": {"device": "none"}},
+        }
+    write_json(results / "TREx-all.args.json", record)
+
+
+def made_up_fact(
+    relation: str, fact: int, prompts: int, triplets: int, chance: random.Random
+) -> tuple[list, list, dict]:
+    """A line of stage 1, the neurons of stage 2, and a line of stage 3."""
+    answer = f"{chance.choice(WORDS).capitalize()}{chance.randrange(200)}"
+    bag = [[chance.randrange(12), chance.randrange(3072)] for _ in range(chance.randrange(9))]
+    line, values = [], []
+    for _ in range(prompts):
+        tokens = ["[CLS]", "Sub", f"##ject{fact}", *chance.choices(WORDS, k=6), "[MASK]", ".", "[SEP]"]
+        about = {"tokens": tokens, "relation": f"{relation}(made up)", "gold_obj": answer, "pred_obj": answer}
+        scores = [[chance.randrange(12), chance.randrange(3072), chance.random()] for _ in range(triplets)]
+        line.append([about, {"pred": [], "ig_pred": [], "ig_gold": scores, "base": scores}])
+        plain = chance.random()
+        values.append([plain, plain * chance.random(), min(1.0, plain * (1 + chance.random()))])
+    return line, bag, {"fact": fact, "knowledge neurons": {"neurons": len(bag), "own": values}}
+
+
+def write_lines(path: Path, lines: Iterator) -> None:
+    with writing(path) as file:
+        file.writelines(json.dumps(line) + "\n" for line in lines)
+
+
+def in_browser(chromium: str, page: Path, steps: str, *more: str) -> str:
+    """The page's DOM after `steps` ran in it, in a browser with nothing but this page."""
+    with tempfile.TemporaryDirectory() as scratch:
+        copy = Path(scratch) / "page.html"
+        copy.write_text(page.read_text(encoding="utf-8") + steps, encoding="utf-8")
+        command = [chromium, *CHROMIUM, f"--user-data-dir={scratch}/user", *more, "--dump-dom", copy.as_uri()]
+        return subprocess.run(command, check=True, capture_output=True, text=True, timeout=120).stdout
+
+
+def body_of(dom: str) -> str:
+    return dom.partition("<body>")[2].partition("</body>")[0]
+
+
+if __name__ == "__main__":
+    runs.guard(main)

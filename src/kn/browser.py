@@ -1,0 +1,119 @@
+"""Every fact of a run in short, for the report's fact browser, from the files of stages 1 to 3. Never imports torch.
+
+A fact is a list in the order of `COLUMNS`, and small: there are tens of thousands of them in one page.
+"""
+
+import json
+import re
+from pathlib import Path
+
+from tqdm import tqdm
+
+from kn import found
+from kn.files import InputError, read_jsonl, reading
+
+# None where it was not measured. Probabilities are of the answer; changes are those of its mean over prompts.
+COLUMNS = (
+    *("answer", "probability", "right", "prompts", "suppressed", "amplified"),
+    *("neurons", "best", "best probability", "worst", "worst probability"),
+)
+ABOUT = '[{"tokens": '  # begins each prompt of a fact; within a text its quotes would be escaped
+FRAME = {"[CLS]", "[SEP]", "<s>", "</s>", "<bos>", "<|endoftext|>", "<|begin_of_text|>"}
+
+Brief = dict  # what stage 1 says of a prompt
+
+
+def facts_of(results: Path, kn_dir: Path, prefix: str) -> dict[str, dict]:
+    """By relation its label and its facts."""
+    record = found.read_if_there(results / f"{prefix}.args.json") or {}
+    paths = {path.name[len(prefix) + 1 : -len(".rlt.jsonl")]: path for path in results.glob(f"{prefix}-*.rlt.jsonl")}
+    factors = found.read_if_there(kn_dir / "modify_activation.args.json") or {}
+    relations = {}
+    for relation in tqdm(found.by_number(paths), desc="reading facts", unit="relation", dynamic_ncols=True):
+        bags = found.read_if_there(kn_dir / f"kn_bag-{relation}.json") or []
+        skipped = {(skip["fact"], skip["prompt"]) for skip in record.get(relation, {}).get("skipped", ())}
+        modified = _modified(kn_dir / f"modify_activation-{relation}.jsonl")
+        places = _places(factors.get(relation, {}).get("settings", {}).get("factors", [0, 2]))
+        facts, label = [], relation
+        for number, briefs in enumerate(_prompts(paths[relation])):
+            label = briefs[0]["relation"] if briefs else label
+            scored = [brief for index, brief in enumerate(briefs) if (number, index) not in skipped]
+            of_prompts = modified.get(number)
+            if of_prompts is not None and len(of_prompts) != len(scored):
+                raise InputError(
+                    f"{kn_dir / f'modify_activation-{relation}.jsonl'}, fact {number}: has {len(of_prompts)} prompts, "
+                    f"stage 1 scored {len(scored)}: of other data?"
+                )
+            bag = bags[number] if number < len(bags) else None
+            facts.append(_fact(briefs, scored, bag, of_prompts, places))
+        relations[relation] = {"label": label, "facts": facts}
+    return relations
+
+
+def _fact(briefs: list[Brief], scored: list[Brief], bag: list | None, of_prompts: list | None, places: list) -> list:
+    answer = briefs[0]["gold_obj"] if briefs else ""
+    right = sum(brief["pred_obj"] == brief["gold_obj"] for brief in scored)
+    neurons = None if bag is None else [number for neuron in bag for number in neuron]
+    if not of_prompts:
+        return [answer, None, right, len(scored), None, None, neurons, None, None, None, None]
+    means = [sum(column) / len(of_prompts) for column in zip(*of_prompts, strict=True)]
+    changes = [None if place is None or not means[0] else means[place] / means[0] - 1 for place in places]
+    plain = [values[0] for values in of_prompts]
+    ends = [end for place in (_highest(plain), _lowest(plain)) for end in (_text(scored[place]), _short(plain[place]))]
+    return [answer, _short(means[0]), right, len(scored), *map(_short, changes), neurons, *ends]
+
+
+def _highest(values: list[float]) -> int:
+    return max(range(len(values)), key=values.__getitem__)
+
+
+def _lowest(values: list[float]) -> int:
+    return min(range(len(values)), key=values.__getitem__)
+
+
+def _short(value: float | None) -> float | None:
+    return None if value is None else float(f"{value:.4g}")
+
+
+def _places(factors: list[float]) -> list[int | None]:
+    """Where stage 3 has the probabilities with neurons suppressed and amplified; the plain one comes first."""
+    return [1 + factors.index(factor) if factor in factors else None for factor in (0, 2)]
+
+
+def _modified(path: Path) -> dict[int, list[list[float]]]:
+    """By fact, for each prompt the probability as it is and with each factor."""
+    return {line["fact"]: line["knowledge neurons"]["own"] for line in read_jsonl(path)} if path.exists() else {}
+
+
+def _prompts(path: Path):
+    """Per fact what stage 1 says of its prompts. Their scores, which are nearly all of the file, are not parsed."""
+    decoder = json.JSONDecoder()
+    with reading(path) as file:
+        for number, line in enumerate(file, 1):
+            starts = [match.end() - len('{"tokens": ') for match in re.finditer(re.escape(ABOUT), line)]
+            try:
+                yield [decoder.raw_decode(line, start)[0] for start in starts]
+            except json.JSONDecodeError as error:
+                raise InputError(f"{path}, line {number}: not valid JSON ({error.msg})") from None
+
+
+def _text(brief: Brief) -> str:
+    """The prompt, from the pieces that the model read."""
+    pieces = [piece for piece in brief["tokens"] if piece not in FRAME]
+    if any("▁" in piece for piece in pieces):
+        text = "".join(pieces).replace("▁", " ")
+    elif any("Ġ" in piece for piece in pieces):
+        text = _from_bytes("".join(pieces))
+    else:
+        text = " ".join(pieces).replace(" ##", "")
+    return re.sub(r" ([.,;:!?)])", r"\1", text).strip()
+
+
+def _from_bytes(text: str) -> str:
+    """Tokenizers of bytes write each as a character that can be seen: those that can't be stand from 256 up."""
+    shown = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
+    hidden = [byte for byte in range(256) if byte not in shown]
+    byte_of = {chr(byte): byte for byte in shown} | {chr(256 + place): byte for place, byte in enumerate(hidden)}
+    if not all(character in byte_of for character in text):
+        return text.replace("Ġ", " ")
+    return bytes(byte_of[character] for character in text).decode("utf-8", errors="replace")

@@ -1,0 +1,112 @@
+"""The report as Markdown: settings, tables, figures, and which numbers leave their tolerance. Never imports torch."""
+
+import os
+from pathlib import Path
+
+from kn.comparison import HEAD, NOTHING, Row, Run, Section, Table, told
+
+TITLE = "Report: this run beside the papers"
+SETTINGS = (
+    *("bert_model", "revision", "weights", "dtype", "rule", "points", "threshold", "base_threshold", "num_neurons"),
+    *("preset", "top", "low", "high"),
+    *("debug", "seed", "device", "processes", "threads", "python", "torch", "transformers", "commit"),
+)
+LONG = 12  # rows; longer tables of the page are folded
+
+
+def settings_table(run: Run) -> tuple[list[str], list[list[str]]]:
+    """What made the results: a row for each setting, a column for each stage that left a record."""
+    made = {stage: of for stage in run.records if (of := run.made_with(stage))}
+    rows = []
+    for name in SETTINGS:
+        values = [
+            list(dict.fromkeys(_shown(settings[name]) for settings in of if name in settings)) for of in made.values()
+        ]
+        if any(value for of_stage in values for value in of_stage if value != NOTHING):
+            rows.append([name, *(", ".join(of_stage) or NOTHING for of_stage in values)])
+    return ["setting", *made], rows
+
+
+def _shown(value) -> str:
+    return NOTHING if value is None else str(value)
+
+
+def provenance(run: Run) -> list[str]:
+    """One line for each kind of published number."""
+    return [f"{kind}: {meaning}." for kind, meaning in run.published.sources.items()]
+
+
+def remarks(section: Section) -> list[str]:
+    """What is said in words below a section's title."""
+    if not section.measured:
+        return [f"No results yet; `bash {section.command}` makes them."]
+    return expected(section) + section.notes
+
+
+def expected(section: Section) -> list[str]:
+    """Why this run is not the paper's, so that its numbers need not be."""
+    if section.departures:
+        reasons = "; ".join(section.departures + section.part)
+        return [f"Not the paper's run, so differences are to be expected and nothing is checked: {reasons}."]
+    if section.part:
+        return [f"Not all of the paper's data, so only complete relations are checked: {section.part[0]}."]
+    return []
+
+
+def tables(section: Section) -> list[Table]:
+    return [table for table in section.tables if table.rows]
+
+
+def markdown(run: Run, sections: list[Section], figures: Path, target: Path) -> str:
+    """`target` is where it will stand: links to figures are relative to it."""
+    lines = [f"# {TITLE}", "", *(f"- {kind}" for kind in provenance(run)), ""]
+    lines += [f"- {name}: {paper['citation']}" for name, paper in run.published.papers.items()]
+    head, rows = settings_table(run)
+    if rows:
+        lines += ["", "## What made this run", "", *_table(head, rows)]
+    for section in sections:
+        lines += ["", f"## {section.title}", ""]
+        lines += [f"- {remark}" for remark in remarks(section)]
+        for table in tables(section):
+            lines += ["", *([f"**{table.title}**", ""] if table.title else [])]
+            lines += _table(HEAD, [row.cells() for row in table.rows])
+        for name in section.figures:
+            path = figures / f"{name}.png"
+            if path.exists():
+                link = Path(os.path.relpath(path, target.parent)).as_posix()
+                lines += ["", f"![{section.title}: {name}]({link})"]
+    return "\n".join(lines) + "\n"
+
+
+def _table(head: list[str], rows: list[list[str]]) -> list[str]:
+    return [f"| {' | '.join(_cell(cell) for cell in row)} |" for row in (head, ["---"] * len(head), *rows)]
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|").replace("\n", " ")
+
+
+def verdict(sections: list[Section]) -> tuple[list[str], bool]:
+    """What a check says, and whether every number that could be checked is within its tolerance."""
+    rows = [(section, row) for section in sections for row in section.rows if row.checked]
+    outside = [(section, row) for section, row in rows if row.outside]
+    lines = [f"{len(rows)} numbers checked, {len(outside)} outside their tolerance"]
+    if not rows:
+        lines = ["nothing was checked: no results with the paper's model, settings and data"]
+    lines += [f"  {section.title}: {_told(row)}" for section, row in outside]
+    reasons: dict[str, list[str]] = {}
+    for section in sections:
+        missing = [] if section.measured else [f"No results, made by `bash {section.command}`."]
+        for reason in missing or expected(section):
+            reasons.setdefault(reason, []).append(section.title)
+    lines += [f"{', '.join(titles)}: {reason}" for reason, titles in reasons.items()]
+    return lines, not outside
+
+
+def _told(row: Row) -> str:
+    number = row.number
+    source = "rerun" if number.paper is None else "paper"
+    return (
+        f"{row.measure}, {row.of}: this run {told(row.ours[0])}, {source} {told(number.reference)}, "
+        f"difference {told(row.difference, '+')}, tolerance {told(number.tolerance)} ({number.reason})"
+    )

@@ -1,0 +1,267 @@
+"""The report: what it says is what the result files say, beside what is published; and --check."""
+
+import re
+import shutil
+from statistics import mean
+
+import pytest
+
+from conftest import GOLDEN, RELATIONS, ROOT, read, run
+from reports import change, close, number, report, report_of_golden, rows, write
+
+NUMBERS = read(ROOT / "data" / "paper_numbers.json")
+KINDS = ("paper", "rerun")
+
+
+@pytest.fixture(scope="module")
+def golden_report(tmp_path_factory):
+    return report_of_golden(tmp_path_factory.mktemp("golden") / "results")
+
+
+# ---- numbers ----
+
+
+@pytest.mark.parametrize(
+    ("section", "key"), [("Suppressing neurons (figure)", "rm"), ("Amplifying neurons (figure)", "eh")]
+)
+def test_the_published_programs_results_stand_in_the_report(golden_report, section, key):
+    found = rows(golden_report)
+    for begin, arm in (("", "knowledge neurons"), ("base_", "baseline")):
+        measured = read(GOLDEN / "results" / "kn" / f"{begin}modify_activation_rlt.json")
+        for measure, side in (("mean over relations (%)", "own"), ("unrelated facts (%)", "oth")):
+            ratios = [100 * of[f"{key}_{side}:ave_delta_ratio"] for of in measured.values()]
+            assert number(found[section, measure, arm][2]) == close(mean(ratios))
+        for relation in RELATIONS:
+            ratio = 100 * measured[f"{begin}kn_bag-{relation}"][f"{key}_own:ave_delta_ratio"]
+            assert number(found[section, relation, arm][2]) == close(ratio)
+
+
+def test_differences_are_from_the_papers_number_and_else_from_the_reruns(golden_report):
+    compared = 0
+    for (_, measure, _), (paper, rerun, ours, difference) in rows(golden_report).items():
+        known = [number(cell) for cell in (paper, rerun) if cell not in ("-", "unknown")]
+        if known and ours != "-":
+            shown = max(abs(known[0]), abs(number(ours)), 1)
+            assert number(difference) == pytest.approx(number(ours) - known[0], abs=1e-3 * shown), measure
+            compared += 1
+        else:
+            assert difference == "-"
+    assert compared > 2 * len(RELATIONS)
+
+
+def test_every_published_number_is_shown_and_what_is_not_sure_is_unknown(golden_report):
+    titles = list(dict.fromkeys(section for section, _, _ in rows(golden_report)))
+    for title, entries in zip(titles, NUMBERS["numbers"].values(), strict=True):
+        for entry in entries:
+            if "by" not in entry:
+                cells = rows(golden_report)[title, entry["measure"], entry["of"]]
+                for kind, cell in zip(KINDS, cells, strict=False):
+                    if entry.get(kind, 0) is None:
+                        assert cell == "unknown"
+                    else:
+                        assert number(cell) == (close(entry[kind]) if kind in entry else None)
+
+
+def test_all_numbers_of_the_data_file_have_a_source_and_a_reason():
+    for entries in NUMBERS["numbers"].values():
+        for entry in entries:
+            assert set(entry) & set(KINDS) and entry["reason"] and entry["measure"] and entry["of"]
+            assert "tolerance" not in entry or any(entry.get(kind) is not None for kind in KINDS)
+
+
+def test_our_own_results_stand_in_the_report(stage1, tmp_path):
+    results = tmp_path / "results"
+    shutil.copytree(stage1, results)
+    run("2_get_kn.py", "--output_dir", results, "--kn_dir", results / "kn")
+    run("2_analyze_kn.py", "--kn_dir", results / "kn", "--fig_dir", results / "figures")
+    out = report(results, "--check").stdout
+    assert "nothing was checked" in out and "another model" in out
+    found, statistics = rows(results), read(results / "kn" / "statistics.json")
+    for arm, of in statistics.items():
+        for measure in ("neurons per fact", "shared by two facts of one relation", "facts without neurons"):
+            assert number(found["Statistics of neurons (table)", measure, arm][2]) == close(of[measure])
+    for relation, of in statistics["knowledge neurons"]["relations"].items():
+        cells = found["Statistics of neurons (table)", relation, "knowledge neurons"]
+        assert number(cells[2]) == close(of["neurons per fact"])
+    record = read(results / "TREx-all.args.json")
+    assert number(found["The data", "prompts", "all"][2]) == sum(entry["prompts"] for entry in record.values())
+    text = (results / "report.md").read_text()
+    settings = record["P36"]["settings"] | record["P36"]["made by"]
+    for name in ("bert_model", "rule", "points", "dtype", "torch", "device"):
+        (line,) = [line for line in text.splitlines() if line.startswith(f"| {name} |")]
+        assert f"| {settings[name]} |" in line
+    assert "kneurons_distribution.png" in text
+    assert "No results yet; `bash 7_run_erase.sh" in text
+
+
+def test_missing_stages_are_named_with_their_command_and_nothing_at_all_is_an_error(golden_report, tmp_path):
+    text = (golden_report / "report.md").read_text()
+    commands = re.findall("No results yet; `bash ([^`]*)` makes them", text)
+    assert {"2_run_kn.sh", "6_run_edit.sh 1 8", "9_run_amig.sh MODEL LANG"} <= set(commands)
+    assert not {"3_run_modify_activation.sh", "4_run_distant.sh"} & set(commands)
+    assert "no record of what made stage 1" in text
+    done = report(tmp_path, check=False)
+    assert done.returncode == 1 and "no results to report in it" in done.stderr
+
+
+# ---- --check ----
+
+
+def papers_run(folder):
+    """Results with the paper's settings that are the published numbers."""
+    numbers = NUMBERS["numbers"]
+    single = {(name, e["measure"], e["of"]): e for name, of in numbers.items() for e in of if "by" not in e}
+    series = {(name, e["measure"], e["of"]): e["rerun"] for name, of in numbers.items() for e in of if "by" in e}
+
+    def published(*key):
+        entry = single[key]
+        return entry["rerun"] if entry.get("paper") is None else entry["paper"]
+
+    settings = {name: values[0] for name, values in NUMBERS["settings"].items() if name != "about"}
+    facts, prompts = series["data", "facts", "all"], series["data", "prompts per fact", "all"]
+    entries = {
+        relation: {
+            **{"facts": count, "prompts": count * prompts[relation], "scored": count * prompts[relation]},
+            **{"settings": settings, "made by": {"device": "none"}, "seconds": {"compute": 1.0}, "skipped": []},
+        }
+        for relation, count in facts.items()
+    }
+    write(folder / "TREx-all.args.json", entries)
+    write(folder / "kn" / "modify_activation.args.json", entries)
+    write(folder / "kn" / "refining.json", {"settings": settings})
+    arms = {"knowledge neurons": "", "baseline": "base_"}
+    statistics = {
+        arm: {m: published(s, m, of) for s, m, of in single if s == "statistics" and of == arm}
+        | {
+            "percent by layer": list(series["layers", "share of neurons (%)", arm].values()),
+            "relations": {
+                relation: {"neurons per fact": value}
+                for relation, value in series["statistics", "neurons per fact", "knowledge neurons"].items()
+            },
+        }
+        for arm in arms
+    }
+    write(folder / "kn" / "statistics.json", statistics)
+    for arm, begin in arms.items():
+        measured = {}
+        for relation in facts:
+            of = measured[f"{begin}kn_bag-{relation}"] = {}
+            for key, name in (("rm", "suppress"), ("eh", "amplify")):
+                by_relation = series.get((name, "change of probability (%)", arm), {})
+                of[f"{key}_own:ave_delta_ratio"] = (
+                    by_relation.get(relation, published(name, "mean over relations (%)", arm)) / 100
+                )
+                if (name, "unrelated facts (%)", arm) in single:
+                    of[f"{key}_oth:ave_delta_ratio"] = published(name, "unrelated facts (%)", arm) / 100
+        write(folder / "kn" / f"{begin}modify_activation_rlt.json", measured)
+
+
+def test_check_of_a_run_that_is_the_papers(tmp_path):
+    papers_run(tmp_path)
+    out = report(tmp_path, "--check").stdout
+    counted = int(re.search(r"(\d+) numbers checked, 0 outside", out)[1])
+    assert counted > 34 * 4  # by relation: facts, prompts, neurons, suppressed, amplified
+    assert (
+        "✓" not in (tmp_path / "report.md").read_text() and 'class="inside"' in (tmp_path / "report.html").read_text()
+    )
+
+
+@pytest.mark.parametrize(("factor", "status"), [(0.9, 0), (1.1, 1), (-0.9, 0), (-1.1, 1)])
+def test_check_inside_and_outside_the_tolerance(tmp_path, factor, status):
+    papers_run(tmp_path)
+    (entry,) = [
+        entry
+        for entry in NUMBERS["numbers"]["statistics"]
+        if (entry["measure"], entry["of"]) == ("neurons per fact", "baseline")
+    ]
+    value = entry["paper"] + factor * entry["tolerance"]
+    path = tmp_path / "kn" / "statistics.json"
+    change(path, lambda statistics: statistics["baseline"].update({"neurons per fact": value}))
+    done = report(tmp_path, "--check", check=False)
+    assert done.returncode == status
+    assert (f"tolerance {entry['tolerance']} ({entry['reason']})" in done.stdout) == bool(status)
+
+
+def test_check_of_another_model_says_that_nothing_was_checked(tmp_path):
+    papers_run(tmp_path)
+    other = {"bert_model": "roberta-base"}
+    change(tmp_path / "TREx-all.args.json", lambda made: [of["settings"].update(other) for of in made.values()])
+    change(tmp_path / "kn" / "statistics.json", lambda found: found["baseline"].update({"neurons per fact": 9.0}))
+    out = report(tmp_path, "--check").stdout
+    assert "nothing was checked" in out and "another model (roberta-base, not bert-base-cased)" in out
+
+
+def test_check_of_a_part_of_the_data_is_of_its_complete_relations(tmp_path):
+    papers_run(tmp_path)
+    change(tmp_path / "TREx-all.args.json", lambda made: made["P19"].update({"facts": 943}))
+    out = report(tmp_path, "--check").stdout  # P19 has too few facts, so nothing of it is checked, and no mean over all
+    assert "only complete relations are checked: 27,737 facts of 34 relations" in out
+    assert re.search(r"[1-9]\d* numbers checked, 0 outside", out)
+    path = tmp_path / "kn" / "statistics.json"
+    for relation, status in (("P19", 0), ("P20", 1)):
+        far = {"neurons per fact": 20.0}
+        change(path, lambda found: found["knowledge neurons"]["relations"][relation].update(far))  # noqa: B023
+        assert report(tmp_path, "--check", check=False).returncode == status
+
+
+@pytest.mark.parametrize("name", ["google-bert/bert-base-cased", "/models/bert-base-cased/"])
+def test_a_model_is_known_by_its_name_wherever_it_lies(tmp_path, name):
+    papers_run(tmp_path)
+    there = {"bert_model": name}
+    change(tmp_path / "TREx-all.args.json", lambda made: [of["settings"].update(there) for of in made.values()])
+    assert "numbers checked, 0 outside" in report(tmp_path, "--check").stdout
+
+
+# ---- the second paper ----
+
+
+def amig_results(folder, model):
+    made = {"settings": {"bert_model": model}, "made by": {"torch": "3.0"}}
+    for name in ("en/amig", "zh/amig", "en_zh/amig", "en/degenerate", "zh/fact_check"):
+        write(folder / "amig" / f"{name}.args.json", {"P36": made})
+    rates = {
+        arm: {"SR": [value, value - 1, value + 1], "SR of medians": [1.25, 1, 2], "SR of absolute changes": [None] * 3}
+        for arm, value in (("dai", 3.5), ("amig", 4.5), ("LIKN", 2.75))
+    }
+    write(folder / "amig" / "en" / "localization.json", {"all": {arm: rates[arm] for arm in ("dai", "amig")}})
+    edits = {"zh": {"all": {"LIKN": rates["LIKN"]}}}
+    found = {"facts": 9, "facts without LIKN": 4, "same facts": edits, "all facts": edits}
+    write(folder / "amig" / "en_zh" / "amig.json", found)
+    pairs = {
+        "pairs a fact": 1.5,
+        "pairs a fact:interval": [1, 2],
+        "facts with a pair": 0.5,
+        "percent by layer": [25, 75],
+    }
+    both = {"all": {"knowledge neurons": {"published": pairs}}}
+    write(folder / "amig" / "degenerate.json", {"en": both, "en zh": both})
+    measures = {"1 wrong": {"everything": {"F1": 0.625, "F1:interval": [0.5, 0.75]}}}
+    write(folder / "amig" / "fact_check.json", {"zh": {"measures": measures}})
+
+
+@pytest.mark.parametrize("model", ["bert-base-multilingual-cased", "data/small"])
+def test_the_second_papers_stages_stand_in_the_report_with_nothing_else(tmp_path, model):
+    amig_results(tmp_path, model)
+    assert "nothing was checked" in report(tmp_path, "--check").stdout
+    found = {key[1:]: cells for key, cells in rows(tmp_path).items() if key[0].startswith("AMIG")}
+    papers = model.startswith("bert")
+    name = "mBERT" if papers else "small"
+    table = {(e["measure"], e["of"]): e["paper"] for e in NUMBERS["numbers"]["localization"]}
+    for arm, value in (("B-KN", 3.5), ("AMIG", 4.5)):
+        paper, _, ours, difference = found[f"English, {name}", arm]
+        assert ours == f"{value} ({value - 1} to {value + 1})"
+        if papers:
+            assert number(paper) == table["English, mBERT", arm]
+            assert number(difference) == close(value - table["English, mBERT", arm])
+        else:
+            assert paper == difference == "-" and "another model (small)" in (tmp_path / "report.md").read_text()
+    assert found[f"English, {name}, of medians", "AMIG"][2] == "1.25 (1 to 2)"
+    assert found[f"Chinese, {name}", "LIKN"][2] == "2.75 (1.75 to 3.75)"
+    assert found["facts without language-independent neurons", "en_zh"][2] == "4"
+    about = "knowledge neurons, published definition"
+    assert found[f"English and Chinese, {name}: facts with a pair (%)", about][2] == "50"
+    assert found["layer 2 of 2", about][2] == "75"
+    assert found[f"Chinese, {name}, 1 wrong: F1", "everything"][2] == "0.625 (0.5 to 0.75)"
+    (heads,) = [line for line in (tmp_path / "report.md").read_text().splitlines() if line.startswith("| setting |")]
+    stages = ["stage 9, en", "stage 9, zh", "stage 10, en_zh", "stage 11, en", "stage 12, zh"]
+    assert sorted(cell.strip() for cell in heads.strip("|").split("|")[1:]) == sorted(stages)
