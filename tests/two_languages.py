@@ -93,13 +93,17 @@ class Asked:
         return torch.stack(kept)
 
     def probability(self, ids, position, piece, layer=None, neurons=None, change=None):
-        """Of a piece: with other `neurons` in one layer there, or with `change` applied to those of each layer."""
+        """Of a piece, with other `neurons` in one layer there, or several such lists; or with `change` applied to each
+        layer's.
+        """
 
         def replaced(number, x):
             if number == layer or change:
                 x = x.clone()
-                x[0, position] = neurons if number == layer else change(number, x[0, position])
+                x[:, position] = neurons if number == layer else change(number, x[:, position])
             return x
 
-        logits = with_inputs(self.downs, replaced, lambda: self.own(torch.tensor([ids])).logits)
-        return logits[0, position].softmax(-1)[piece]
+        rows = 1 if neurons is None or neurons.ndim == 1 else len(neurons)
+        logits = with_inputs(self.downs, replaced, lambda: self.own(torch.tensor([ids] * rows)).logits)
+        found = logits[:, position].softmax(-1)[:, piece]
+        return found if neurons is not None and neurons.ndim == 2 else found[0]

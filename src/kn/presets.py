@@ -79,19 +79,21 @@ def words(encoded: Encoded, encoder: Encoder) -> list[list[int]]:
     """
     if not encoder.tokenizer.is_fast:
         raise InputError("the model's tokenizer can't tell which pieces a word has: a fast one is needed (tokenizers)")
-    text = encoded.text
+    query = encoded.text
     if not encoder.causal:  # another text of the same length, as WORD would take the mask for a part of a word
         mask = encoder.tokenizer.mask_token
-        text = text.replace(mask, " " * len(mask))
+        query = query.replace(mask, " " * len(mask))
     found = encoder.tokenizer(encoded.text, return_offsets_mapping=True, return_attention_mask=False, verbose=False)
     spans = found["offset_mapping"]
     asked = _asked(encoded, encoder)
     if len(spans) > asked:  # cut to the longest input, or without the token that closes the text
         spans = spans[:asked] if encoder.causal else spans[: asked - 1] + spans[-1:]
     groups = []
-    for word in WORD.finditer(text):
+    for word in WORD.finditer(query):
         if any(letter.isalnum() for letter in word[0]):
-            group = [place for place, span in enumerate(spans) if span[0] < word.end() and word.start() < span[1]]
+            # The space before a word may be a piece of it.
+            start = len(encoded.text[: word.start()].rstrip())
+            group = [place for place, span in enumerate(spans) if span[0] < word.end() and start < span[1]]
             if group and group not in groups:
                 groups.append(group)
     return groups
@@ -105,6 +107,5 @@ def _asked(encoded: Encoded, encoder: Encoder) -> int:
 def _blank(encoder: Encoder) -> int:
     token = encoder.tokenizer.eos_token_id if encoder.causal else encoder.tokenizer.mask_token_id
     if token is None:
-        kind = "end-of-text" if encoder.causal else "mask"
-        raise InputError(f"the model's tokenizer has no {kind} token, which AMIG puts in a word's place")
+        raise InputError("the model's tokenizer has no end-of-text token, which AMIG puts in a word's place")
     return token

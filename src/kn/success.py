@@ -9,6 +9,8 @@ that happens to be near zero. So the same stands there with medians, and with ch
 with intervals from drawing facts anew. Nothing is cut.
 """
 
+from functools import partial
+
 import numpy as np
 
 from kn import intervals
@@ -43,22 +45,22 @@ def rate(related: list[list[float]], unrelated: list[list[float]], seed: int) ->
     for place, name in enumerate(FACTORS, 1):
         for side, values in sides.items():
             before, change = values[possible, 0], values[possible, place] - values[possible, 0]
-            absolute[name, side], relative[name, side] = change, change / before
-
-    def rates(column: str):
-        def of(values: dict) -> dict:
-            each = [abs(values[name, "related"] / values[name, "unrelated"]) for name in FACTORS]
-            return {column: sum(each)} | values
-
-        return of
-
-    means = intervals.of_means(relative, rates(RATES[0]), seed)
-    medians = intervals.of_medians(relative, rates(RATES[1]), seed)
-    absolutes = intervals.of_means(absolute, rates(RATES[2]), seed)
+            absolute[name, side, "absolute"], relative[name, side] = change, change / before
+    drawn = intervals.resampled(relative | absolute, relative, seed) if possible.any() else ({}, {})
+    found = {}
+    for title, columns, average, draws in (
+        (RATES[0], relative, np.mean, drawn[0]),
+        (RATES[1], relative, np.median, drawn[1]),
+        (RATES[2], absolute, np.mean, drawn[0]),
+    ):
+        values = {key[:2]: average(column) if len(column) else np.array(np.nan) for key, column in columns.items()}
+        of_draws = {key[:2]: draws.get(key, np.array([np.nan])) for key in columns}
+        found[title] = intervals.measured(values, of_draws, partial(_with_rate, title))
+    means, medians, absolutes = found.values()
     return {
         "facts": int(possible.sum()),
         "facts without a probability before": int((~possible).sum()),
-        **{name: found[name] for name, found in zip(RATES, (means, medians, absolutes), strict=True)},
+        **{title: measures[title] for title, measures in found.items()},
         **{
             name: {
                 side: {
@@ -72,6 +74,10 @@ def rate(related: list[list[float]], unrelated: list[list[float]], seed: int) ->
             for name in FACTORS
         },
     }
+
+
+def _with_rate(title: str, changes: dict) -> dict:
+    return changes | {title: sum(abs(changes[name, "related"] / changes[name, "unrelated"]) for name in FACTORS)}
 
 
 def together(lines: list[dict]) -> dict:
