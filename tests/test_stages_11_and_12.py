@@ -71,7 +71,7 @@ def probability(asked, encoded, neurons=()):
     """transformers' own: the mean over the answer's pieces, neurons being suppressed where the piece is read."""
 
     def suppress(number, activations):
-        return activations.index_fill(0, torch.tensor([i for layer, i in neurons if layer == number], dtype=int), 0)
+        return activations.index_fill(-1, torch.tensor([i for layer, i in neurons if layer == number], dtype=int), 0)
 
     pieces = zip(encoded.positions, encoded.answers, strict=True)
     return np.mean([asked.probability(encoded.ids, *piece, change=suppress).item() for piece in pieces])
