@@ -3,7 +3,8 @@
 
 MODEL=${MODEL:-bert-base-cased}          # a model's name on the hub, or a folder
 DATA=${DATA:-data}                       # the folder with PARAREL and BingDistantTREx
-RESULTS=${RESULTS:-results}              # where results go
+MLAMA=${MLAMA:-$DATA/mlama1.1.zip}       # facts in several languages (stages 9 to 12): mLAMA's zip, or a folder
+RESULTS=${RESULTS:-results}              # where results go; of stages 9 to 12 another folder for each model
 FIGURES=${FIGURES:-figures}              # where figures go
 PREFIX=${PREFIX:-TREx-all}               # how the names of stage 1's results begin
 DEVICE=${DEVICE:-auto}                   # auto (a GPU if there is one), cpu, cuda or cuda:N
@@ -19,6 +20,8 @@ NODES=${NODES:-1}                        # machines
 RENDEZVOUS=${RENDEZVOUS:-}               # where they meet: a machine of theirs, and a free port
 JOB=${JOB:-knowledge-neurons}            # the same for all machines of a job, another for another job
 
+data=(--data_path "$DATA/PARAREL/data_all.json")
+
 # How a stage that asks the model is run: `run_stage SCRIPT [relation …] [flag …]`, with its own flags in the array `own`.
 run_stage() {
     local script=$1 relations=()
@@ -32,7 +35,19 @@ run_stage() {
         launch=(-m kn.workers --nproc_per_node "$GPUS" --standalone)
     fi
     exec .venv/bin/python "${launch[@]}" "src/$script" \
-        --bert_model "$MODEL" --data_path "$DATA/PARAREL/data_all.json" --output_dir "$RESULTS" \
+        --bert_model "$MODEL" "${data[@]}" --output_dir "$RESULTS" \
         --device "$DEVICE" --dtype "$DTYPE" --max_seq_length "$MAX_SEQ_LENGTH" --seed "$SEED" \
         --pt_relation "${relations[@]}" "${own[@]}" "$@"
+}
+
+# How a stage of the second paper is run: `run_on_languages SCRIPT MODEL LANGUAGE … [relation …] [flag …]`.
+run_on_languages() {
+    local script=$1 languages=()
+    shift
+    if [[ $# -gt 0 && $1 != -* ]]; then MODEL=$1; shift; fi
+    while [[ $# -gt 0 && $1 != -* && ! $1 =~ ^P[0-9]+$ ]]; do languages+=("$1"); shift; done
+    data=(--mlama "$MLAMA")
+    own+=(--fig_dir "$FIGURES")
+    if [[ ${#languages[@]} -gt 0 ]]; then own+=(--languages "${languages[@]}"); fi
+    run_stage "$script" "$@"
 }

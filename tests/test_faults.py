@@ -120,6 +120,7 @@ def test_several_processes_write_the_same_bytes(plain, tmp_path, processes):
     assert all(told.count(f"{relation}: {tmp_path}") == 1 for relation in RELATIONS)
 
 
+@pytest.mark.long
 def test_a_killed_process_is_started_again(plain, tmp_path):
     process = start(tmp_path, GPUS="2")
     until_at_work(tmp_path, process)
@@ -128,6 +129,7 @@ def test_a_killed_process_is_started_again(plain, tmp_path):
     assert content(tmp_path) == plain
 
 
+@pytest.mark.long
 def test_processes_end_with_the_one_that_started_them(plain, tmp_path):
     process = start(tmp_path, GPUS="2")
     until_at_work(tmp_path, process)

@@ -61,16 +61,18 @@ class Batches:
         self.max_tokens = max_tokens or MAX_TOKENS[adapter.device.type]
 
     def over(
-        self, prompts: list[Prompt], points: int, work: Callable[[list[int], Rows], Found]
+        self, prompts: list[Prompt], points: int, work: Callable[[list[int], Rows], Found], paths: int = 1
     ) -> Iterator[tuple[list[int], Found]]:
-        """Yields each batch's places and what `work` made of them. Each reading is run on `points` times."""
+        """Yields each batch's places and what `work` made of them. Each reading is run on `points` times, on each of
+        so many `paths`.
+        """
         by_length: dict[int, list[int]] = {}
         for place, (ids, _, _) in enumerate(prompts):
             by_length.setdefault(len(ids), []).append(place)
         for length in sorted(by_length):
             places = by_length[length]
             while places:
-                batch = self._next(places, prompts, self.rows(length, points))
+                batch = self._next(places, prompts, self.rows(length, points, paths))
                 try:
                     found = work(batch, Rows([prompts[place] for place in batch], self.adapter.device))
                 except torch.OutOfMemoryError:
@@ -79,9 +81,9 @@ class Batches:
                 yield batch, found
                 places = places[len(batch) :]
 
-    def rows(self, length: int, points: int) -> int:
+    def rows(self, length: int, points: int, paths: int = 1) -> int:
         """How many readings of this length go into a batch."""
-        return max(1, self.max_tokens // self.adapter.tokens(length, points))
+        return max(1, self.max_tokens // (self.adapter.tokens(length, points) * paths))
 
     @staticmethod
     def _next(places: list[int], prompts: list[Prompt], rows: int) -> list[int]:

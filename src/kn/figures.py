@@ -1,6 +1,7 @@
 """Figures from result files: PDF and PNG, with the numbers of each as CSV beside it. Never imports torch."""
 
 import csv
+from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
 
@@ -8,6 +9,7 @@ import matplotlib
 
 matplotlib.use("Agg")  # no screen needed
 import matplotlib.pyplot as plt
+import numpy as np
 import seaborn as sns
 from matplotlib.figure import Figure
 from matplotlib.ticker import ScalarFormatter
@@ -21,6 +23,8 @@ LOOKS = {
     "baseline": {"color": "#e69f00"},
     "random neurons": {"color": "#f2f2f2", "hatch": "////"},
 }
+OTHERS = ("#0b5394", "#e69f00", "#009e73", "#cc79a7", "#777777", "#56b4e9")  # of series without a look of their own
+DASHES = ("-", "--", "-.", ":")  # of curves
 WIDEST = 14  # inches
 NEAR = 20  # pixels
 sns.set_theme(context="paper", style="whitegrid", rc={"axes.spines.top": False, "axes.spines.right": False})
@@ -36,7 +40,8 @@ def bars(groups: list[str], series: dict[str, list[Measured | None]], labels: tu
         drawn = [(place, value) for place, value in enumerate(values) if value is not None]
         places = [place - 0.4 + width * (number + 0.5) for place, _ in drawn]
         heights = [value for _, (value, _, _) in drawn]
-        axes.bar(places, heights, width, label=name, edgecolor="#333333", linewidth=0.4, **LOOKS[name])
+        look = LOOKS.get(name, {"color": OTHERS[number % len(OTHERS)]})
+        axes.bar(places, heights, width, label=name, edgecolor="#333333", linewidth=0.4, **look)
         for place, (_, (_, low, high)) in zip(places, drawn, strict=True):
             if low is not None:
                 axes.plot([place, place], [low, high], color="black", linewidth=0.8)
@@ -92,6 +97,18 @@ def points(found: list[Point], labels: tuple[str, str, str], path: Path) -> Path
     return save(figure, path, ["series", *labels], [list(point) for point in found])
 
 
+def curves(series: dict[str, tuple[np.ndarray, np.ndarray]], labels: tuple[str, str], path: Path) -> Path:
+    """Curves in the unit square, as of shares against shares, with the diagonal that chance gives."""
+    figure, axes = plt.subplots(figsize=(4.0, 4.2))
+    axes.plot([0, 1], [0, 1], color="black", linewidth=0.6, linestyle=":")
+    for (name, (xs, ys)), (color, dashes) in zip(series.items(), zip(OTHERS, DASHES, strict=False), strict=False):
+        axes.plot(xs, ys, label=name, color=color, linestyle=dashes, linewidth=1.2)
+    axes.set(xlabel=labels[0], ylabel=labels[1], xlim=(0, 1), ylim=(0, 1.01), aspect="equal")
+    axes.legend(frameon=False, loc="lower right")
+    rows = [[name, x, y] for name, (xs, ys) in series.items() for x, y in zip(xs, ys, strict=True)]
+    return save(figure, path, ["series", *labels], rows)
+
+
 def layers(statistics: dict[str, dict], path: Path) -> Path:
     """The share of neurons in each layer, from the statistics of stage 2."""
     shares = {
@@ -100,6 +117,14 @@ def layers(statistics: dict[str, dict], path: Path) -> Path:
     }
     groups = [str(number + 1) for number in range(max(map(len, shares.values())))]
     return bars(groups, shares, ("layer", "share of neurons (%)"), path)
+
+
+def shares(counts: dict[str, Counter], depth: int) -> dict[str, dict]:
+    """What `layers` draws, from how many neurons each layer has."""
+    return {
+        name: {"percent by layer": [100 * of[layer] / max(of.total(), 1) for layer in range(depth)]}
+        for name, of in counts.items()
+    }
 
 
 def save(figure: Figure, path: Path, header: list[str], rows: list[list]) -> Path:

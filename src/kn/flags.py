@@ -43,6 +43,10 @@ def add_model_flags(flags: argparse.ArgumentParser) -> None:
 def add_data_flags(flags: argparse.ArgumentParser) -> None:
     flags.add_argument("--data_path", default="data/PARAREL/data_all.json", help="all facts")
     flags.add_argument("--tmp_data_path", help="the same, grouped by relation; read if --data_path is missing")
+    add_choice_flags(flags)
+
+
+def add_choice_flags(flags: argparse.ArgumentParser) -> None:
     flags.add_argument(
         "--debug", type=int, default=-1, metavar="N", help="only the first N facts of each relation; -1: all"
     )

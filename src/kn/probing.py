@@ -15,7 +15,9 @@ from torch import Tensor
 from kn.adapters import Adapter
 from kn.batches import Batches, Prompt, Rows
 
-Scaling = tuple[list[list[int]], float]  # neurons [layer, index], and what their activations are multiplied by
+# Neurons [layer, index], and what their activations are multiplied by: twice where a neuron is named twice, as by two
+# edits of which one is made while the other is in place.
+Scaling = tuple[list[list[int]], float]
 
 
 @dataclass
@@ -115,19 +117,20 @@ class _Change:
     """Multiplies each row's neurons by its factor."""
 
     def __init__(self, scalings: list[Scaling], device: torch.device):
-        self.by_layer: dict[int, list[tuple[int, int, float]]] = {}
+        self.by_layer: dict[int, dict[tuple[int, int], float]] = {}
         self.device = device
         for row, (neurons, factor) in enumerate(scalings):
             for layer, index in neurons:
-                self.by_layer.setdefault(layer, []).append((row, index, factor))
+                factors = self.by_layer.setdefault(layer, {})
+                factors[row, index] = factors.get((row, index), 1.0) * factor
 
     def __call__(self, number: int, neurons: Tensor) -> Tensor:
         if number not in self.by_layer:
             return neurons
-        rows, indices, factors = (
-            torch.tensor(column, device=self.device) for column in zip(*self.by_layer[number], strict=True)
-        )
-        return neurons.index_put((rows, indices), neurons[rows, indices] * factors.to(neurons.dtype))
+        changes = self.by_layer[number]
+        rows, indices = torch.tensor(list(changes), device=self.device).unbind(1)
+        factors = torch.tensor(list(changes.values()), device=self.device, dtype=neurons.dtype)
+        return neurons.index_put((rows, indices), neurons[rows, indices] * factors)
 
 
 def _probabilities(logits: Tensor) -> Tensor:

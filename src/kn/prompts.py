@@ -21,6 +21,7 @@ UNKNOWN = "the answer is unknown to the model"
 
 @dataclass(frozen=True)
 class Encoded:
+    text: str  # as the tokenizer got it: with a mask token for each piece, or only what stands before the answer
     ids: list[int]
     tokens: list[str]
     positions: tuple[int, ...] = ()  # where each piece of the answer is read
@@ -80,7 +81,7 @@ class Encoder:
                 for (text, _), of_answer in zip(prompts, pieces, strict=True)
             ]
         ids = self.tokenizer(texts, return_attention_mask=False, verbose=False)["input_ids"] if texts else []
-        return [self._read(*prompt) for prompt in zip(ids, pieces, strict=True)]
+        return [self._read(*prompt) for prompt in zip(texts, ids, pieces, strict=True)]
 
     def _context(self, text: str) -> str:
         """All that matters of the text before the answer, which mostly is whether it ends with a space."""
@@ -101,7 +102,7 @@ class Encoder:
             return UNKNOWN
         return tuple(self.tokenizer.convert_tokens_to_ids(pieces))
 
-    def _read(self, ids: list[int], pieces: tuple[int, ...] | str) -> Encoded:
+    def _read(self, text: str, ids: list[int], pieces: tuple[int, ...] | str) -> Encoded:
         known = () if isinstance(pieces, str) else pieces
         skipped = None if known else pieces
         if self.causal:
@@ -118,7 +119,9 @@ class Encoder:
             positions = masks[: len(known)]
             skipped = skipped or (self.beyond if len(positions) < len(known) else None)
         tokens = self.tokenizer.convert_ids_to_tokens(ids)
-        return Encoded(ids, tokens, skipped=skipped) if skipped else Encoded(ids, tokens, tuple(positions), known)
+        if skipped:
+            return Encoded(text, ids, tokens, skipped=skipped)
+        return Encoded(text, ids, tokens, tuple(positions), known)
 
 
 def _closes(text: str) -> bool:

@@ -5,6 +5,7 @@ An attribution is a linear functional of the gradient g(a), a in [0, 1]:
     literal   (1/m) * sum of g(k/m), k = 0 .. m-1     the published left Riemann sum, every point evaluated
     riemann   the same sum, of the polynomial through g at a few nodes
     gauss     the integral of g over [0, 1]
+    right     (1/m) * sum of g(k/m), k = 1 .. m       the right Riemann sum, also of the polynomial
 
 g is smooth, so a few nodes give the published sum to many digits. The nodes of both short rules include 1, because
 the gradient there, where nothing is scaled, comes for all layers from one plain backward pass and so costs next to
@@ -36,16 +37,18 @@ class Rule:
 
 def ladder(rule: str, points: int) -> list[Rule]:
     """The rules to try in turn, the cheapest first; the last one is always accepted. `points` is the published m."""
-    literal = Rule(f"literal-{points}", np.arange(points) / points, np.full(points, 1 / points), np.zeros(points))
+    if rule == "gauss":
+        moments = np.zeros(MOST)
+        moments[0] = 1  # over [0, 1] every shifted Legendre polynomial but the constant one integrates to 0
+        return [_short(f"gauss-{n}", radau_nodes(n), moments) for n in (FEW, MORE, MOST)]
+    nodes = (np.arange(points) + (rule == "right")) / points
+    name = "right-literal" if rule == "right" else "literal"
+    literal = Rule(f"{name}-{points}", nodes, np.full(points, 1 / points), np.zeros(points))
     if rule == "literal":
         return [literal]
-    if rule == "riemann":
-        moments = _basis(literal.nodes, points).T @ literal.weights
-        short = [_short(f"riemann-{n}", chebyshev_nodes(n), moments) for n in (FEW, MORE) if n < points]
-        return [*short, literal]
-    moments = np.zeros(MOST)
-    moments[0] = 1  # over [0, 1] every shifted Legendre polynomial but the constant one integrates to 0
-    return [_short(f"gauss-{n}", radau_nodes(n), moments) for n in (FEW, MORE, MOST)]
+    moments = _basis(nodes, points).T @ literal.weights
+    short = [_short(f"{rule}-{n}", chebyshev_nodes(n), moments) for n in (FEW, MORE) if n < points]
+    return [*short, literal]
 
 
 def paid(rule: Rule) -> int:

@@ -26,5 +26,15 @@ def random_like(neurons: list[Neuron], width: int, chance: random.Random) -> lis
     return [[layer, index] for layer, count in layers.items() for index in chance.sample(range(width), count)]
 
 
+def with_random(arms: dict[str, list[Neuron]], width: int, chance: random.Random) -> dict[str, list[Neuron]]:
+    """Each arm's neurons, and beside them random ones like them; what an arm names twice, these name twice too."""
+    found = dict(arms)
+    for arm, neurons in arms.items():
+        different = sorted({tuple(neuron) for neuron in neurons})
+        twins = dict(zip(different, random_like(list(map(list, different)), width, chance), strict=True))
+        found[f"random like {arm}"] = [twins[tuple(neuron)] for neuron in neurons]
+    return found
+
+
 def _facts_of(bags: list[list[Neuron]]) -> Counter:
     return Counter(tuple(neuron) for bag in bags for neuron in bag)

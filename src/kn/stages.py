@@ -63,6 +63,11 @@ def open_world(chosen: argparse.Namespace) -> World:
     relations = facts.choose_relations(bags, chosen.pt_relation)
     if chosen.debug >= 0:
         bags = {name: of_relation[: chosen.debug] for name, of_relation in bags.items()}
+    return World(bags, relations, *open_model(chosen))
+
+
+def open_model(chosen: argparse.Namespace) -> tuple[Encoder, nn.Module, Adapter, torch.device, dict]:
+    """What a world has of the model, in its order."""
     device = flags.device("cpu" if chosen.no_cuda else chosen.device, chosen.gpus)
     tokenizer, model = models.load(chosen.bert_model, chosen.revision, chosen.dtype, device, chosen.do_lower_case)
     names = ("bert_model", "revision", "do_lower_case", "max_seq_length", "debug", "dtype")
@@ -72,7 +77,7 @@ def open_world(chosen: argparse.Namespace) -> World:
     }
     adapter = models.adapt(model)
     encoder = Encoder(tokenizer, min(chosen.max_seq_length, adapter.longest), adapter.causal)
-    return World(bags, relations, encoder, model, adapter, device, settings)
+    return encoder, model, adapter, device, settings
 
 
 def read_neurons(kn_dir: str | Path, begin: str, world: World) -> dict[str, list]:

@@ -1,0 +1,69 @@
+"""What stage 9 finds: the attributed neurons of each fact, by language and preset. Never imports torch.
+
+    <output_dir>/amig/<language>/<preset>-P101.jsonl    a line a fact
+    <output_dir>/amig/<language>/<preset>.args.json     what made them
+
+A line has the fact's `uuid`, `lineid`, `text` and `answer`, and either why it was `skipped`, or the answer's
+`probability`, whether it is `right`, and `neurons`: triplets [layer, neuron, score], the highest score first.
+"""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from kn.files import InputError, read_jsonl
+from kn.neurons import Neuron, Triplet
+from kn.runs import Record
+
+KEPT_SHARE, KEPT_LEAST = 0.1, 20  # triplets from this share of the highest score up, and so many at least
+THRESHOLDS = {"zh": 0.2}  # of a language: neurons with more than this share of the highest score are the fact's …
+THRESHOLD = 0.3  # … and of the others
+
+
+@dataclass(frozen=True)
+class Located:
+    uuid: str
+    lineid: int
+    text: str
+    answer: str
+    skipped: str | None = None
+    probability: float | None = None
+    right: bool | None = None
+    neurons: list[Triplet] = field(default_factory=list)
+
+    def strong(self, threshold: float) -> list[Neuron]:
+        """The fact's knowledge neurons: those with more than this share of its highest score."""
+        highest = self.neurons[0][2] if self.neurons else 0
+        return [[layer, index] for layer, index, score in self.neurons if score > threshold * highest > 0]
+
+    def top(self, count: int) -> list[Neuron]:
+        return [[layer, index] for layer, index, _ in self.neurons[:count]]
+
+
+def folder(output_dir: str | Path, language: str) -> Path:
+    return Path(output_dir) / "amig" / language
+
+
+def path(output_dir: str | Path, language: str, preset: str, relation: str) -> Path:
+    return folder(output_dir, language) / f"{preset}-{relation}.jsonl"
+
+
+def record(output_dir: str | Path, language: str, preset: str) -> Record:
+    return Record(folder(output_dir, language) / f"{preset}.args.json")
+
+
+def read(output_dir: str | Path, language: str, preset: str, relation: str, weights: str) -> dict[str, Located]:
+    """By uuid the facts of a relation, which the model with these `weights` (a fingerprint) must have been asked."""
+    file = path(output_dir, language, preset, relation)
+    if not file.exists():
+        raise InputError(f"{file}: no such file: run stage 9 (9_run_amig.sh) for {language} and {relation} first")
+    made = record(output_dir, language, preset).read().get(relation, {}).get("settings", {}).get("weights")
+    if made != weights:
+        raise InputError(f"{file}: was made with another model: each model needs an --output_dir of its own")
+    found = {}
+    for number, line in enumerate(read_jsonl(file), 1):
+        try:
+            fact = Located(**line)
+            found[fact.uuid] = fact
+        except TypeError:
+            raise InputError(f"{file}, entry {number}: expected a fact of stage 9, found {str(line)[:80]}") from None
+    return found
