@@ -195,7 +195,7 @@ def tell(language: Language, plans: dict[str, Plan], lines: dict[str, list[dict]
         if relation not in lines:
             print(f"{language.name} {relation}: no fact of the first part has a degenerate neuron, left out")
     if not first or not second:
-        print(f"{language.name}: too few facts to choose a threshold on and to judge it on")
+        print(f"{language.name}: no facts to choose a threshold on, or none to judge it on")
         return
     measured = {
         f"{against} wrong": checking.evaluate(first, second, against, chosen.seed)
