@@ -61,9 +61,8 @@ def main() -> None:
     chosen = parse()
     for language in languages.open_languages(chosen, 1, len(chosen.languages)):
         plans = {relation: plan(language, relation, chosen) for relation in language.world.relations}
-        (known,) = mlama.read(
-            chosen.mlama, [language.name], list(plans)
-        ).facts.values()  # not cut to --debug: all truths
+        # All that is true has to be known, also what --debug cuts away.
+        (known,) = mlama.read(chosen.mlama, [language.name], list(plans)).facts.values()
         objects = {relation: checking.Objects(facts.values()) for relation, facts in known.items()}
         lines = {}
         for result in check(language, plans, objects, chosen):
@@ -119,7 +118,7 @@ def check(
             "seed": chosen.seed,
             "max_tokens": locator.engine.batches.max_tokens,
             "data": runs.digest([[uuid, language.facts[relation][uuid].bag] for uuid in uuids]),
-            "objects": runs.digest(sorted(objects[relation].uris)),
+            "objects": runs.digest(sorted((name, sorted(true)) for name, true in objects[relation].true.items())),
             "neurons": runs.digest([planned.parts, planned.neurons]),
         }
 
@@ -196,7 +195,7 @@ def tell(language: Language, plans: dict[str, Plan], lines: dict[str, list[dict]
         if relation not in lines:
             print(f"{language.name} {relation}: no fact of the first part has a degenerate neuron, left out")
     if not first or not second:
-        print(f"{language.name}: too few facts to choose a threshold on and to judge it on")
+        print(f"{language.name}: no facts to choose a threshold on, or none to judge it on")
         return
     measured = {
         f"{against} wrong": checking.evaluate(first, second, against, chosen.seed)

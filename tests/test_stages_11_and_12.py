@@ -191,6 +191,13 @@ def test_measures_are_those_of_the_second_parts(world):
                 2 * len(second) / (2 * len(second) + wrong)
             )
         assert f"{language}, {len(second)} facts, 1 wrong" in printed
+        drawn = (folder / "figures" / f"fact_check_{language}.csv").read_text().splitlines()[1:]
+        curve = {tuple(map(float, row.split(",")[1:])) for row in drawn if row.startswith("probability,")}
+        right = [line["probability"][0] for line in second]
+        others = [score for line in second for score in line["probability"][1:]]
+        for cut in (0, *right):
+            point = np.mean(np.array(others) > cut), np.mean(np.array(right) > cut)
+            assert any(point == pytest.approx(other) for other in curve)
         assert (folder / "figures" / f"fact_check_{language}.png").stat().st_size > 5_000
     again = run("12_fact_check.py", *flags).stdout
     assert again.count("is there already") == (6 if family == "bert" else 4)
