@@ -18,13 +18,13 @@ import pytest
 from conftest import GOLDEN, ROOT
 
 RELATIONS = ("P36", "P103")
-STAGES = {  # the script of each stage that makes results in units, the facts it gets, and the folder of its results
-    "1_run_mlm.sh": ("36", "."),
-    "3_run_modify_activation.sh": ("-1", "kn"),
-    "4_run_distant.sh": ("-1", "distant"),
-    "5_run_trigger_examples.sh": ("-1", "trigger_examples_th"),
-    "6_run_edit.sh": ("-1", "edit"),
-    "7_run_erase.sh": ("-1", "erase"),
+STAGES = {  # the script of each stage that makes results in units, what comes before the relations, and how many facts
+    "1_run_mlm.sh": ([], 36),
+    "3_run_modify_activation.sh": ([], -1),
+    "4_run_distant.sh": ([], -1),
+    "5_run_trigger_examples.sh": ([], -1),
+    "6_run_edit.sh": (["1", "8"], -1),
+    "7_run_erase.sh": ([], -1),
 }
 SETTINGS = {
     **{"MODEL": str(GOLDEN / "model"), "DATA": str(GOLDEN / "data"), "DEVICE": "cpu"},
@@ -33,8 +33,9 @@ SETTINGS = {
 
 
 def start(results, script="1_run_mlm.sh", **settings):
+    first, facts = STAGES[script]
     return subprocess.Popen(
-        ["bash", script, *RELATIONS, "--debug", STAGES[script][0]],
+        ["bash", script, *first, *RELATIONS, "--debug", str(facts)],
         cwd=ROOT,
         env=os.environ | SETTINGS | {"RESULTS": str(results)} | settings,
         stdout=subprocess.PIPE,
