@@ -6,4 +6,7 @@ source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 source ./config.sh
 
 where=(--output_dir "$RESULTS" --kn_dir "$RESULTS/kn" --fig_dir "$FIGURES")
-.venv/bin/python src/8_plot.py "${where[@]}" && exec .venv/bin/python src/8_report.py "${where[@]}" --output_prefix "$PREFIX" "$@"
+if [[ " $* " != *" --help "* && " $* " != *" -h "* ]]; then
+    .venv/bin/python src/8_plot.py "${where[@]}" || exit
+fi
+exec .venv/bin/python src/8_report.py "${where[@]}" --output_prefix "$PREFIX" "$@"

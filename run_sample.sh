@@ -14,6 +14,17 @@ echo "== Stage 4: crawled sentences" && bash 4_run_distant.sh "$@" || exit
 echo "== Stage 5: activating sentences" && bash 5_run_trigger_examples.sh "$@" || exit
 echo "== Stage 6: updating facts" && bash 6_run_edit.sh 1 8 "$@" || exit
 echo "== Stage 7: erasing relations" && bash 7_run_erase.sh P19 P27 P106 P937 "$@" || exit
+# The second paper's stages ask a model of two languages, on a few relations.
+export MLAMA=data/sample/mlama
+bilingual=data/sample/bilingual-bert relations=(P36 P103 P101)
+for language in en zh; do
+    echo "== Stage 9: neurons in two languages, $language"
+    bash 9_run_amig.sh "$bilingual" "$language" "${relations[@]}" "$@" || exit
+done
+echo "== Stage 10: language-independent neurons"
+bash 10_run_language_independent.sh "$bilingual" en zh "${relations[@]}" "$@" || exit
+echo "== Stage 11: degenerate neurons" && bash 11_run_degenerate.sh "$bilingual" en zh "${relations[@]}" "$@" || exit
+echo "== Stage 12: checking facts" && bash 12_run_fact_check.sh "$bilingual" en zh "${relations[@]}" "$@" || exit
 echo "== Stage 8: figures and report" && bash 8_run_plot.sh || exit
 
 echo && .venv/bin/python src/findings.py --output_dir "$RESULTS" --kn_dir "$RESULTS/kn"

@@ -7,8 +7,8 @@ Attributes one prompt of each drawn fact, the relations in turn, and compares al
 `riemann` with the published sum of 20 points, `gauss` with the integral, and the published sum with the integral. Each
 step of a ladder alone, and the ladder as the engine climbs it. An error is the L2 distance over the norm of what is
 approximated. "points" are those paid for a layer, in the mean: the one where nothing is scaled is free. "other set":
-prompts of which other neurons reach 0.2 of the highest score, as stage 2 picks them. Writes a figure and its numbers:
-.png, .pdf and .csv.
+prompts of which other neurons reach 0.2 of the highest score, as stage 2 picks them. Writes a figure, in which the line
+is the tolerance above which the engine climbs, and its numbers: .png, .pdf and .csv.
 """
 
 import argparse

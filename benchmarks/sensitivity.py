@@ -205,10 +205,9 @@ def compare(settings: dict, default, suppressed: dict) -> dict:
 
 def show_grid(found: dict) -> None:
     for title, text in {
-        "neurons per fact": lambda of: f"{of.neurons:.1f}",
+        "neurons per fact (facts without)": lambda of: f"{of.neurons:.1f} ({of.empty:.0%})",
         "overlap with the default": lambda of: f"{of.overlap:.0%}",
-        "facts without neurons": lambda of: f"{of.empty:.0%}",
-        "probability when suppressed (random neurons)": lambda of: f"{of.suppressed:+.0%} ({of.random:+.0%})",
+        "probability when suppressed (random neurons)": lambda of: f"{change(of.suppressed)} ({change(of.random)})",
     }.items():
         print(f"| {title} | " + " | ".join(f"t = {threshold:g}" for threshold in THRESHOLDS) + " |")
         print("|---" * (1 + len(THRESHOLDS)) + "|")
@@ -223,14 +222,18 @@ def show_points(found: dict, count: int) -> None:
     print("|---|---|---|---|---|---|")
     for points, of in found.items():
         print(
-            f"| {points} | {of.neurons:.2f} | {of.overlap:.1%} | {of.empty:.1%} | {of.suppressed:+.1%} "
-            f"| {of.random:+.1%} |"
+            f"| {points} | {of.neurons:.2f} | {of.overlap:.1%} | {of.empty:.1%} | {change(of.suppressed)} "
+            f"| {change(of.random)} |"
         )
+
+
+def change(share: float) -> str:
+    return f"{round(100 * share):+d} %"
 
 
 def plot(by_choice: dict, by_points: dict, path: Path) -> Path:
     """Above over thresholds, below over points: neurons, overlap, and what suppressing does."""
-    figure, panels = plt.subplots(2, 3, figsize=(9, 5.2))
+    figure, panels = plt.subplots(2, 3, figsize=(8.4, 4.6))
     measures = {"neurons per fact": "neurons", "overlap (%)": "overlap", "probability, suppressed (%)": "suppressed"}
     for column, (label, measure) in enumerate(measures.items()):
         scale = 1 if measure == "neurons" else 100
@@ -248,8 +251,8 @@ def plot(by_choice: dict, by_points: dict, path: Path) -> Path:
         below.minorticks_off()
         for axes in (above, below):
             low, high = axes.get_ylim()
-            axes.set_ylim(min(low, 0), max(high, 0))
-    panels[0, 1].legend(frameon=False, ncols=len(DRAWN), loc="lower center", bbox_to_anchor=(0.5, 1.0))
+            axes.set_ylim(min(1.05 * low, 0), max(1.05 * high, 0))
+    panels[0, 0].legend(fontsize=7)
     rows = [[rule, threshold, DEFAULT_POINTS, *of] for (rule, threshold), of in by_choice.items()]
     rows += [[DEFAULT_RULE, DEFAULT_THRESHOLD, points, *of] for points, of in by_points.items()]
     return figures.save(figure, path, ["p", "t", "points", *Found._fields], rows)

@@ -20,7 +20,7 @@ from kn.comparison import Run
 from kn.files import InputError, writing
 from kn.page import page
 from kn.published import Published
-from kn.report import markdown, verdict
+from kn.report import check, markdown, unchecked
 from kn.sections import SECTIONS
 
 
@@ -51,8 +51,8 @@ def main() -> None:
             file.write(text)
         print(path)
     if chosen.check:
-        lines, fine = verdict(sections)
-        print(*lines, sep="\n")
+        lines, fine = check(sections)
+        print(*lines, *unchecked(sections), sep="\n")
         if not fine:
             sys.exit(1)
 

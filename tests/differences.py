@@ -1,10 +1,11 @@
 """The largest differences between this program and what it is checked against: the first table of docs/verification.md.
 
-    PYTHONPATH=src python tests/differences.py        about a minute
+    PYTHONPATH=src python tests/differences.py        about two minutes
 
-Runs every stage on the golden world and compares with what the published program computed there (golden/README.md),
-with transformers' own models, and with slow loops. The tests do the same and more, and say where a difference is too
-large; this shows how large it is. All is float32, and differences are absolute, unless the line says otherwise.
+Runs stages 1 to 7 on the golden world and compares with what the published program computed there (golden/README.md),
+with transformers' own models, and with slow loops; so too what stages 9 and 11 compute with, and every model family.
+The tests do the same and more, and say where a difference is too large; this shows how large it is. All is float32,
+and differences are absolute, unless the line says otherwise.
 """
 
 import math
@@ -15,18 +16,22 @@ from pathlib import Path
 import numpy as np
 import torch
 
+import test_amig
 from conftest import GOLDEN, RELATIONS, prompts_of, read, run, stage1_flags
 from families import CAUSAL, FAMILIES, prompts, with_inputs
-from kn import models, neurons, runs
+from kn import degenerate, flags, models, neurons, runs
 from kn.attribution import Engine
 from kn.files import read_jsonl
+from kn.presets import PRESETS, Locator
 from kn.probing import Probe
 from test_attribution import attributed, distances, slow_attributions, strong
 from test_crawled import DRAWS, crawled_flags
 from test_families import NEURONS, changed_at, logits_at
 from test_families import slow_attributions as slow_attributions_of_family
+from test_probing import own_probabilities
 from test_stage_3 import flags as stage_3_flags
 from test_stages_6_and_7 import ARMS, ByHand, edit, erase
+from two_languages import KINDS, Asked, write_model
 
 PUBLISHED, PROGRAM, SLOW, TRANSFORMERS = GOLDEN / "results", "published program", "slow loop", "transformers"
 Row = tuple[str, str, str, int, float]  # stage, what is compared, with what, how many values, the largest difference
@@ -34,10 +39,23 @@ BAGS = read(GOLDEN / "data" / "PARAREL" / "data_all_allbags.json")
 
 
 def main() -> None:
+    flags.parser(__doc__).parse_args()
     print(f"{runs.provenance(torch.device('cpu'))}\n")
     print("| stage | what | against | values | largest difference |\n|---|---|---|---|---|")
     with tempfile.TemporaryDirectory() as folder:
-        for stage in (engine, stage_1, stage_2, stage_3, stage_4, stage_5, stage_6, stage_7, families):
+        for stage in (
+            engine,
+            stage_1,
+            stage_2,
+            stage_3,
+            stage_4,
+            stage_5,
+            stage_6,
+            stage_7,
+            stage_9,
+            stage_11,
+            families,
+        ):
             for number, what, against, values, largest in stage(Path(folder)):
                 told = f"{largest:.1e}" if largest else "0"
                 print(f"| {number} | {what} | {against} | {values:,} | {told} |", flush=True)
@@ -153,7 +171,7 @@ def stage_4(folder: Path) -> Iterator[Row]:
                     other += our_fact != their_fact
                 else:
                     off.append(np.abs(np.array(our_fact) - their_fact).max())
-    yield "4", "facts without sentences or without neurons here or there only", PROGRAM, count, other
+    yield "4", "facts that lack sentences or neurons in one of the two only", PROGRAM, count, other
     yield "4", "activations at crawled sentences, a fact's largest", PROGRAM, len(off), max(off)
 
 
@@ -205,7 +223,7 @@ def stage_6(folder: Path) -> Iterator[Row]:
         by_hand.update(result["neurons"], answer, target, 1, 8)
         off.append(result["new_tgt_prob"] - by_hand.distribution(text)[by_hand.token(target)].item())
         off.append(result["new_inner_log_ppl"] - by_hand.log_perplexity(inner))
-    what = "the same for edits of our own draw, the model edited column by column"
+    what = "both after edits of our own draw, the model edited column by column"
     yield "6", what, TRANSFORMERS, len(off), max(map(abs, off))
 
 
@@ -236,6 +254,37 @@ def stage_7(folder: Path) -> Iterator[Row]:
             off.append(math.log(measures["erased ppl"]) - by_hand.log_perplexity(BAGS[name]))
     what = "logarithms of perplexities, columns of the model erased"
     yield "7", what, TRANSFORMERS, len(off), max(map(abs, off))
+
+
+def stage_9(folder: Path) -> Iterator[Row]:
+    for family in KINDS:
+        write_model(family, folder / family)
+    models_asked = [Asked(family, folder / family) for family in KINDS]
+    for preset in PRESETS:
+        off = []
+        for asked in models_asked:
+            locator = Locator(PRESETS[preset], asked.adapter, asked.encoder)
+            locator.engine.ladder = locator.engine.ladder[-1:]  # all the points, as the slow loop has them
+            ours = test_amig.attributed(locator, [asked.encode(*fact) for fact in test_amig.FACTS])
+            off += [
+                test_amig.distance(scores, test_amig.slow(asked, preset, fact))
+                for scores, fact in zip(ours, test_amig.FACTS, strict=True)
+            ]
+        yield "9", f"attributions of a prompt by `{preset}`, float64, relative L2", SLOW, len(off), max(off)
+
+
+def stage_11(_: Path) -> Iterator[Row]:
+    tokenizer, model = load("float64")
+    asked = prompts_of(tokenizer, [bag[:1] for bag in BAGS["P36"][:3]])
+    bags = read(PUBLISHED / "kn" / "kn_bag-P36.json")[:3]
+    ours = degenerate.suppressing(Probe(models.adapt(model)), asked)(list(map(degenerate.suppressions, bags)))
+    off = []
+    for prompt, bag, losses in zip(asked, bags, ours, strict=True):
+        plain = own_probabilities(model, prompt)[prompt[2]].item()
+        for suppressed_neurons, loss in zip(degenerate.suppressions(bag), losses, strict=True):
+            off.append(loss - 1 + own_probabilities(model, prompt, suppressed_neurons, 0.0)[prompt[2]].item() / plain)
+    what = "share of the probability lost without neurons and pairs, float64"
+    yield "11", what, TRANSFORMERS, len(off), max(map(abs, off))
 
 
 def families(_: Path) -> Iterator[Row]:

@@ -149,6 +149,17 @@ def test_results_do_not_depend_on_the_batch(golden, golden_bags):
     assert distances(backwards, together).max() <= 1e-5
 
 
+def test_some_layers_are_attributed_as_all_are(golden64, golden_bags):
+    tokenizer, model = golden64
+    prompts = prompts_of(tokenizer, golden_bags["P36"][:2])
+    engine = Engine(models.adapt(model), "literal", 20)
+    every = attributed(engine, prompts)
+    for batch in engine.attribute(prompts, layers={1, 4}):
+        assert (batch.answer[:, [0, 2, 3]] == 0).all()
+        assert batch.answer[:, [1, 4]] == pytest.approx(every[batch.prompts][:, [1, 4]], abs=1e-12)
+        assert batch.steps == {"literal-20": 2 * len(batch.prompts)}
+
+
 def test_where_few_points_are_not_enough_more_are_taken(golden, golden_bags):
     tokenizer, model = golden
     prompts = prompts_of(tokenizer, golden_bags["P36"])

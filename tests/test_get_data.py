@@ -294,7 +294,8 @@ def test_stopped_in_the_middle_then_again(get, server, tmp_path, number):
     path = tmp_path / "data" / CRAWLED
     server.faults = {CRAWLED: ["stalls"]}
     program = (
-        "from pathlib import Path; from kn import downloads, runs; "
+        "import signal; from pathlib import Path; from kn import downloads, runs; "
+        "signal.signal(signal.SIGINT, signal.default_int_handler); "  # tests in the background have it ignored
         f"file = downloads.Download(Path({str(path)!r}), ['{server.url}/{CRAWLED}'], lambda path: None); "
         "runs.guard(lambda: downloads.fetch([file], lambda count: None))"
     )

@@ -2,8 +2,11 @@
 
 import importlib.util
 import json
+import os
 import re
 import shutil
+import subprocess
+import sys
 from html.parser import HTMLParser
 from statistics import mean
 
@@ -113,6 +116,16 @@ def test_prompts_that_could_not_be_scored_are_passed_over(tmp_path, bench):
 
 
 @pytest.mark.parametrize(
+    ("line", "expected"),
+    [('{"fact": 1}', "expected a list of [prompt, scores]"), ('[[{"tokens": ["a"', "not valid JSON")],
+)
+def test_results_that_cannot_be_read_are_named(tmp_path, line, expected):
+    (tmp_path / "TREx-all-P1.rlt.jsonl").write_text(line + "\n")
+    done = report(tmp_path, check=False)
+    assert done.returncode == 1 and f"TREx-all-P1.rlt.jsonl, line 1: {expected}" in done.stderr
+
+
+@pytest.mark.parametrize(
     ("tokens", "text"),
     [
         (["[CLS]", "Ko", "##taba", "is", "[MASK]", ".", "[SEP]"], "Kotaba is [MASK]."),
@@ -200,3 +213,11 @@ def test_without_a_script_the_tables_can_be_read(golden_report, bench):
     assert text.index("</table>") < text.index("<noscript>") < text.index("<script")
     dom = bench.in_browser(CHROMIUM, golden_report / "report.html", "")
     assert "Suppressing neurons" in dom and not re.search('id="browser" hidden', dom)
+
+
+def test_the_report_is_made_without_torch():
+    seen = "import sys, kn.page, kn.sections; print('torch' in sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", seen], env=os.environ | {"PYTHONPATH": "src"}, cwd=ROOT, capture_output=True
+    )
+    assert done.stdout.split() == [b"False"], done.stderr

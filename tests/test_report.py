@@ -242,6 +242,9 @@ def amig_results(folder, model):
 @pytest.mark.parametrize("model", ["bert-base-multilingual-cased", "data/small"])
 def test_the_second_papers_stages_stand_in_the_report_with_nothing_else(tmp_path, model):
     amig_results(tmp_path, model)
+    assert (
+        "made by `bash 2_run_kn.sh`" in run("8_plot.py", "--output_dir", tmp_path, "--kn_dir", tmp_path / "kn").stdout
+    )
     assert "nothing was checked" in report(tmp_path, "--check").stdout
     found = {key[1:]: cells for key, cells in rows(tmp_path).items() if key[0].startswith("AMIG")}
     papers = model.startswith("bert")

@@ -141,7 +141,7 @@ def test_when_one_lane_ends_so_do_the_others(tmp_path):
         if unit.start == 0:
             raise Crash
         for _ in range(1000):
-            time.sleep(0.01)
+            time.sleep(0.05)
             done(0)
         return work(unit, done)
 
@@ -209,7 +209,7 @@ def test_two_runs_at_once_share_the_work(tmp_path, capsys):
 
 
 def slow_work(unit, done):
-    time.sleep(0.01)
+    time.sleep(0.05)
     return work(unit, done)
 
 
@@ -262,7 +262,7 @@ def test_killed_at_random_moments(tmp_path):
         processes = [fork.Process(target=make_slowly, args=(tmp_path,)) for _ in range(2)]
         for process in processes:
             process.start()
-        time.sleep(chance.uniform(0, 0.06))
+        time.sleep(chance.uniform(0, 0.2))
         for process in processes:
             kills += process.is_alive()
             process.kill()

@@ -43,11 +43,12 @@ def test_the_sample_run(tmp_path):
     assert sorted(path.name for path in results.glob("*.rlt.jsonl")) == sorted(
         f"TREx-all-{r}.rlt.jsonl" for r in relations
     )
-    assert all(f"== Stage {number}" in out for number in range(1, 9))
+    assert all(f"== Stage {number}" in out for number in range(1, 13))
     for name in ("kneurons_distribution", "suppress", "amplify", "distant", "erase", "erase_accuracy"):
         assert (figures / f"{name}.png").stat().st_size > 5_000
     assert "probability when suppressed" in out and str(figures) in out
     check_report(results)
+    assert read(results / "amig" / "degenerate.json")["en zh"]["all"]["knowledge neurons"]["published"]["facts"] == 9
     # Again: nothing is computed.
     again = run("1_run_mlm.sh", "--debug", "3", MODEL="data/sample/model", DATA="data/sample", **where)
     assert again.stdout.count("is there already, skipped") == len(relations)

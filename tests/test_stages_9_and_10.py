@@ -124,7 +124,9 @@ def test_localization_is_measured_on_the_fact_and_on_another(world, language):
             assert line["related"][preset] == slow(asked, encode(asked, language, line["uuid"]), neurons)
             assert line["unrelated"][preset] == slow(asked, encode(asked, language, line["other"][1]), neurons)
         every = [
-            line for name in TEMPLATES["en"] for line in lines(world, language, f"localization-{preset}-{name}.jsonl")
+            line
+            for name in sorted(TEMPLATES["en"])
+            for line in lines(world, language, f"localization-{preset}-{name}.jsonl")
         ]
         both.append(success.rate(*([line[side][preset] for line in every] for side in success.SIDES), 42))
     summary = read(world[0] / "results" / "amig" / language / "localization.json")

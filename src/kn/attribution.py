@@ -15,7 +15,7 @@ Dw' + bias to Dw + bias, and F is the probability at a point between w' and w. T
 c_a g(a)), added up over the sentences. The end of all paths is the same, and its gradient is computed once.
 """
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -85,28 +85,37 @@ class Engine:
         answer: bool = True,
         prediction: bool = False,
         baselines: list[list[list[int]]] | None = None,
+        layers: Collection[int] | None = None,
     ) -> Iterator[Attributions]:
         """Yields batch after batch. `baselines` has for each prompt the token ids of its baseline sentences, one at
-        least, each as long as the prompt; None: all paths begin at zero.
+        least, each as long as the prompt; None: all paths begin at zero. Only `layers` are attributed, the others get
+        zeros; None: all are.
         """
         most = 1 if baselines is None or self.joined else max(map(len, baselines), default=1)
+        wanted = [layers is None or number in layers for number in range(self.adapter.depth)]
 
         def work(places: list[int], rows: Rows) -> Attributions:
             of_places = None if baselines is None else [baselines[place] for place in places]
-            return self._batch(places, rows, answer, prediction, of_places)
+            return self._batch(places, rows, answer, prediction, of_places, wanted)
 
         for _, found in self.batches.over(prompts, paid(self.ladder[0]), work, most):
             yield found
 
     def _batch(
-        self, places: list[int], rows: Rows, answer: bool, prediction: bool, baselines: list[list[list[int]]] | None
+        self,
+        places: list[int],
+        rows: Rows,
+        answer: bool,
+        prediction: bool,
+        baselines: list[list[list[int]]] | None,
+        wanted: list[bool],
     ) -> Attributions:
         plain = self.adapter.run(rows.ids, rows.positions, probe=True)
         logits = _precise(plain.logits)
         probabilities, predicted = logits.detach().softmax(-1), logits.argmax(-1)
         targets = [target for target, wanted in ((rows.answers, answer), (predicted, prediction)) if wanted]
         starts = self._at_zero(len(rows.ids)) if baselines is None else self._at_baselines(rows, baselines)
-        found, steps = self._integrate(plain, logits, targets, starts, rows.ids.shape[1])
+        found, steps = self._integrate(plain, logits, targets, starts, rows.ids.shape[1], wanted)
         scores = iter(rows.mean(of_target) for of_target in found)
         return Attributions(
             places,
@@ -149,7 +158,7 @@ class Engine:
         return Starts([1] * len(sizes), list(map(mean, starts.neurons)), list(map(mean, starts.ffn)))
 
     def _integrate(
-        self, plain: Pass, logits: Tensor, targets: list[Tensor], starts: Starts, length: int
+        self, plain: Pass, logits: Tensor, targets: list[Tensor], starts: Starts, length: int, wanted: list[bool]
     ) -> tuple[Tensor, dict]:
         """Attributions of each target's probability, targets x readings x layers x neurons; and `steps`."""
         depth, count, device = self.adapter.depth, len(plain.positions), logits.device
@@ -159,7 +168,7 @@ class Engine:
         scores = at_one.new_zeros(len(targets), count, depth, self.adapter.neurons)
         errors = at_one.new_zeros(len(targets), count, depth)
         # What is on the device has to be waited for, so these are not.
-        waiting = torch.ones(count, depth, dtype=torch.bool)
+        waiting = torch.tensor(wanted).repeat(count, 1)  # readings x layers
         sizes = torch.tensor(starts.sizes)
         owners = torch.arange(count).repeat_interleave(sizes)
         steps = {}

@@ -36,7 +36,7 @@ def facts_of(results: Path, kn_dir: Path, prefix: str) -> dict[str, dict]:
         places = _places(factors.get(relation, {}).get("settings", {}).get("factors", [0, 2]))
         facts, label = [], relation
         for number, briefs in enumerate(_prompts(paths[relation])):
-            label = briefs[0]["relation"] if briefs else label
+            label = briefs[0]["relation"]
             scored = [brief for index, brief in enumerate(briefs) if (number, index) not in skipped]
             of_prompts = modified.get(number)
             if of_prompts is not None and len(of_prompts) != len(scored):
@@ -51,7 +51,7 @@ def facts_of(results: Path, kn_dir: Path, prefix: str) -> dict[str, dict]:
 
 
 def _fact(briefs: list[Brief], scored: list[Brief], bag: list | None, of_prompts: list | None, places: list) -> list:
-    answer = briefs[0]["gold_obj"] if briefs else ""
+    answer = briefs[0]["gold_obj"]
     right = sum(brief["pred_obj"] == brief["gold_obj"] for brief in scored)
     neurons = None if bag is None else [number for neuron in bag for number in neuron]
     if not of_prompts:
@@ -91,6 +91,8 @@ def _prompts(path: Path):
     with reading(path) as file:
         for number, line in enumerate(file, 1):
             starts = [match.end() - len('{"tokens": ') for match in re.finditer(re.escape(ABOUT), line)]
+            if not starts:
+                raise InputError(f"{path}, line {number}: expected a list of [prompt, scores], as stage 1 writes it")
             try:
                 yield [decoder.raw_decode(line, start)[0] for start in starts]
             except json.JSONDecodeError as error:

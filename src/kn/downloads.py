@@ -10,6 +10,7 @@ import os
 import queue
 import re
 import threading
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Sequence
@@ -24,6 +25,7 @@ STALL = 30  # after so many seconds without a byte a connection counts as broken
 RETRIES = 3  # in a row that bring nothing new
 PAUSE = 1  # seconds before the first retry; each further one waits twice as long
 BLOCK = 1 << 16
+LAST = 1  # seconds for other threads to end after an error, so that they leave nothing behind it
 
 Tell = Callable[[int], None]  # gets the number of bytes that arrived, below 0 where some were given up
 
@@ -69,8 +71,10 @@ def fetch(downloads: Sequence[Download], tell: Tell) -> None:
             except BaseException as error:
                 news.put(error)
 
-    for _ in range(AT_A_TIME):
-        threading.Thread(target=work, daemon=True).start()  # daemon: at the end nobody waits for a stalled connection
+    # Daemons: at the end nobody waits for a stalled connection.
+    threads = [threading.Thread(target=work, daemon=True) for _ in range(AT_A_TIME)]
+    for thread in threads:
+        thread.start()
     missing = len(downloads)
     try:
         while missing:
@@ -83,6 +87,9 @@ def fetch(downloads: Sequence[Download], tell: Tell) -> None:
                 tell(arrived)
     finally:
         stop.set()
+        end = time.monotonic() + LAST
+        for thread in threads:
+            thread.join(max(0, end - time.monotonic()))
 
 
 def _fetch(download: Download, tell: Tell, stop: threading.Event) -> None:

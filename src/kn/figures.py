@@ -9,6 +9,7 @@ import matplotlib
 
 matplotlib.use("Agg")  # no screen needed
 import matplotlib.pyplot as plt
+import numpy as np
 import seaborn as sns
 from matplotlib.figure import Figure
 from matplotlib.ticker import ScalarFormatter
@@ -23,6 +24,7 @@ LOOKS = {
     "random neurons": {"color": "#f2f2f2", "hatch": "////"},
 }
 OTHERS = ("#0b5394", "#e69f00", "#009e73", "#cc79a7", "#777777", "#56b4e9")  # of series without a look of their own
+DASHES = ("-", "--", "-.", ":")  # of curves
 WIDEST = 14  # inches
 NEAR = 20  # pixels
 sns.set_theme(context="paper", style="whitegrid", rc={"axes.spines.top": False, "axes.spines.right": False})
@@ -93,6 +95,18 @@ def points(found: list[Point], labels: tuple[str, str, str], path: Path) -> Path
         axes.annotate(names, (first.x, first.y), (4, 3), textcoords="offset points", fontsize=6)
     axes.text(0.99, 0.02, f"beside points: {labels[0]}", transform=axes.transAxes, ha="right", fontsize=7)
     return save(figure, path, ["series", *labels], [list(point) for point in found])
+
+
+def curves(series: dict[str, tuple[np.ndarray, np.ndarray]], labels: tuple[str, str], path: Path) -> Path:
+    """Curves in the unit square, as of shares against shares, with the diagonal that chance gives."""
+    figure, axes = plt.subplots(figsize=(4.0, 4.2))
+    axes.plot([0, 1], [0, 1], color="black", linewidth=0.6, linestyle=":")
+    for (name, (xs, ys)), (color, dashes) in zip(series.items(), zip(OTHERS, DASHES, strict=False), strict=False):
+        axes.plot(xs, ys, label=name, color=color, linestyle=dashes, linewidth=1.2)
+    axes.set(xlabel=labels[0], ylabel=labels[1], xlim=(0, 1), ylim=(0, 1.01), aspect="equal")
+    axes.legend(frameon=False, loc="lower right")
+    rows = [[name, x, y] for name, (xs, ys) in series.items() for x, y in zip(xs, ys, strict=True)]
+    return save(figure, path, ["series", *labels], rows)
 
 
 def layers(statistics: dict[str, dict], path: Path) -> Path:

@@ -81,7 +81,7 @@ def _files(path: Path, language: str) -> dict[str, File]:
         try:
             archive = zipfile.ZipFile(path)
         except FileNotFoundError:
-            raise InputError(f"{path}: no such folder or zip; data/README.md says where mLAMA comes from") from None
+            raise InputError(f"{path}: no such folder or zip: bash 0_get_data.sh mlama fetches it") from None
         except (zipfile.BadZipFile, OSError) as error:
             raise InputError(f"{path}: neither a folder nor a zip that can be read ({error})") from None
         everywhere = [zipfile.Path(archive, n) for n in archive.namelist() if n.split("/")[-1] == TEMPLATES]

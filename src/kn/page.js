@@ -102,7 +102,7 @@
     const head = document.createElement("th");
     head.style.width = width + "%";
     const button = Object.assign(document.createElement("button"), { type: "button", textContent: name });
-    if (isNumber) button.className = "number";
+    if (isNumber) head.className = "number";
     button.addEventListener("click", () => sortBy(index));
     head.appendChild(button);
     heads.appendChild(head);

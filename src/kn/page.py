@@ -10,7 +10,7 @@ from pathlib import Path
 
 from kn.browser import COLUMNS
 from kn.comparison import HEAD, Row, Run, Section, Table
-from kn.report import LONG, TITLE, provenance, remarks, settings_table, tables
+from kn.report import LONG, TITLE, check, provenance, remarks, settings_table, tables
 
 # The browser itself is told to ask no network for anything.
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
@@ -19,7 +19,7 @@ POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-s
 def page(run: Run, sections: list[Section], figures: Path, relations: dict[str, dict]) -> str:
     body = [f"<h1>{escape(TITLE)}</h1>"]
     citations = [f"{name}: {paper['citation']}" for name, paper in run.published.papers.items()]
-    body.append(_list([*citations, *provenance(run)]))
+    body.append(_list([*citations, *provenance(run), *check(sections)[0]]))
     head, rows = settings_table(run)
     links = [(f"s{number}", section.title) for number, section in enumerate(sections)] + [("facts", "All facts")]
     body.append(_list_of_links(links))

@@ -11,7 +11,7 @@ AMIG replaces a word by the mask token or, for a causal model, by the end-of-tex
 activations then. Its paper derives w - w' and prints w; its program differs from both.
 """
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
 from kn.adapters import Adapter
@@ -61,10 +61,11 @@ class Locator:
             return encoded.skipped
         return None if words(encoded, self.encoder) else "the query has no word to replace"
 
-    def attribute(self, prompts: list[Encoded]) -> Iterator[Attributions]:
-        """Yields batch after batch. None of the prompts may be one to skip."""
+    def attribute(self, prompts: list[Encoded], layers: Collection[int] | None = None) -> Iterator[Attributions]:
+        """Yields batch after batch, of these layers or of all. None of the prompts may be one to skip."""
         baselines = [self.baselines(encoded) for encoded in prompts] if self.preset.replaced else None
-        for found in self.engine.attribute([encoded.prompt for encoded in prompts], baselines=baselines):
+        asked = [encoded.prompt for encoded in prompts]
+        for found in self.engine.attribute(asked, baselines=baselines, layers=layers):
             if self.preset.by_layer:
                 found.answer = found.answer / found.answer.sum(-1, keepdim=True)
             yield found

@@ -59,8 +59,9 @@ def tables(section: Section) -> list[Table]:
 
 def markdown(run: Run, sections: list[Section], figures: Path, target: Path) -> str:
     """`target` is where it will stand: links to figures are relative to it."""
-    lines = [f"# {TITLE}", "", *(f"- {kind}" for kind in provenance(run)), ""]
+    lines = [f"# {TITLE}", "", *(f"- {kind}" for kind in provenance(run))]
     lines += [f"- {name}: {paper['citation']}" for name, paper in run.published.papers.items()]
+    lines += ["", *(f"- {line}" for line in check(sections)[0])]
     head, rows = settings_table(run)
     if rows:
         lines += ["", "## What made this run", "", *_table(head, rows)]
@@ -86,21 +87,23 @@ def _cell(text: str) -> str:
     return text.replace("|", "\\|").replace("\n", " ")
 
 
-def verdict(sections: list[Section]) -> tuple[list[str], bool]:
-    """What a check says, and whether every number that could be checked is within its tolerance."""
+def check(sections: list[Section]) -> tuple[list[str], bool]:
+    """How many numbers could be checked and which left their tolerance; and whether none did."""
     rows = [(section, row) for section in sections for row in section.rows if row.checked]
-    outside = [(section, row) for section, row in rows if row.outside]
-    lines = [f"{len(rows)} numbers checked, {len(outside)} outside their tolerance"]
     if not rows:
-        lines = ["nothing was checked: no results with the paper's model, settings and data"]
-    lines += [f"  {section.title}: {_told(row)}" for section, row in outside]
+        return ["nothing was checked: no results with the paper's model, settings and data"], True
+    outside = [f"outside: {section.title}: {_told(row)}" for section, row in rows if row.outside]
+    return [f"{len(rows)} numbers checked, {len(outside)} outside their tolerance", *outside], not outside
+
+
+def unchecked(sections: list[Section]) -> list[str]:
+    """Which sections could not be checked, by reason."""
     reasons: dict[str, list[str]] = {}
     for section in sections:
-        missing = [] if section.measured else [f"No results, made by `bash {section.command}`."]
+        missing = [] if section.measured else [f"no results, made by `bash {section.command}`"]
         for reason in missing or expected(section):
             reasons.setdefault(reason, []).append(section.title)
-    lines += [f"{', '.join(titles)}: {reason}" for reason, titles in reasons.items()]
-    return lines, not outside
+    return [f"{'; '.join(titles)}: {reason}" for reason, titles in reasons.items()]
 
 
 def _told(row: Row) -> str:

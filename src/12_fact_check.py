@@ -1,0 +1,233 @@
+"""Stage 12: tell true facts from false ones by the degenerate neurons of their relation.
+
+    python src/12_fact_check.py --bert_model bert-base-multilingual-cased --languages en zh --pt_relation P19 P27
+
+The facts of a relation are cut into 80 % and 20 %. Of the degenerate neurons (stage 11) of the first part those count
+that at least `--common` times as many facts have as have the most frequent one. They score an object for a subject by
+the mean of their attributions (preset amig) of this object's probability. Scored are each fact's own object, and
+`--wrong` others of the relation that are not true of its subject.
+
+Accepted is an object whose score is above a threshold: the published one, or that with the highest F1 on the first
+parts of all relations. Beside that: the same with as many random neurons of the same layers, and with the model's
+probability; the most probable of a fact's objects; and everything. All are judged on the second parts, with one wrong
+object a fact and with all.
+
+Scores per fact: `<output_dir>/amig/en/fact_check-P19.jsonl`, the right object first. Measures, of this run's relations
+together: `<output_dir>/amig/fact_check.json`; the ROC curves of each language as a figure in `--fig_dir`.
+"""
+
+import argparse
+import json
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+from kn import checking, degenerate, figures, flags, languages, located, mlama, results, runs, selection
+from kn.checking import SCORES
+from kn.degenerate import PRESET
+from kn.files import InputError, read_jsonl
+from kn.languages import Language
+from kn.mlama import Fact
+from kn.neurons import Neuron
+from kn.presets import PRESETS, Locator
+from kn.prompts import Encoded
+from kn.workers import FIRST
+
+UNIT = 32  # facts: what a killed run loses at most
+PARTS = ("first", "second")
+COLUMNS = ("TPR", "FPR", "precision", "recall", "F1", "AUROC")
+
+
+def parse() -> argparse.Namespace:
+    parser = flags.parser(__doc__)
+    languages.add_flags(parser)
+    parser.add_argument("--wrong", type=flags.positive, default=5, help="wrong objects a fact")
+    parser.add_argument(
+        "--common", type=float, default=checking.COMMON, help="share of the most frequent neuron's facts that is enough"
+    )
+    parser.add_argument(
+        "--min_interaction",
+        type=float,
+        help="only neurons of pairs that are degenerate in the strict sense, with this interaction; none: of all",
+    )
+    parser.add_argument("--fig_dir", default="figures", help="where figures go")
+    return parser.parse_args()
+
+
+def main() -> None:
+    chosen = parse()
+    for language in languages.open_languages(chosen, 1, len(chosen.languages)):
+        plans = {relation: plan(language, relation, chosen) for relation in language.world.relations}
+        # All that is true has to be known, also what --debug cuts away.
+        (known,) = mlama.read(chosen.mlama, [language.name], list(plans)).facts.values()
+        objects = {relation: checking.Objects(facts.values()) for relation, facts in known.items()}
+        lines = {}
+        for result in check(language, plans, objects, chosen):
+            print(f"{language.name} {result.name}: {result.path}" + ", is there already, skipped" * result.was_there)
+            lines[result.name] = list(read_jsonl(result.path))
+        if FIRST:
+            tell(language, plans, lines, chosen)
+
+
+# ---- scoring ----
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How the facts of a relation are scored."""
+
+    parts: dict[str, str]  # by uuid
+    neurons: dict[str, list[Neuron]]  # whose mean attribution is a score, by its name
+
+
+def plan(language: Language, relation: str, chosen: argparse.Namespace) -> Plan:
+    world = language.world
+    pairs = degenerate.read(chosen.output_dir, language.name, relation, world.settings)
+    for uuid in pairs:
+        if uuid not in language.facts[relation]:
+            path = degenerate.path(chosen.output_dir, language.name, relation)
+            raise InputError(f"{path}: the data have no fact {uuid}: of other data?")
+    parts = checking.split(pairs, runs.chance(chosen.seed, "stage 12", "parts", relation))
+    first = [pairs[uuid] for uuid in parts[0]]
+    if chosen.min_interaction is not None:
+        first = [degenerate.strict(of_fact, chosen.min_interaction) for of_fact in first]
+    common = checking.common(map(degenerate.members, first), chosen.common)
+    drawn = selection.random_like(
+        common, world.adapter.neurons, runs.chance(chosen.seed, "stage 12", "random neurons", relation)
+    )
+    of_facts = {uuid: name for name, uuids in zip(PARTS, parts, strict=True) for uuid in uuids}
+    return Plan({uuid: of_facts[uuid] for uuid in pairs}, dict(zip(SCORES, (common, drawn), strict=False)))
+
+
+def check(
+    language: Language, plans: dict[str, Plan], objects: dict[str, checking.Objects], chosen: argparse.Namespace
+) -> Iterator[results.Result]:
+    world = language.world
+    locator = Locator(PRESETS[PRESET], world.adapter, world.encoder, chosen.max_tokens)
+    record = runs.Record(located.folder(chosen.output_dir, language.name) / "fact_check.args.json")
+
+    def of_relation(relation: str) -> results.Result:
+        planned = plans[relation]
+        uuids = list(planned.parts)
+        settings = world.settings | {
+            "language": language.name,
+            "wrong": chosen.wrong,
+            "seed": chosen.seed,
+            "max_tokens": locator.engine.batches.max_tokens,
+            "data": runs.digest([[uuid, language.facts[relation][uuid].bag] for uuid in uuids]),
+            "objects": runs.digest(sorted((name, sorted(true)) for name, true in objects[relation].true.items())),
+            "neurons": runs.digest([planned.parts, planned.neurons]),
+        }
+
+        def work(unit: range, done: results.Done) -> tuple[list[str], dict]:
+            of_unit = [uuids[number] for number in unit]
+            return score_facts(of_unit, relation, language, planned, objects[relation], locator, chosen, done)
+
+        path = located.folder(chosen.output_dir, language.name) / f"fact_check-{relation}.jsonl"
+        return results.Result(path, relation, results.units(len(uuids), UNIT), work, settings, record)
+
+    usable = (relation for relation, planned in plans.items() if planned.neurons[SCORES[0]])
+    return results.make(map(of_relation, usable), runs.provenance(world.device), world.lanes)
+
+
+def score_facts(
+    uuids: list[str],
+    relation: str,
+    language: Language,
+    planned: Plan,
+    objects: checking.Objects,
+    locator: Locator,
+    chosen: argparse.Namespace,
+    done: results.Done,
+) -> tuple[list[str], dict]:
+    """The scores of each fact's own object and of its wrong ones. A fact without wrong objects has no line."""
+    started = time.perf_counter()
+    lines, asked = [], []
+    for uuid in uuids:
+        fact = language.facts[relation][uuid]
+        chance = runs.chance(chosen.seed, "stage 12", relation, uuid)
+        tried = ((answer, with_answer(language, fact, answer)) for answer in objects.wrong(fact, chance))
+        wrong = list(islice((found for found in tried if not locator.skipped(found[1])), chosen.wrong))
+        if wrong:
+            of_fact = [(fact.answer, language.encoded(relation, uuid)), *wrong]
+            line = {"uuid": uuid, "lineid": fact.lineid, "part": planned.parts[uuid]}
+            line |= {"objects": [answer for answer, _ in of_fact]}
+            lines.append(line | {name: [0.0] * len(of_fact) for name in SCORES})
+            asked += [(lines[-1], place, encoded) for place, (_, encoded) in enumerate(of_fact)]
+    layers = {layer for neurons in planned.neurons.values() for layer, _ in neurons}
+    for batch in locator.attribute([encoded for _, _, encoded in asked], layers):
+        scores = {
+            name: batch.answer[:, [layer for layer, _ in neurons], [index for _, index in neurons]].mean(1)
+            for name, neurons in planned.neurons.items()
+        }
+        scores["probability"] = batch.own
+        for name, values in scores.items():
+            for place, value in zip(batch.prompts, values.double().tolist(), strict=True):
+                line, number, _ = asked[place]
+                line[name][number] = value
+    done(len(uuids))
+    texts = [json.dumps(line, ensure_ascii=False) for line in lines]
+    return texts, {
+        "scored": len(lines),
+        "without a wrong object": len(uuids) - len(lines),
+        "seconds": time.perf_counter() - started,
+    }
+
+
+def with_answer(language: Language, fact: Fact, answer: str) -> Encoded:
+    """The fact's prompt with another answer."""
+    ((text, _, relation),) = fact.bag
+    ((encoded,),) = language.world.encoder.facts([[[text, answer, relation]]])
+    return encoded
+
+
+# ---- what was found ----
+
+
+def tell(language: Language, plans: dict[str, Plan], lines: dict[str, list[dict]], chosen: argparse.Namespace) -> None:
+    """Judge on the second parts of all relations, write, show and draw."""
+    every = [line for of_relation in lines.values() for line in of_relation]
+    first, second = ([line for line in every if line["part"] == part] for part in PARTS)
+    for relation in plans:
+        if relation not in lines:
+            print(f"{language.name} {relation}: no fact of the first part has a degenerate neuron, left out")
+    if not first or not second:
+        print(f"{language.name}: no facts to choose a threshold on, or none to judge it on")
+        return
+    measured = {
+        f"{against} wrong": checking.evaluate(first, second, against, chosen.seed)
+        for against in sorted({1, chosen.wrong})
+    }
+    of_relations = {
+        relation: {
+            "facts": Counter(line["part"] for line in lines.get(relation, [])),
+            "neurons": planned.neurons[SCORES[0]],
+        }
+        for relation, planned in plans.items()
+    }
+    settings = {name: getattr(chosen, name) for name in ("wrong", "common", "min_interaction", "seed")}
+    facts = {part: len(of_part) for part, of_part in zip(PARTS, (first, second), strict=True)}
+    entry = {"settings": settings, "facts": facts, "measures": measured, "relations": of_relations}
+    runs.Record(Path(chosen.output_dir) / "amig" / "fact_check.json").add(language.name, entry)
+    for against, ways in measured.items():
+        show(f"{language.name}, {len(second)} facts, {against}", ways)
+    curves = {name: checking.curve(second, name, chosen.wrong) for name in SCORES}
+    print(figures.curves(curves, ("FPR", "TPR"), Path(chosen.fig_dir) / f"fact_check_{language.name}"))
+
+
+def show(title: str, ways: dict[str, dict]) -> None:
+    print(f"{title:34}" + "".join(f"{name:>11}" for name in ("threshold", *COLUMNS)))
+    for way, found in ways.items():
+        cut = found.get("threshold")
+        row = f"{way:34}{'-' if cut is None else format(cut, '.1e'):>11}"
+        for name in COLUMNS:
+            value = found.get(name)
+            row += f"{'-' if value is None else format(value, '.3f'):>11}"
+        print(row)
+
+
+if __name__ == "__main__":
+    runs.guard(main)

@@ -1,0 +1,241 @@
+"""Stages 11 and 12 on a small world in two languages, with a masked and with a causal model, from stage 9 on."""
+
+import json
+import shutil
+from collections import Counter
+from itertools import product
+
+import numpy as np
+import pytest
+import torch
+
+import two_languages
+from conftest import read, run
+from kn import degenerate
+from kn.degenerate import ARMS
+from kn.presets import PRESETS, Locator
+from two_languages import OBJECTS, PLACES, TEMPLATES
+
+RELATIONS = ("P36", "P37", "P30")  # of the last the answer comes first, and is the same for all
+BESIDE = {"en": ["In", "city"], "zh": ["在", "城"]}  # words before a place, to have more subjects
+FOUND = ["--low", "0.5", "--high", "0.02"]  # the models have learnt nothing, so what they lose is little
+
+
+@pytest.fixture(scope="module", params=["bert", "gpt2"])
+def world(request, tmp_path_factory):
+    """The flags of a model and of data in mLAMA's layout, and where results go; stages 9, 11 and 12 have run."""
+    folder = tmp_path_factory.mktemp(request.param)
+    two_languages.write_model(request.param, folder / "model")
+    two_languages.write_facts(folder / "mlama")
+    for language, name in product(TEMPLATES, RELATIONS):
+        facts = [
+            {
+                "uuid": f"{name} {side} {place}",
+                "lineid": 4 * side + place,
+                "sub_label": f"{['', *BESIDE[language]][side]} {PLACES[language][place]}".strip(),
+                "obj_label": OBJECTS[language][name][place],
+                "sub_uri": f"S{side} {place}",
+                "obj_uri": f"O{name} {place}",
+            }
+            for side in range(3)
+            for place in range(4)
+        ]
+        (folder / "mlama" / language / f"{name}.jsonl").write_text("\n".join(map(json.dumps, facts)))
+    flags = ["--bert_model", folder / "model", "--mlama", folder / "mlama", "--output_dir", folder / "results"]
+    flags += ["--fig_dir", folder / "figures", "--device", "cpu", "--dtype", "float64"]
+    for language in TEMPLATES:
+        run("9_analyze_amig.py", *flags, "--languages", language, "--presets", "amig")
+    flags += ["--languages", *TEMPLATES]
+    printed = run("11_degenerate.py", *flags, *FOUND).stdout, run("12_fact_check.py", *flags).stdout
+    return request.param, folder, flags, printed
+
+
+def lines(folder, language, name, relation):
+    path = folder / "results" / "amig" / language / f"{name}-{relation}.jsonl"
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def data(folder, language, relation):
+    path = folder / "mlama" / language / f"{relation}.jsonl"
+    facts = [json.loads(line) for line in path.read_text().splitlines()]
+    return {fact["uuid"]: fact for fact in facts}
+
+
+def encode(asked, language, relation, fact, answer=None):
+    text = TEMPLATES[language][relation].replace("[X]", fact["sub_label"]).replace("[Y]", "[MASK]")
+    ((encoded,),) = asked.encoder.facts([[[text, answer or fact["obj_label"], relation]]])
+    return encoded
+
+
+def probability(asked, encoded, neurons=()):
+    """transformers' own: the mean over the answer's pieces, neurons being suppressed where the piece is read."""
+
+    def suppress(number, activations):
+        return activations.index_fill(-1, torch.tensor([i for layer, i in neurons if layer == number], dtype=int), 0)
+
+    pieces = zip(encoded.positions, encoded.answers, strict=True)
+    return np.mean([asked.probability(encoded.ids, *piece, change=suppress).item() for piece in pieces])
+
+
+@pytest.mark.parametrize("language, relation", [("en", "P36"), ("zh", "P37")])
+def test_pairs_are_those_of_one_suppression_after_the_other(world, language, relation):
+    family, folder, _, _ = world
+    asked = two_languages.Asked(family, folder / "model")
+    facts, located = data(folder, language, relation), lines(folder, language, "amig", relation)
+    assert len({len(encode(asked, language, relation, fact).answers) for fact in facts.values()}) > 1
+    found = lines(folder, language, "degenerate", relation)
+    assert [line["uuid"] for line in located] == list(facts)
+    scored = [line for line in located if "skipped" not in line]  # one answer is unknown to this BERT
+    assert len(scored) == (9 if (family, language) == ("bert", "en") else 12)
+    assert [line["uuid"] for line in found] == [line["uuid"] for line in scored]
+    line, of_stage_9 = found[1], scored[1]
+    strongest = [[layer, index] for layer, index, _ in of_stage_9["neurons"]][:20]
+    assert line[ARMS[0]]["neurons"] == strongest
+    drawn = line[ARMS[1]]["neurons"]
+    assert Counter(layer for layer, _ in drawn) == Counter(layer for layer, _ in strongest)
+    encoded = encode(asked, language, relation, facts[line["uuid"]])
+    plain = probability(asked, encoded)
+    for arm in ARMS:
+        neurons = line[arm]["neurons"][:6]  # not all, for the sake of time
+        expected = {}
+        for place, first in enumerate(neurons):
+            for second in neurons[place + 1 :]:
+                one, other, both = (
+                    1 - probability(asked, encoded, lost) / plain for lost in ([first], [second], [first, second])
+                )
+                if max(one, other) <= 0.5 and both > 0.02:
+                    expected[str([first, second])] = [one, other, both, both - one - other]
+        pairs = {str(pair[:2]): pair[2:] for pair in line[arm]["pairs"] if pair[0] in neurons and pair[1] in neurons}
+        assert pairs.keys() == expected.keys()
+        for pair, losses in pairs.items():
+            assert losses == pytest.approx(expected[pair], abs=1e-9)
+    assert line[ARMS[0]]["pairs"]  # or nothing was tested
+
+
+def test_what_is_counted(world):
+    _, folder, flags, (printed, _) = world
+    summary = read(folder / "results" / "amig" / "degenerate.json")
+    everywhere = []
+    for language in TEMPLATES:
+        of_all = summary[language]["all"]
+        facts = [line for relation in RELATIONS for line in lines(folder, language, "degenerate", relation)]
+        for arm in ARMS:
+            pairs = [pair for line in facts for pair in line[arm]["pairs"]]
+            assert of_all[arm]["published"]["pairs"] == len(pairs)
+            assert of_all[arm]["strict"]["pairs"] == sum(pair[5] >= degenerate.STRICT for pair in pairs)
+            with_pair = sum(bool(line[arm]["pairs"]) for line in facts)
+            assert of_all[arm]["published"]["facts with a pair"] == pytest.approx(with_pair / len(facts))
+            assert sum(of_all[arm]["published"]["percent by layer"]) == pytest.approx(100)
+        assert f"{language:9} facts" in printed
+        everywhere.append({(line["uuid"], str(sorted(pair[:2]))) for line in facts for pair in line[ARMS[0]]["pairs"]})
+    in_both = everywhere[0] & everywhere[1]
+    assert summary["en zh"]["all"][ARMS[0]]["published"]["pairs"] == len(in_both)
+    assert (folder / "figures" / "degenerate_layers.png").stat().st_size > 5_000
+    # Counting in another sense computes nothing anew.
+    again = run("11_degenerate.py", *flags, *FOUND, "--disjoint", "--min_interaction", "-1").stdout
+    assert again.count("is there already") == 6
+    fewer = read(folder / "results" / "amig" / "degenerate.json")["en"]["all"][ARMS[0]]
+    assert fewer["strict"] == fewer["published"]
+    assert fewer["published"]["neurons"] == 2 * fewer["published"]["pairs"]
+    assert 0 < fewer["published"]["pairs"] < summary["en"]["all"][ARMS[0]]["published"]["pairs"]
+    other = run("11_degenerate.py", *flags, "--low", "0.1", "--high", "0.02", check=False)
+    assert "was made with low = 0.5, this run has 0.1" in other.stderr and other.returncode == 1
+
+
+def test_scores_of_right_and_wrong_objects(world):
+    family, folder, _, _ = world
+    asked = two_languages.Asked(family, folder / "model")
+    locator = Locator(PRESETS["amig"], asked.adapter, asked.encoder)
+    language, relation = "zh", "P36"
+    facts, found = data(folder, language, relation), lines(folder, language, "fact_check", relation)
+    pairs = {line["uuid"]: line[ARMS[0]]["pairs"] for line in lines(folder, language, "degenerate", relation)}
+    assert [line["uuid"] for line in found] == list(facts)
+    assert Counter(line["part"] for line in found) == {"first": 10, "second": 2}
+    counts = Counter()
+    for line in found:
+        if line["part"] == "first":
+            counts.update({str(neuron) for pair in pairs[line["uuid"]] for neuron in pair[:2]})
+    kept = read(folder / "results" / "amig" / "fact_check.json")[language]["relations"][relation]["neurons"]
+    assert sorted(map(str, kept)) == sorted(n for n, count in counts.items() if count >= 0.7 * max(counts.values()))
+    for line in found:
+        fact = facts[line["uuid"]]
+        right, *wrong = line["objects"]
+        assert right == fact["obj_label"]
+        assert sorted(wrong) == sorted({one["obj_label"] for one in facts.values()} - {right})
+    line = found[3]
+    for place, answer in enumerate(line["objects"]):
+        encoded = encode(asked, language, relation, facts[line["uuid"]], answer)
+        assert line["probability"][place] == pytest.approx(probability(asked, encoded), abs=1e-9)
+        (batch,) = locator.attribute([encoded])
+        mean = np.mean([batch.answer[0, layer, index].item() for layer, index in kept])
+        assert line["attribution"][place] == pytest.approx(mean, rel=1e-5, abs=1e-12)
+    assert line["attribution"] != line["random neurons"]
+
+
+def test_measures_are_those_of_the_second_parts(world):
+    family, folder, flags, (_, printed) = world
+    for language in TEMPLATES:
+        found = read(folder / "results" / "amig" / "fact_check.json")[language]
+        every = [line for relation in RELATIONS[:2] for line in lines(folder, language, "fact_check", relation)]
+        second = [line for line in every if line["part"] == "second"]
+        assert found["facts"] == {"first": len(every) - len(second), "second": len(second)}
+        for name, against in (("1 wrong", 1), ("5 wrong", 5)):
+            wrong = sum(len(line["objects"][1 : 1 + against]) for line in second)  # there are no more than three a fact
+            published = found["measures"][name]["attribution, published threshold"]
+            hits = sum(line["attribution"][0] > 1e-6 for line in second)
+            alarms = sum(score > 1e-6 for line in second for score in line["attribution"][1 : 1 + against])
+            assert published["recall"] == pytest.approx(hits / len(second))
+            assert published["FPR"] == pytest.approx(alarms / wrong)
+            assert published["precision"] == (pytest.approx(hits / (hits + alarms)) if hits + alarms else None)
+            assert found["measures"][name]["everything"]["F1"] == pytest.approx(
+                2 * len(second) / (2 * len(second) + wrong)
+            )
+        assert f"{language}, {len(second)} facts, 1 wrong" in printed
+        drawn = (folder / "figures" / f"fact_check_{language}.csv").read_text().splitlines()[1:]
+        curve = {tuple(map(float, row.split(",")[1:])) for row in drawn if row.startswith("probability,")}
+        right = [line["probability"][0] for line in second]
+        others = [score for line in second for score in line["probability"][1:]]
+        for cut in (0, *right):
+            point = np.mean(np.array(others) > cut), np.mean(np.array(right) > cut)
+            assert any(point == pytest.approx(other) for other in curve)
+        assert (folder / "figures" / f"fact_check_{language}.png").stat().st_size > 5_000
+    again = run("12_fact_check.py", *flags).stdout
+    assert again.count("is there already") == (6 if family == "bert" else 4)
+
+
+def test_relations_that_cannot_be_checked(world):
+    """BERT is asked, but there are no wrong objects; GPT-2 can't even be asked."""
+    family, folder, _, (_, printed) = world
+    left_out = "en P30: no fact of the first part has a degenerate neuron, left out"
+    assert len(lines(folder, "en", "degenerate", "P30")) == (12 if family == "bert" else 0)
+    if family == "bert":
+        assert lines(folder, "en", "fact_check", "P30") == [] and left_out not in printed
+        about = read(folder / "results" / "amig" / "en" / "fact_check.args.json")["P30"]
+        assert (about["facts"], about["scored"], about["without a wrong object"]) == (12, 0, 12)
+    else:
+        assert left_out in printed
+
+
+def test_one_language_and_what_is_missing(world, tmp_path):
+    family, folder, flags, _ = world
+    flags = [*flags[: flags.index("--languages")], "--languages", "zh"]
+    assert "zh        facts" in run("11_degenerate.py", *flags, *FOUND).stdout
+    elsewhere = [tmp_path if flag == folder / "results" else flag for flag in flags]
+    missing = run("11_degenerate.py", *elsewhere, check=False)
+    assert "run stage 9 (9_run_amig.sh) for zh and P30 first" in missing.stderr and missing.returncode == 1
+    missing = run("12_fact_check.py", *elsewhere, check=False)
+    assert "run stage 11 (11_run_degenerate.sh) for zh and P30 first" in missing.stderr
+    fewer = run("12_fact_check.py", *flags, "--debug", "2", check=False)
+    assert "degenerate-P30.jsonl: was made with --debug -1, this run has 2" in fewer.stderr
+    many = run("11_degenerate.py", *flags, "--top", "21", check=False)
+    assert "--top 21: stage 9 keeps 20 neurons of every fact" in many.stderr
+    other = tmp_path / "other"
+    shutil.copytree(folder / "model", other)
+    model = two_languages.KINDS[family].from_pretrained(other)
+    with torch.no_grad():
+        model.get_input_embeddings().weight.mul_(1.1)
+    model.save_pretrained(other)
+    flags = [other if flag == folder / "model" else flag for flag in flags]
+    for script in ("11_degenerate.py", "12_fact_check.py"):
+        refused = run(script, *flags, check=False)
+        assert "was made with another model: each model needs an --output_dir of its own" in refused.stderr
