@@ -5,7 +5,8 @@
 A BERT of base size with random weights, prompts of 8 to 16 tokens, all in one run. The published way is the obvious
 loop: one prompt at a time, padded to 128 tokens, the whole model for every layer, 20 points a batch. "share of peak"
 is the number of operations that the engine's matrix products need, by the time of the whole engine, by the fastest
-product measured on this machine in the same type.
+product measured on this machine in the same type. Where captum is installed (`.venv/bin/pip install captum`), its
+integrated gradients of the same neurons are computed beside it, layer by layer and unpadded.
 """
 
 from collections import Counter
@@ -17,6 +18,11 @@ from kn import flags, models, runs
 from kn.attribution import Engine
 from kn.encoders import PostNormEncoder
 from measuring import operations, peak_memory, reset_peak_memory, timed
+
+try:
+    from captum.attr import IntegratedGradients
+except ImportError:  # only to compare with
+    IntegratedGradients = None
 
 PADDED, POINTS = 128, 20
 LENGTHS = range(8, 17)
@@ -41,6 +47,13 @@ def main() -> None:
     seconds = timed(lambda: [published(model, *prompt) for prompt in sample], device)[0] / len(sample)
     print(f"{'':32}{'s a prompt':>12}{'prompts/s':>12}{'times faster':>14}{'share of peak':>15}{'memory':>10}")
     print(f"{'published way, float32':32}{seconds:12.4f}{1 / seconds:12.2f}{1:14.1f}")
+    if IntegratedGradients:
+        few = sample[0], *prompts[:2]
+        each, found = timed(lambda: [by_captum(model, *prompt) for prompt in few], device)
+        each /= len(few)
+        print(f"{'captum, float32':32}{each:12.4f}{1 / each:12.2f}{seconds / each:14.1f}")
+        expected, got = (torch.stack(layers) for layers in (published(model, *few[0]), found[0]))
+        print(f"{'':32}distance between the two: {(got - expected).norm() / expected.norm():.1e}")
     for dtype in ("float32", "tf32", "bfloat16") if device.type == "cuda" else ("float32", "bfloat16"):
         torch.backends.cuda.matmul.allow_tf32 = dtype == "tf32"
         adapter = models.adapt(model.to(models.DTYPES[dtype]))
@@ -100,6 +113,33 @@ def published(model: BertForMaskedLM, ids: list[int], position: int, answer: int
         probability = logits[:, position].softmax(-1)[:, answer]
         (gradient,) = torch.autograd.grad(probability.sum(), scaled)
         attributions.append(kept["w"] * gradient.sum(0) / POINTS)
+    return attributions
+
+
+def by_captum(model: BertForMaskedLM, ids: list[int], position: int, answer: int) -> list[torch.Tensor]:
+    """The same sum with captum: its integrated gradients take the neurons at the mask for the input."""
+    tokens = torch.tensor([ids], device=model.device)
+    attributions = []
+    for layer in model.bert.encoder.layer:
+
+        def probability(neurons: torch.Tensor, layer=layer) -> torch.Tensor:
+            def replace(module, inputs, output):
+                output = output.clone()
+                output[:, position] = neurons
+                return output
+
+            hook = layer.intermediate.register_forward_hook(replace)
+            logits = model(tokens.expand(len(neurons), -1)).logits
+            hook.remove()
+            return logits[:, position].softmax(-1)[:, answer]
+
+        kept = {}
+        hook = layer.intermediate.register_forward_hook(lambda m, i, out, kept=kept: kept.update(w=out[:, position]))
+        with torch.no_grad():
+            model(tokens)
+        hook.remove()
+        scores = IntegratedGradients(probability).attribute(kept["w"], n_steps=POINTS, method="riemann_left")
+        attributions.append(scores[0])
     return attributions
 
 
