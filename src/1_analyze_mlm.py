@@ -148,6 +148,8 @@ def attribute_facts(
 
 def told(entry: dict) -> str:
     """One line for the user about a finished relation."""
+    if not entry["facts"]:
+        return "no facts"
     seconds = sum(entry["seconds"].values())
     parts = [
         f"{entry['facts']} facts, {entry['scored']} of {entry['prompts']} prompts scored in {seconds:.0f} s",
@@ -156,8 +158,9 @@ def told(entry: dict) -> str:
     if entry["skipped"]:
         reasons = Counter(skip["reason"].split(":")[0] for skip in entry["skipped"])
         parts.append("skipped: " + ", ".join(f"{count} ({reason})" for reason, count in reasons.most_common()))
-    first, *further = entry["steps"].items()
-    parts.append(f"{first[0]} points" + "".join(f", then {name} for {n / first[1]:.1%}" for name, n in further))
+    if entry["steps"]:  # else nothing was attributed
+        first, *further = entry["steps"].items()
+        parts.append(f"{first[0]} points" + "".join(f", then {name} for {n / first[1]:.1%}" for name, n in further))
     return "; ".join(parts)
 
 

@@ -139,6 +139,13 @@ def test_answers_that_cannot_be_scored_are_skipped_with_the_reason(awkward, tmp_
     assert read(tmp_path / "kn" / "kn_bag-P36.json") == [[], [], []]
 
 
+def test_nothing_to_score_is_no_error(awkward, tmp_path):
+    awkward.write_text(json.dumps(read(awkward)[2:]))
+    flags = stage1_flags(tmp_path / "out", "--data_path", awkward)
+    assert "0 of 2 prompts scored" in run("1_analyze_mlm.py", *flags).stdout
+    assert "no facts" in run("1_analyze_mlm.py", *flags, "--debug", 0, "--output_dir", tmp_path / "none").stdout
+
+
 @pytest.mark.parametrize("seed", range(2))
 def test_killed_at_random_moments_and_resumed_ends_in_the_same_bytes(tmp_path, seed, uninterrupted):
     """SIGKILL, as often as it takes for a run to come through. --get_ig_pred makes for small units and slow writing."""
