@@ -44,16 +44,16 @@ def main() -> None:
 
     every = len(prompts) // chosen.published_prompts
     sample = prompts[every // 2 :: every]
-    seconds = timed(lambda: [published(model, *prompt) for prompt in sample], device)[0] / len(sample)
+    seconds, expected = timed(lambda: [published(model, *prompt) for prompt in sample], device)
+    seconds /= len(sample)
     print(f"{'':32}{'s a prompt':>12}{'prompts/s':>12}{'times faster':>14}{'share of peak':>15}{'memory':>10}")
     print(f"{'published way, float32':32}{seconds:12.4f}{1 / seconds:12.2f}{1:14.1f}")
     if IntegratedGradients:
-        few = sample[0], *prompts[:2]
-        each, found = timed(lambda: [by_captum(model, *prompt) for prompt in few], device)
-        each /= len(few)
+        each, found = timed(lambda: [by_captum(model, *prompt) for prompt in sample], device)
+        each /= len(sample)
         print(f"{'captum, float32':32}{each:12.4f}{1 / each:12.2f}{seconds / each:14.1f}")
-        expected, got = (torch.stack(layers) for layers in (published(model, *few[0]), found[0]))
-        print(f"{'':32}distance between the two: {(got - expected).norm() / expected.norm():.1e}")
+        distance = (torch.stack(found[0]) - torch.stack(expected[0])).norm() / torch.stack(expected[0]).norm()
+        print(f"{'':32}distance between the two: {distance:.1e}")
     for dtype in ("float32", "tf32", "bfloat16") if device.type == "cuda" else ("float32", "bfloat16"):
         torch.backends.cuda.matmul.allow_tf32 = dtype == "tf32"
         adapter = models.adapt(model.to(models.DTYPES[dtype]))
