@@ -49,3 +49,9 @@ def test_a_missing_key_is_named_with_its_file(tmp_path, name, text, place):
         value["other"]
     with pytest.raises(KeyError):  # who expects one gets one
         value["b"]["other"]
+
+
+def test_a_list_where_an_object_has_to_be_is_named(tmp_path):
+    (tmp_path / "a.json").write_text("[1]")
+    with pytest.raises(InputError, match=r"a.json: expected an object, found \[1\]"):
+        files.read_object(tmp_path / "a.json")

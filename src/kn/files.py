@@ -53,6 +53,14 @@ def read_json(path: str | Path):
             raise InputError(f"{path}, line {error.lineno}: not valid JSON ({error.msg})") from None
 
 
+def read_object(path: str | Path) -> Entry:
+    """A JSON file that has to hold an object."""
+    found = read_json(path)
+    if not isinstance(found, dict):
+        raise InputError(f"{path}: expected an object, found {str(found)[:80]}")
+    return found
+
+
 def read_jsonl(path: str | Path | zipfile.Path) -> Iterator:
     """The values of a file, maybe of one in a zip, with one JSON value a line; empty lines are passed over."""
     with reading(path) as file:
