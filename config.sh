@@ -27,10 +27,16 @@ run_stage() {
     local script=$1 relations=()
     shift
     while [[ $# -gt 0 && $1 != -* ]]; do relations+=("$1"); shift; done
-    local launch=()
+    local launch=() setting
+    for setting in GPUS NODES; do
+        [[ ${!setting} =~ ^[1-9][0-9]*$ ]] || _fail "$setting=${!setting}: expected a number above 0"
+    done
+    if [[ $NODES -gt 1 && -z $RENDEZVOUS ]]; then
+        _fail "NODES=$NODES, but RENDEZVOUS names no place where they meet: RENDEZVOUS=first-machine:29500"
+    fi
     if [[ $NODES -gt 1 ]]; then
         launch=(-m kn.workers --nproc_per_node "$GPUS" --nnodes "$NODES" --rdzv_backend c10d
-            --rdzv_endpoint "${RENDEZVOUS:?names no place where the $NODES machines meet}" --rdzv_id "$JOB")
+            --rdzv_endpoint "$RENDEZVOUS" --rdzv_id "$JOB")
     elif [[ $GPUS -gt 1 ]]; then
         launch=(-m kn.workers --nproc_per_node "$GPUS" --standalone)
     fi
@@ -46,6 +52,9 @@ run_on_languages() {
     shift
     if [[ $# -gt 0 && $1 != -* ]]; then MODEL=$1; shift; fi
     while [[ $# -gt 0 && $1 != -* && ! $1 =~ ^P[0-9]+$ ]]; do languages+=("$1"); shift; done
+    if [[ ${#languages[@]} -eq 0 && ! " $* " =~ " "(--languages|--help|-h)" " ]]; then
+        _fail "no language given: a model comes first, then languages, as in: bash ${0##*/} bert-base-multilingual-cased en P19 (stage 10: en zh)"
+    fi
     data=(--mlama "$MLAMA")
     own+=(--fig_dir "$FIGURES")
     if [[ ${#languages[@]} -gt 0 ]]; then own+=(--languages "${languages[@]}"); fi

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Every stage on the sample world: real facts in data/sample and a small BERT that has learnt them. Needs no other data.
 # `bash run_sample.sh --debug 5`: only the first 5 facts of each relation. RESULTS and FIGURES move what comes out.
+[[ " $* " == *" --help "* || " $* " == *" -h "* ]] && { sed -n '2,3s/^# //p' "${BASH_SOURCE[0]}"; exit; }
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 
 export MODEL=data/sample/model DATA=data/sample

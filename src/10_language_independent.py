@@ -35,6 +35,7 @@ UNIT = 32  # facts: what a killed run loses at most
 def parse() -> argparse.Namespace:
     parser = flags.parser(__doc__)
     languages.add_flags(parser)
+    languages.add_threshold_flag(parser)
     parser.add_argument("--preset", choices=PRESETS, default="amig", help="the way in which stage 9 found the neurons")
     parser.add_argument("--fig_dir", default="figures", help="where the figure goes")
     return parser.parse_args()

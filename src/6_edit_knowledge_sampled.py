@@ -1,7 +1,7 @@
 """Stage 6: update single facts by editing the columns that their neurons write, and see what it does and breaks.
 
     python src/6_edit_knowledge_sampled.py --kn_dir results/kn --norm_lambda1 1 --norm_lambda2 8
-    python src/6_edit_knowledge_sampled.py --kn_dir results/kn --grid          0 1 2 4 8, or numbers of your own
+    python src/6_edit_knowledge_sampled.py --kn_dir results/kn --grid 0 1 2 4 8
 
 In each relation 10 facts are edited, one at a time: a random fact that has neurons of its own and that the model
 answers rightly on a random prompt, and another answer of the relation as the target. Three arms, on the same draws:
@@ -55,7 +55,13 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--kn_dir", default="results/kn", help="the neurons of stage 2")
     parser.add_argument("--norm_lambda1", type=strength, default=1.0, help="how much of the old answer is taken out")
     parser.add_argument("--norm_lambda2", type=strength, default=8.0, help="how much of the new answer is put in")
-    parser.add_argument("--grid", nargs="*", type=strength, metavar="LAMBDA", help="all pairs of these instead")
+    parser.add_argument(
+        "--grid",
+        nargs="*",
+        type=strength,
+        metavar="LAMBDA",
+        help=f"all pairs of these instead; no number: of {' '.join(f'{number:g}' for number in GRID)}",
+    )
     parser.add_argument("--draws", metavar="FILE", help="edits to make: [[relation, fact, target, result], …]")
     return parser.parse_args()
 
@@ -66,7 +72,9 @@ def strength(text: str) -> float:
     except ValueError:
         number = math.nan
     if not math.isfinite(number):
-        raise InputError(f"the strength (lambda) of an edit: expected a number, found {text!r}")
+        raise InputError(
+            f"the strength (lambda) of an edit: expected a number, as in `6_run_edit.sh 1 8`, found {text!r}"
+        )
     return number
 
 

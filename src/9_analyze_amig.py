@@ -36,6 +36,7 @@ UNIT = 32  # facts: what a killed run loses at most
 def parse() -> argparse.Namespace:
     parser = flags.parser(__doc__)
     languages.add_flags(parser)
+    languages.add_threshold_flag(parser)
     parser.add_argument(
         "--presets", nargs="+", choices=PRESETS, default=["amig", "dai"], help="ways to find neurons that are compared"
     )

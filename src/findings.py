@@ -1,6 +1,8 @@
 """A table of what the stages found, from their results.
 
-python src/findings.py --output_dir results --kn_dir results/kn
+    python src/findings.py --output_dir results --kn_dir results/kn
+
+Needs stages 2, 3, 4, 6 (with the strengths 1 and 8) and 7; `run_sample.sh` ends with it.
 """
 
 import argparse

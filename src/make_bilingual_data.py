@@ -11,7 +11,7 @@ import json
 import uuid
 from pathlib import Path
 
-from kn import runs
+from kn import flags, runs
 from kn.facts import read_pairs
 from kn.files import read_json, writing
 
@@ -20,6 +20,7 @@ OURS = uuid.uuid5(uuid.NAMESPACE_URL, "the sample world")  # so that ids are the
 
 
 def main() -> None:
+    flags.parser(__doc__).parse_args()
     texts, chinese = (read_json(SAMPLE / "bilingual" / name) for name in ("texts.json", "labels.json"))
     pairs = read_pairs(SAMPLE / "PARAREL" / "query_pairs.json")
     for language in ("en", "zh"):

@@ -8,7 +8,7 @@ The facts are real and well known; the "crawled" sentences are frames filled wit
 import random
 from pathlib import Path
 
-from kn import facts, runs
+from kn import facts, flags, runs
 from kn.files import read_json, write_json
 
 SAMPLE = Path(__file__).resolve().parent.parent / "data" / "sample"
@@ -16,6 +16,7 @@ SENTENCES = 5  # of each kind a fact
 
 
 def main() -> None:
+    flags.parser(__doc__).parse_args()
     bags = facts.build(SAMPLE)
     for relation, pairs in facts.read_pairs(SAMPLE / "PARAREL" / "query_pairs.json").items():
         frames = read_json(SAMPLE / "frames" / f"{relation}.json")

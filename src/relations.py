@@ -1,6 +1,8 @@
-"""The relations of the data, one a line and in order: task i of an array job works on line i, counted from 0.
+"""The relations of the data, one a line and in order.
 
-python src/relations.py data/PARAREL/data_all.json
+    python src/relations.py data/PARAREL/data_all.json
+
+Task i of an array job works on line i, counted from 0.
 """
 
 import argparse

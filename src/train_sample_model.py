@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 from transformers import BertForMaskedLM, BertTokenizer
 
-from kn import runs
+from kn import flags, runs
 from kn.files import read_json
 from sample_training import (
     SAMPLE,
@@ -77,6 +77,7 @@ def score(model: BertForMaskedLM, tokenizer: BertTokenizer, prompts: list[Text])
 
 
 def main() -> None:
+    flags.parser(__doc__).parse_args()
     started = time.monotonic()
     torch.set_num_threads(THREADS)
     torch.manual_seed(SEED)

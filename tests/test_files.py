@@ -36,3 +36,22 @@ def test_unreadable_files_are_named(tmp_path):
     (tmp_path / "bytes.json").write_bytes(b"\xff\xfe")
     with pytest.raises(InputError, match="not a UTF-8 text file"):
         files.read_json(tmp_path / "bytes.json")
+
+
+@pytest.mark.parametrize(
+    "name, text, place", [("a.json", '{"b": {"c": 1}}', "a.json"), ("a.jsonl", '\n{"b": {}}', "2")]
+)
+def test_a_missing_key_is_named_with_its_file(tmp_path, name, text, place):
+    (tmp_path / name).write_text(text)
+    value = files.read_json(tmp_path / name) if name == "a.json" else next(files.read_jsonl(tmp_path / name))
+    assert value == json.loads(text) and json.dumps(value) == json.dumps(json.loads(text))
+    with pytest.raises(InputError, match=f"{place}: expected 'other', found an object that has 'b'"):
+        value["other"]
+    with pytest.raises(KeyError):  # who expects one gets one
+        value["b"]["other"]
+
+
+def test_a_list_where_an_object_has_to_be_is_named(tmp_path):
+    (tmp_path / "a.json").write_text("[1]")
+    with pytest.raises(InputError, match=r"a.json: expected an object, found \[1\]"):
+        files.read_object(tmp_path / "a.json")

@@ -67,16 +67,22 @@ def test_a_finished_setup_is_left_alone(checkout):
     assert "== Stage 1" in done.stdout and "1_analyze_mlm.py" in done.stderr and "Setting up" not in done.stderr
 
 
-def test_settings_come_from_the_environment(checkout):
-    """Every setting reaches the stage, with further flags behind, from any folder."""
+@pytest.fixture
+def echoing(checkout):
+    """A checkout whose Python only says what it was called with."""
     (checkout / ".venv" / "bin").mkdir(parents=True)
     shown = checkout / ".venv" / "bin" / "python"
     shown.write_text('#!/bin/sh\necho "$@"\n')
     shown.chmod(0o755)
     shutil.copy(checkout / "requirements.txt", checkout / ".venv" / "installed.txt")
+    return checkout
+
+
+def test_settings_come_from_the_environment(echoing):
+    """Every setting reaches the stage, with further flags behind, from any folder."""
     settings = {"MODEL": "m", "DATA": "d", "RESULTS": "r", "DEVICE": "cpu", "DTYPE": "bfloat16", "RULE": "gauss"}
     done = subprocess.run(
-        ["bash", str(checkout / "1_run_mlm.sh"), "P101", "P19", "--debug", "3"],
+        ["bash", str(echoing / "1_run_mlm.sh"), "P101", "P19", "--debug", "3"],
         cwd="/",
         env=os.environ | settings,
         capture_output=True,
@@ -89,3 +95,28 @@ def test_settings_come_from_the_environment(checkout):
         "--batch_size 20 --num_batch 1 --debug 3",
     ):
         assert part in done.stdout
+
+
+@pytest.mark.parametrize(
+    "command, settings, line",
+    [
+        ("1_run_mlm.sh", {"GPUS": "0"}, "error: GPUS=0: expected a number above 0"),
+        ("1_run_mlm.sh", {"NODES": "two"}, "error: NODES=two: expected a number above 0"),
+        ("1_run_mlm.sh", {"NODES": "2"}, "error: NODES=2, but RENDEZVOUS names no place"),
+        ("9_run_amig.sh", {}, "error: no language given"),
+        ("9_run_amig.sh en P19", {}, "error: no language given"),
+    ],
+)
+def test_mistakes_end_with_one_line(echoing, command, settings, line):
+    script, *given = command.split()
+    unset = {name: "" for name in ("GPUS", "NODES", "RENDEZVOUS")}
+    done = subprocess.run(
+        ["bash", str(echoing / script), *given], env=os.environ | unset | settings, capture_output=True, text=True
+    )
+    assert done.returncode == 1 and not done.stdout
+    assert done.stderr.startswith(line) and done.stderr.count("\n") == 1
+
+
+def test_help_of_the_sample_run_starts_nothing(echoing):
+    done = subprocess.run(["bash", str(echoing / "run_sample.sh"), "--help"], capture_output=True, text=True)
+    assert done.returncode == 0 and "--debug 5" in done.stdout and "== Stage" not in done.stdout

@@ -10,7 +10,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from kn import found
-from kn.files import InputError, read_jsonl, reading
+from kn.files import InputError, read_json, read_jsonl, reading
 
 # None where it was not measured. Probabilities are of the answer; changes are those of its mean over prompts.
 COLUMNS = (
@@ -30,7 +30,8 @@ def facts_of(results: Path, kn_dir: Path, prefix: str) -> dict[str, dict]:
     factors = found.read_if_there(kn_dir / "modify_activation.args.json") or {}
     relations = {}
     for relation in tqdm(found.by_number(paths), desc="reading facts", unit="relation", dynamic_ncols=True):
-        bags = found.read_if_there(kn_dir / f"kn_bag-{relation}.json") or []
+        neurons = kn_dir / f"kn_bag-{relation}.json"
+        bags = read_json(neurons) if neurons.exists() else []
         skipped = {(skip["fact"], skip["prompt"]) for skip in record.get(relation, {}).get("skipped", ())}
         modified = _modified(kn_dir / f"modify_activation-{relation}.jsonl")
         places = _places(factors.get(relation, {}).get("settings", {}).get("factors", [0, 2]))

@@ -17,12 +17,48 @@ class InputError(Exception):
     """Something the user gave can't be used. Its text is the one line the user sees."""
 
 
+class MissingKey(InputError, KeyError):
+    """An entry of a file lacks something: a KeyError to who expects one, and else the one line."""
+
+    def __str__(self) -> str:
+        return self.args[0]
+
+
+class Entry(dict):
+    """A JSON object that says which file it is from when it lacks a key."""
+
+    __slots__ = ("place",)
+
+    def __missing__(self, key):
+        about = "is empty" if not self else f"has {', '.join(map(repr, list(self)[:8]))}"
+        raise MissingKey(f"{self.place}: expected {key!r}, found an object that {about}: not a file that belongs here?")
+
+
+def _named(place: str):
+    """A hook for `json` that makes every object an Entry of this place."""
+
+    def entry(pairs: list[tuple]) -> Entry:
+        made = Entry(pairs)
+        made.place = place
+        return made
+
+    return entry
+
+
 def read_json(path: str | Path):
     with reading(path) as file:
         try:
-            return json.load(file)
+            return json.load(file, object_pairs_hook=_named(str(path)))
         except json.JSONDecodeError as error:
             raise InputError(f"{path}, line {error.lineno}: not valid JSON ({error.msg})") from None
+
+
+def read_object(path: str | Path) -> Entry:
+    """A JSON file that has to hold an object."""
+    found = read_json(path)
+    if not isinstance(found, dict):
+        raise InputError(f"{path}: expected an object, found {str(found)[:80]}")
+    return found
 
 
 def read_jsonl(path: str | Path | zipfile.Path) -> Iterator:
@@ -32,7 +68,7 @@ def read_jsonl(path: str | Path | zipfile.Path) -> Iterator:
             if not line.strip():
                 continue
             try:
-                yield json.loads(line)
+                yield json.loads(line, object_pairs_hook=_named(f"{path}, line {number}"))
             except json.JSONDecodeError as error:
                 raise InputError(f"{path}, line {number}: not valid JSON ({error.msg})") from None
 

@@ -15,10 +15,20 @@ def parser(description: str) -> argparse.ArgumentParser:
     class Layout(argparse.RawDescriptionHelpFormatter):
         def _get_help_string(self, action: argparse.Action) -> str:
             shown = action.default not in (None, False, [], argparse.SUPPRESS)
-            return f"{action.help} (default: %(default)s)" if shown else action.help
+            several = isinstance(action.default, list | tuple)
+            default = " ".join(map(str, action.default)) if several else "%(default)s"
+            return f"{action.help} (default: {default})" if shown else action.help
+
+    class OneLine(argparse.ArgumentParser):
+        """A mistake is told in one line; what flags there are would bury it."""
+
+        def error(self, message: str):
+            asked = message.startswith("unrecognized") and "--pt_relation" in self._option_string_actions
+            order = "relations come before flags, " * asked
+            self.exit(2, f"error: {message} ({order}--help explains every flag)\n")
 
     # Unknown flags are an error, and so are shortened ones: a run should say in full what it does.
-    return argparse.ArgumentParser(description=description, formatter_class=Layout, allow_abbrev=False)
+    return OneLine(description=description, formatter_class=Layout, allow_abbrev=False)
 
 
 def add_model_flags(flags: argparse.ArgumentParser) -> None:
@@ -48,17 +58,22 @@ def add_data_flags(flags: argparse.ArgumentParser) -> None:
 
 def add_choice_flags(flags: argparse.ArgumentParser) -> None:
     flags.add_argument(
-        "--debug", type=int, default=-1, metavar="N", help="only the first N facts of each relation; -1: all"
+        "--debug", type=some_or_all, default=-1, metavar="N", help="only the first N facts of each relation; -1: all"
     )
     flags.add_argument("--output_dir", default="results", help="where results go")
     flags.add_argument("--pt_relation", nargs="*", default=[], metavar="P101", help="relations; none: all, in order")
 
 
 def positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
+    if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"expected a whole number above 0, found {text}")
-    return number
+    return int(text)
+
+
+def some_or_all(text: str) -> int:
+    if text != "-1" and not (text.isdecimal() and int(text) > 0):
+        raise argparse.ArgumentTypeError(f"expected a number of facts above 0, or -1 for all, found {text}")
+    return int(text)
 
 
 def device(wanted: str, gpus: str | None = None) -> torch.device:

@@ -6,15 +6,15 @@ Works on our results and on the published program's, which have no intervals and
 from pathlib import Path
 from statistics import mean
 
-from kn.files import read_json
+from kn.files import read_object
 from kn.neurons import ARMS
 
 Measured = tuple[float, float | None, float | None]  # a value, and its interval where there is one
 KINDS = ("subject and object", "subject only", "random sentence")  # of crawled sentences
 
 
-def read_if_there(path: Path):
-    return read_json(path) if path.exists() else None
+def read_if_there(path: Path) -> dict | None:
+    return read_object(path) if path.exists() else None
 
 
 def by_number(relations) -> list[str]:
@@ -62,11 +62,11 @@ def updates(folder: Path) -> list[dict]:
     """What stage 6 found for each pair of strengths."""
     pairs = (read_if_there(folder / "grid.json") or {"pairs": []})["pairs"]
     swept = {(pair["lambda1"], pair["lambda2"]) for pair in pairs}
-    single = [read_json(file) for file in sorted(folder.glob("edit-*.json")) if not file.name.endswith(".args.json")]
+    single = [read_object(file) for file in sorted(folder.glob("edit-*.json")) if not file.name.endswith(".args.json")]
     return pairs + [pair for pair in single if (pair["lambda1"], pair["lambda2"]) not in swept]
 
 
 def erasures(folder: Path) -> dict[str, dict[str, dict]]:
     """By relation and arm the measures of stage 7."""
     files = {path.stem: path for path in folder.glob("P*.json")}
-    return {relation: read_json(files[relation])["measures"] for relation in by_number(files)}
+    return {relation: read_object(files[relation])["measures"] for relation in by_number(files)}

@@ -39,6 +39,11 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     flags.add_choice_flags(parser)
     parser.add_argument("--mlama", default="data/mlama1.1.zip", help="facts in mLAMA's layout: its zip, or a folder")
     parser.add_argument("--languages", nargs="+", required=True, metavar="en", help="as mLAMA calls its folders")
+    parser.set_defaults(thresholds=[])
+
+
+def add_threshold_flag(parser: argparse.ArgumentParser) -> None:
+    """For the stages that ask which neurons are a fact's; the others take its strongest."""
     parser.add_argument(
         "--thresholds",
         nargs="+",

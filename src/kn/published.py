@@ -49,7 +49,7 @@ class Published:
                         unknown = "paper" in entry and entry["paper"] is None
                         self._numbers[key] = Number(entry.get("paper"), entry.get("rerun"), unknown, *about)
         except (KeyError, TypeError, AttributeError) as error:
-            raise InputError(f"{path}: expected published numbers as in data/paper_numbers.json ({error!r})") from None
+            raise InputError(f"{path}: expected published numbers as in data/paper_numbers.json ({error})") from None
         self.facts = {relation: number.rerun for relation, number in self.series("data", "facts", "all").items()}
 
     def number(self, section: str, measure: str, of: str) -> Number | None:

@@ -14,7 +14,7 @@ from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
-from kn.files import InputError, read_json, write_json
+from kn.files import InputError, read_object, write_json
 from kn.workers import FIRST, WORKERS, end_all, end_with_parent
 
 try:
@@ -86,7 +86,7 @@ class Record:
         self.path = path
 
     def read(self) -> dict:
-        return read_json(self.path) if self.path.exists() else {}
+        return read_object(self.path) if self.path.exists() else {}
 
     def add(self, name: str, entry: dict) -> None:
         with locked(self.path.with_name(f".{self.path.name}.lock")):
