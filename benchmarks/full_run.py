@@ -124,13 +124,13 @@ def make_facts(path: Path) -> Path:
 
 
 def stage_1(
-    results: Path, model, data: Path, device: torch.device, dtype: str, facts: int, *flags: str
+    results: Path, model, data: Path, device: torch.device, dtype: str, facts: int, *more: str
 ) -> tuple[float, list[dict]]:
     """How long it takes from start to end with so many facts of each relation, and what it records of them."""
     command = [
         *(sys.executable, SRC / "1_analyze_mlm.py", "--bert_model", model, "--data_path", data),
         *("--output_dir", results, "--device", device, "--dtype", dtype, "--debug", facts),
-        *("--get_ig_gold", "--get_base", *flags),
+        *("--get_ig_gold", "--get_base", *more),
     ]
     started = time.perf_counter()
     subprocess.run(list(map(str, command)), env=ENVIRONMENT, check=True, stdout=subprocess.DEVNULL)

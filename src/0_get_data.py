@@ -71,6 +71,8 @@ def parse() -> argparse.Namespace:
 
 def main() -> None:
     chosen = parse()
+    if Path(chosen.data_dir).resolve() == Path("data/sample").resolve():
+        raise InputError("data/sample: holds the sample world; the real data go to another folder (DATA=data, say)")
     data = files.make_folder(chosen.data_dir)
     with runs.locked(data / ".0_get_data.lock", wait=False) as alone:
         if not alone:

@@ -283,6 +283,10 @@ def test_a_folder_that_cannot_be_written(get, tmp_path):
     assert "the folder can't be made" in error_of(get(data=tmp_path / "file" / "data", check=False))
 
 
+def test_the_sample_is_not_overwritten(get):
+    assert "holds the sample world" in error_of(get(data=SAMPLE, check=False))
+
+
 def test_two_at_once(get, tmp_path):
     (tmp_path / "data").mkdir()
     with runs.locked(tmp_path / "data" / ".0_get_data.lock"):
