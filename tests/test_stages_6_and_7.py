@@ -233,10 +233,13 @@ def test_too_few_facts_for_neurons_of_their_own(tmp_path):
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        (["one", "8"], "error: the strength (lambda) of an edit: expected a number, found 'one'"),
-        (["1"], "error: the strength (lambda) of an edit: expected a number, found ''"),
-        (["1", "nan"], "expected a number, found 'nan'"),
-        (["--grid", "1", "P36"], "expected a number, found 'P36'"),
+        (
+            ["one", "8"],
+            "error: the strength (lambda) of an edit: expected a number, as in `6_run_edit.sh 1 8`, found 'one'",
+        ),
+        (["1"], "error: the strength (lambda) of an edit: expected a number, as in `6_run_edit.sh 1 8`, found ''"),
+        (["1", "nan"], "expected a number, as in `6_run_edit.sh 1 8`, found 'nan'"),
+        (["--grid", "1", "P36"], "expected a number, as in `6_run_edit.sh 1 8`, found 'P36'"),
     ],
 )
 def test_a_strength_that_is_no_number_is_one_line(tmp_path, arguments, message):
