@@ -2,6 +2,8 @@
 
 import copy
 import random
+from contextlib import ExitStack
+from itertools import permutations
 
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ from transformers import AutoModelForMaskedLM
 from conftest import GOLDEN, RELATIONS, prompts_of, read
 from kn import intervals, models, selection
 from kn.editing import edit_fact, erase
+from kn.files import InputError
 from kn.perplexity import surprise
 from kn.probing import Probe
 
@@ -137,9 +140,36 @@ def test_weights_are_restored_bit_for_bit(model, dtype):
     with edit_fact(model, NEURONS, 40, 55, 1, 8):
         twice = weights(model)
     assert torch.equal(*(of["bert.encoder.layer.1.output.dense.weight"] for of in (once, twice)))  # named twice: once
-    with pytest.raises(IndexError), erase(model, [*NEURONS, [4, 10_000]]):
+    with pytest.raises(InputError), erase(model, [*NEURONS, [4, 10_000]]):
         pass
     assert same(model, before)
+
+
+@pytest.mark.parametrize("order", list(permutations(range(3))))
+def test_contexts_may_end_in_any_order(model, order):
+    """What is left then is what the others alone make."""
+
+    def edits():
+        # Over the same neurons, in part.
+        return [
+            edit_fact(model, NEURONS, 40, 55, 1, 8),
+            erase(model, NEURONS[1:3]),
+            edit_fact(model, NEURONS[2:], 7, 9, 2, 1),
+        ]
+
+    before, left = weights(model), dict(enumerate(edits()))
+    for edit in left.values():
+        edit.__enter__()
+    states = []
+    for number in order:
+        left.pop(number).__exit__(None, None, None)
+        states.append((list(left), weights(model)))
+    assert same(model, before)
+    for numbers, state in states:
+        with ExitStack() as stack:
+            for number in numbers:
+                stack.enter_context(edits()[number])
+            assert same(model, state)
 
 
 def test_nothing_given_nothing_changed(model):

@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
+from kn import asked
 from kn.adapters import Adapter, Pass
 from kn.batches import Batches, Prompt, Rows
 from kn.quadrature import Rule, ladder, paid
@@ -79,6 +80,8 @@ class Engine:
         }
         self.batches = Batches(adapter, max_tokens)
 
+    @torch.inference_mode(False)  # whatever the caller has
+    @torch.enable_grad()
     def attribute(
         self,
         prompts: list[Prompt],
@@ -91,8 +94,10 @@ class Engine:
         least, each as long as the prompt; None: all paths begin at zero. Only `layers` are attributed, the others get
         zeros; None: all are.
         """
+        wanted = asked.layers(layers, self.adapter)
+        if baselines is not None:
+            baselines = asked.baselines(baselines, prompts, self.adapter)
         most = 1 if baselines is None or self.joined else max(map(len, baselines), default=1)
-        wanted = [layers is None or number in layers for number in range(self.adapter.depth)]
 
         def work(places: list[int], rows: Rows) -> Attributions:
             of_places = None if baselines is None else [baselines[place] for place in places]

@@ -13,11 +13,12 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
+from kn import asked
 from kn.adapters import Adapter
+from kn.asked import Pieces, Prompt
 from kn.files import InputError
 
 Found = TypeVar("Found")
-Prompt = tuple[list[int], int | Sequence[int], int | Sequence[int]]
 
 # Enough to keep the device busy. BERT-base then takes about 13 GB on a GPU for each of the units that are under way.
 MAX_TOKENS = {"cpu": 2048, "cuda": 16384}
@@ -26,12 +27,10 @@ MAX_TOKENS = {"cpu": 2048, "cuda": 16384}
 class Rows:
     """The readings of a batch of prompts, those of one prompt together."""
 
-    def __init__(self, prompts: list[Prompt], device: torch.device):
-        self.sizes = [pieces(prompt) for prompt in prompts]
+    def __init__(self, prompts: list[Pieces], device: torch.device):
+        self.sizes = [len(answers) for _, _, answers in prompts]
         several = [
-            (ids, *piece)
-            for (ids, positions, answers), size in zip(prompts, self.sizes, strict=True)
-            for piece in ([(positions, answers)] if isinstance(answers, int) else zip(positions, answers, strict=True))
+            (ids, *piece) for ids, positions, answers in prompts for piece in zip(positions, answers, strict=True)
         ]
         self.ids, self.positions, self.answers = (
             torch.tensor(column, device=device) for column in zip(*several, strict=True)
@@ -66,6 +65,7 @@ class Batches:
         """Yields each batch's places and what `work` made of them. Each reading is run on `points` times, on each of
         so many `paths`.
         """
+        prompts = asked.prompts(prompts, self.adapter)
         by_length: dict[int, list[int]] = {}
         for place, (ids, _, _) in enumerate(prompts):
             by_length.setdefault(len(ids), []).append(place)
@@ -86,9 +86,9 @@ class Batches:
         return max(1, self.max_tokens // (self.adapter.tokens(length, points) * paths))
 
     @staticmethod
-    def _next(places: list[int], prompts: list[Prompt], rows: int) -> list[int]:
+    def _next(places: list[int], prompts: list[Pieces], rows: int) -> list[int]:
         first = places[:rows]  # each has a row at least
-        ends = list(accumulate(pieces(prompts[place]) for place in first))
+        ends = list(accumulate(len(prompts[place][2]) for place in first))
         return first[: max(1, bisect_right(ends, rows))]
 
     def _halve(self, prompts: int) -> None:
@@ -96,8 +96,3 @@ class Batches:
             raise InputError("out of memory with a single prompt: use --dtype bfloat16, or a larger device")
         self.max_tokens //= 2
         torch.cuda.empty_cache()
-
-
-def pieces(prompt: Prompt) -> int:
-    """Of how many pieces the prompt's answer is."""
-    return 1 if isinstance(prompt[2], int) else len(prompt[2])

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from kn import asked
 from kn.adapters import Adapter
 from kn.batches import Batches, Prompt, Rows
 
@@ -66,6 +67,7 @@ class Probe:
     @torch.no_grad()
     def activations(self, prompts: list[Prompt], neurons: list[list[list[int]]]) -> list[np.ndarray]:
         """For each prompt the activations of its neurons."""
+        neurons = [asked.neurons(of_prompt, self.adapter) for of_prompt in neurons]
 
         def work(places: list[int], rows: Rows) -> list[np.ndarray]:
             plain = self.adapter.run(rows.ids, rows.positions)
@@ -79,6 +81,9 @@ class Probe:
     @torch.no_grad()
     def scaled(self, prompts: list[Prompt], scalings: list[list[Scaling]]) -> list[np.ndarray]:
         """For each prompt the answer's probability as it is, then with each of its scalings."""
+        scalings = [
+            [(asked.neurons(neurons, self.adapter), factor) for neurons, factor in of_prompt] for of_prompt in scalings
+        ]
 
         def work(places: list[int], rows: Rows) -> list[np.ndarray]:
             of_rows = rows.spread([scalings[place] for place in places])

@@ -21,6 +21,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.polynomial import legendre
 
+from kn.files import InputError
+
 RULES = ("riemann", "literal", "gauss")
 FEW, MORE, MOST = 5, 10, 20  # nodes on the steps of a ladder
 
@@ -37,6 +39,10 @@ class Rule:
 
 def ladder(rule: str, points: int) -> list[Rule]:
     """The rules to try in turn, the cheapest first; the last one is always accepted. `points` is the published m."""
+    if rule not in (*RULES, "right"):
+        raise InputError(f"there is no rule {rule!r}: expected one of {', '.join(RULES)}, right")
+    if points < 1:
+        raise InputError(f"{points} points: expected 1 or more")
     if rule == "gauss":
         moments = np.zeros(MOST)
         moments[0] = 1  # over [0, 1] every shifted Legendre polynomial but the constant one integrates to 0

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from kn import asked
 from kn.adapters import Adapter, Pass
 from kn.batches import Prompt, Rows
 from kn.probing import Probe, Readings
@@ -34,6 +35,8 @@ def read_rewritten(
 
     `done` is called with the number of prompts that were finished.
     """
+    for rewrite in {rewrite for variant in variants for rewrite in variant if rewrite}:
+        asked.neurons(rewrite.neurons, probe.adapter)
     found = [Readings.blank(len(prompts)) for _ in variants]
 
     def work(places: list[int], rows: Rows) -> None:
