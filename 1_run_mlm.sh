@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Stage 1: attributions. `bash 1_run_mlm.sh P101 P19`: these relations; none: all, in order. Flags are passed on: --help.
-source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
+[ -n "$BASH_VERSION" ] || exec bash "$0" "$@" # called as `sh SCRIPT`, say
+source "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/setup.sh"
 source ./config.sh
 
-own=(--output_prefix "$PREFIX" --rule "$RULE" --get_ig_gold --get_base --batch_size 20 --num_batch 1)
+own=(--get_ig_gold --get_base)
 run_stage 1_analyze_mlm.py "$@"

@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
 # Every stage on the sample world: real facts in data/sample and a small BERT that has learnt them. Needs no other data.
 # `bash run_sample.sh --debug 5`: only the first 5 facts of each relation. RESULTS and FIGURES move what comes out.
+[ -n "$BASH_VERSION" ] || exec bash "$0" "$@" # called as `sh SCRIPT`, say
 [[ " $* " == *" --help "* || " $* " == *" -h "* ]] && { sed -n '2,3s/^# //p' "${BASH_SOURCE[0]}"; exit; }
-source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
+source "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/setup.sh"
 
 export MODEL=data/sample/model DATA=data/sample
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1} # the model is so small that further threads only get in each other's way
@@ -28,7 +29,7 @@ echo "== Stage 11: degenerate neurons" && bash 11_run_degenerate.sh "$bilingual"
 echo "== Stage 12: checking facts" && bash 12_run_fact_check.sh "$bilingual" en zh "${relations[@]}" "$@" || exit
 echo "== Stage 8: figures and report" && bash 8_run_plot.sh || exit
 
-echo && .venv/bin/python src/findings.py --output_dir "$RESULTS" --kn_dir "$RESULTS/kn"
+echo && .venv/bin/python src/findings.py
 cat <<END
 
 $RESULTS/report.html shows what was found beside the paper's numbers, and every fact. The figures are in $FIGURES, the results

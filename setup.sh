@@ -1,5 +1,6 @@
 # Makes .venv from requirements.txt once, then takes no time. Sourced by every script that runs something.
 # PYTHON names the Python to use (default: the first of python3 and python that is 3.10 or newer).
+[ -n "$BASH_VERSION" ] || { echo "error: bash is needed: bash setup.sh" >&2; return 1 2>/dev/null || exit 1; }
 
 cd "$(dirname "${BASH_SOURCE[0]}")" || exit 1
 export PYTHONPATH="$PWD/src${PYTHONPATH:+:$PYTHONPATH}"

@@ -14,7 +14,7 @@ from collections import Counter
 import torch
 from transformers import BertConfig, BertForMaskedLM
 
-from kn import flags, models, runs
+from kn import devices, flags, models, runs
 from kn.attribution import Engine
 from kn.encoders import PostNormEncoder
 from measuring import operations, peak_memory, reset_peak_memory, timed
@@ -30,13 +30,13 @@ LENGTHS = range(8, 17)
 
 def main() -> None:
     parser = flags.parser(__doc__)
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
+    parser.add_argument("--device", type=flags.device, default="auto", help="auto, cpu, cuda or cuda:N")
     parser.add_argument("--prompts", type=flags.positive, default=180, help="for the engine")
     parser.add_argument("--published_prompts", type=flags.positive, default=1, help="for the published way")
     parser.add_argument("--max_tokens", type=flags.positive, help="tokens a batch; none: as stage 1")
     parser.add_argument("--seed", type=int, default=42, help="of weights and prompts")
     chosen = parser.parse_args()
-    device = flags.device(chosen.device)
+    device = devices.choose(chosen.device)
     torch.manual_seed(chosen.seed)
     model = BertForMaskedLM(BertConfig(vocab_size=28996)).to(device).eval().requires_grad_(False)
     prompts = random_prompts(chosen.prompts)

@@ -11,7 +11,7 @@ batch of `--whole_batch` rows that was fastest here. `literal` has the same poin
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from kn import flags, models, runs
+from kn import devices, flags, models, runs
 from kn.attribution import Engine
 from measuring import peak_memory, reset_peak_memory, timed
 
@@ -20,14 +20,14 @@ POINTS = 20
 
 def main() -> None:
     parser = flags.parser(__doc__)
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
+    parser.add_argument("--device", type=flags.device, default="auto", help="auto, cpu, cuda or cuda:N")
     parser.add_argument("--prompts", type=flags.positive, default=200, help="for the engine")
     parser.add_argument("--whole_prompts", type=flags.positive, default=2, help="for the other way")
     parser.add_argument("--whole_batch", type=flags.positive, default=20, help="rows it runs together")
     parser.add_argument("--tokens", type=flags.positive, default=20, help="a prompt")
     parser.add_argument("--seed", type=int, default=42, help="of weights and prompts")
     chosen = parser.parse_args()
-    device = flags.device(chosen.device)
+    device = devices.choose(chosen.device)
     torch.manual_seed(chosen.seed)
     model = GPT2LMHeadModel(GPT2Config()).to(device).eval().requires_grad_(False)
     ids = torch.randint(50257, (chosen.prompts, chosen.tokens + 1))

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from transformers import BertConfig, BertForMaskedLM
 
-from kn import degenerate, flags, models, runs
+from kn import degenerate, devices, flags, models, runs
 from kn.probing import Probe
 from measuring import timed
 
@@ -22,14 +22,14 @@ NEURONS, LENGTHS = 20, range(8, 17)
 
 def main() -> None:
     parser = flags.parser(__doc__)
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
+    parser.add_argument("--device", type=flags.device, default="auto", help="auto, cpu, cuda or cuda:N")
     parser.add_argument("--facts", type=flags.positive, default=8, help="for our way")
     parser.add_argument("--one_by_one", type=flags.positive, default=2, help="facts for the other way")
     parser.add_argument("--lowest_layer", type=int, default=0, help="neurons lie there or above")
     parser.add_argument("--max_tokens", type=flags.positive, help="tokens a batch; none: as the stages")
     parser.add_argument("--seed", type=int, default=42, help="of weights, prompts and neurons")
     chosen = parser.parse_args()
-    device = flags.device(chosen.device)
+    device = devices.choose(chosen.device)
     torch.manual_seed(chosen.seed)
     model = BertForMaskedLM(BertConfig()).to(device).eval().requires_grad_(False)
     chance = random.Random(chosen.seed)

@@ -26,7 +26,7 @@ import torch
 from transformers import BertConfig, BertForMaskedLM, BertTokenizer
 
 from attribution import fastest_product
-from kn import flags, models, runs
+from kn import devices, flags, models, runs
 from kn.facts import MASK, read_bags
 from kn.files import InputError, read_json, read_jsonl, write_json
 from kn.quadrature import ladder
@@ -53,7 +53,7 @@ def parse() -> argparse.Namespace:
     parser = flags.parser(__doc__)
     parser.add_argument("--bert_model", help="none: a BERT-base with random weights, and made-up facts")
     parser.add_argument("--data_path", default="data/PARAREL/data_all.json", help="the facts for a model of your own")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
+    parser.add_argument("--device", type=flags.device, default="auto", help="auto, cpu, cuda or cuda:N")
     parser.add_argument("--debug", type=int, default=-1, metavar="N", help="only N facts of each relation; -1: all")
     parser.add_argument("--dtypes", nargs="+", help="precisions to run; none: those of the device, float32 first")
     return parser.parse_args()
@@ -61,7 +61,7 @@ def parse() -> argparse.Namespace:
 
 def main() -> None:
     chosen = parse()
-    device = flags.device(chosen.device)
+    device = devices.choose(chosen.device)
     dtypes = chosen.dtypes or ["float32", *(["tf32"] if device.type == "cuda" else []), "bfloat16"]
     print(f"{runs.provenance(device)}\n")
     with tempfile.TemporaryDirectory() as folder:

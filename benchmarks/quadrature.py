@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from kn import facts, figures, flags, models, runs
+from kn import devices, facts, figures, flags, models, runs
 from kn.adapters import Adapter
 from kn.attribution import TOLERANCE, Engine
 from kn.batches import Prompt
@@ -46,14 +46,14 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--data_path", default="data/sample/PARAREL/data_all.json", help="all facts")
     parser.add_argument("--facts", type=flags.positive, default=140, metavar="N", help="how many are drawn")
     parser.add_argument("--out", default="figures/quadrature", help="the figure, without its ending")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
+    parser.add_argument("--device", type=flags.device, default="auto", help="auto, cpu, cuda or cuda:N")
     parser.add_argument("--seed", type=int, default=42, help="of the draw")
     return parser.parse_args()
 
 
 def main() -> None:
     chosen = parse()
-    device = flags.device(chosen.device)
+    device = devices.choose(chosen.device)
     bags = facts.read_bags(chosen.data_path)
     tokenizer, model = models.load(chosen.bert_model, None, "float64", device)
     adapter = models.adapt(model)

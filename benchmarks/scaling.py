@@ -18,7 +18,7 @@ import matplotlib.pyplot as plt
 import torch
 from transformers import BertConfig, BertForMaskedLM
 
-from kn import figures, flags, models, runs
+from kn import devices, figures, flags, models, runs
 from kn.attribution import Engine
 from kn.quadrature import paid
 from measuring import operations, timed
@@ -52,13 +52,13 @@ class Measured:
 def main() -> None:
     parser = flags.parser(__doc__)
     parser.add_argument("--out", default="figures/scaling", help="the figure, without its ending")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
+    parser.add_argument("--device", type=flags.device, default="auto", help="auto, cpu, cuda or cuda:N")
     parser.add_argument("--dtype", choices=models.DTYPES, default="float32", help="of the models")
     parser.add_argument("--repeats", type=flags.positive, default=3, help="of every measurement")
     parser.add_argument("--max_tokens", type=flags.positive, help="tokens a batch; none: as stage 1")
     parser.add_argument("--seed", type=int, default=42, help="of weights and prompts")
     chosen = parser.parse_args()
-    device = flags.device(chosen.device)
+    device = devices.choose(chosen.device)
     torch.manual_seed(chosen.seed)
     torch.backends.cuda.matmul.allow_tf32 = chosen.dtype == "tf32"
     print(f"{runs.provenance(device)}\n")

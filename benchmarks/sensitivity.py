@@ -22,7 +22,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from tqdm import tqdm
 
-from kn import facts, figures, flags, models, runs
+from kn import devices, facts, figures, flags, models, runs
 from kn.attribution import Engine
 from kn.attribution import strongest as strongest_scores
 from kn.batches import Prompt
@@ -74,14 +74,14 @@ def parse() -> argparse.Namespace:
         help="how sums are computed, as by stage 1; literal takes some five times as long",
     )
     parser.add_argument("--out", default="figures/sensitivity", help="the figure, without its ending")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
+    parser.add_argument("--device", type=flags.device, default="auto", help="auto, cpu, cuda or cuda:N")
     parser.add_argument("--seed", type=int, default=42, help="of the random neurons")
     return parser.parse_args()
 
 
 def main() -> None:
     chosen = parse()
-    device = flags.device(chosen.device)
+    device = devices.choose(chosen.device)
     bags = facts.read_bags(chosen.data_path)
     scores = read_scores(Path(chosen.output_dir), bags)
     tokenizer, model = models.load(chosen.bert_model, None, "float32", device)

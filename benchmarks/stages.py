@@ -30,7 +30,7 @@ import numpy as np
 import torch
 from transformers import AutoTokenizer, BertConfig, BertForMaskedLM
 
-from kn import crawled, facts, flags, models, runs, stages, updates
+from kn import crawled, devices, facts, flags, models, runs, stages, updates
 from kn.editing import edit_fact, erase
 from kn.facts import MASK
 from kn.files import InputError
@@ -61,7 +61,7 @@ def main() -> None:
     parser.add_argument("--data", help="a folder with PARAREL and BingDistantTREx; none: facts of random words")
     parser.add_argument("--bert_model", help="a folder or a name on the hub; none: random weights of base size")
     parser.add_argument("--tokenizer", default="data/sample/model", help="without --bert_model: what cuts the texts")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
+    parser.add_argument("--device", type=flags.device, default="auto", help="auto, cpu, cuda or cuda:N")
     parser.add_argument("--dtype", choices=models.DTYPES, default="float32", help="of the model")
     parser.add_argument("--stages", nargs="+", type=int, choices=TASKS, default=list(TASKS), help="which to measure")
     parser.add_argument("--facts", type=flags.positive, default=64, help="for our way, or as many as a unit has")
@@ -103,7 +103,7 @@ def tell(number: int, task: Task, device: torch.device) -> None:
 
 
 def open_world(chosen) -> stages.World:
-    device = flags.device(chosen.device)
+    device = devices.choose(chosen.device)
     if chosen.bert_model:
         tokenizer, model = models.load(chosen.bert_model, None, chosen.dtype, device)
     elif not Path(chosen.tokenizer).is_dir():

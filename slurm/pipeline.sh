@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
 # All stages as jobs that wait for each other; prints their numbers. `bash slurm/pipeline.sh`; flags go to the stages that
 # ask the model: --debug 20. What is there already is skipped, so it can be started again after an error.
-source "$(dirname "${BASH_SOURCE[0]}")/../setup.sh"
+[ -n "$BASH_VERSION" ] || exec bash "$0" "$@" # called as `sh SCRIPT`, say
+source "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/../setup.sh"
 source ./config.sh
 
-relations=$(.venv/bin/python src/relations.py "$DATA/PARAREL/data_all.json") || exit
+relations=$(.venv/bin/python src/relations.py) || exit
 array=--array=0-$(($(wc -l <<<"$relations") - 1))
 
 # submit DEPENDENCY BATCH-SCRIPT STAGE …, with sbatch's options in `options`; leaves the job's number in `job`.

@@ -2,7 +2,8 @@
 # A real Slurm of two nodes on this machine, and on it the batch scripts with the sample world: interrupted, preempted, given
 # nonsense. `bash slurm/try_on_one_machine.sh` as root, after `apt-get install slurmd slurmctld slurm-client munge`; minutes.
 # Everything is in a folder of its own, which tells more than the checks below; the daemons end with the script.
-source "$(dirname "${BASH_SOURCE[0]}")/../setup.sh"
+[ -n "$BASH_VERSION" ] || exec bash "$0" "$@" # called as `sh SCRIPT`, say
+source "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/../setup.sh"
 set -e
 try=$(mktemp -d) && chmod 755 "$try" && echo "in $try"
 

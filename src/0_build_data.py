@@ -13,7 +13,7 @@ from kn import facts, flags, runs
 
 def main() -> None:
     parser = flags.parser(__doc__)
-    parser.add_argument("--data_dir", default="data", help="the folder that holds PARAREL and LAMA")
+    parser.add_argument("--data_dir", default="{DATA}", help="the folder that holds PARAREL and LAMA")
     parser.add_argument(
         "--pairs",
         metavar="PATH",

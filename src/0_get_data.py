@@ -53,7 +53,7 @@ class Entry:
 def parse() -> argparse.Namespace:
     parser = flags.parser(__doc__)
     parser.add_argument("what", nargs="*", metavar="mlama LANGUAGE", help="mLAMA; none: the published data")
-    parser.add_argument("--data_dir", default="data", help="where the data go")
+    parser.add_argument("--data_dir", default="{DATA}", help="where the data go")
     origin = parser.add_mutually_exclusive_group()
     origin.add_argument("--from", dest="source", metavar="PATH", help="a local copy; nothing is downloaded")
     origin.add_argument("--url", help="a mirror: of the authors' folder data, or of mLAMA's zip file")

@@ -37,7 +37,7 @@ def parse() -> argparse.Namespace:
     languages.add_flags(parser)
     languages.add_threshold_flag(parser)
     parser.add_argument("--preset", choices=PRESETS, default="amig", help="the way in which stage 9 found the neurons")
-    parser.add_argument("--fig_dir", default="figures", help="where the figure goes")
+    parser.add_argument("--fig_dir", default="{FIGURES}", help="where the figure goes")
     return parser.parse_args()
 
 

@@ -41,7 +41,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument(
         "--disjoint", action="store_true", help="count only pairs without a neuron in common, greatest loss first"
     )
-    parser.add_argument("--fig_dir", default="figures", help="where the figure goes")
+    parser.add_argument("--fig_dir", default="{FIGURES}", help="where the figure goes")
     return parser.parse_args()
 
 

@@ -53,7 +53,7 @@ def parse() -> argparse.Namespace:
         type=float,
         help="only neurons of pairs that are degenerate in the strict sense, with this interaction; none: of all",
     )
-    parser.add_argument("--fig_dir", default="figures", help="where figures go")
+    parser.add_argument("--fig_dir", default="{FIGURES}", help="where figures go")
     return parser.parse_args()
 
 

@@ -30,7 +30,7 @@ def parse() -> argparse.Namespace:
     parser = flags.parser(__doc__)
     flags.add_model_flags(parser)
     flags.add_data_flags(parser)
-    parser.add_argument("--output_prefix", default="TREx-all", help="how the names of the results begin")
+    parser.add_argument("--output_prefix", default="{PREFIX}", help="how the names of the results begin")
     parser.add_argument("--get_pred", action="store_true", help="write the whole distribution at the mask")
     parser.add_argument(
         "--get_ig_pred", action="store_true", help="write the predicted token's attributions, all of them"
@@ -42,7 +42,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument(
         "--rule",
         choices=RULES,
-        default="riemann",
+        default="{RULE}",
         help="riemann: the published sum, from a few points where they suffice; literal: from all its points; "
         "gauss: the integral that it stands for",
     )

@@ -26,8 +26,8 @@ POOLED = (
 
 def parse() -> argparse.Namespace:
     parser = flags.parser(__doc__)
-    parser.add_argument("--kn_dir", default="results/kn", help="the neurons of stage 2's first part")
-    parser.add_argument("--fig_dir", default="figures", help="where the figure goes")
+    parser.add_argument("--kn_dir", default="{RESULTS}/kn", help="the neurons of stage 2's first part")
+    parser.add_argument("--fig_dir", default="{FIGURES}", help="where the figure goes")
     return parser.parse_args()
 
 

@@ -33,9 +33,9 @@ HELP = {
 
 def parse() -> argparse.Namespace:
     parser = flags.parser(__doc__)
-    parser.add_argument("--output_dir", default="results", help="the results of stage 1")
-    parser.add_argument("--output_prefix", default="TREx-all", help="how their names begin")
-    parser.add_argument("--kn_dir", default="results/kn", help="where the neurons go")
+    parser.add_argument("--output_dir", default="{RESULTS}", help="the results of stage 1")
+    parser.add_argument("--output_prefix", default="{PREFIX}", help="how their names begin")
+    parser.add_argument("--kn_dir", default="{RESULTS}/kn", help="where the neurons go")
     parser.add_argument("--threshold", type=float, default=0.2, help="share of a prompt's highest score that stays")
     parser.add_argument("--base_threshold", type=float, default=0.5, help="the same for the baseline")
     for field in fields(Refining):

@@ -29,7 +29,7 @@ def parse() -> argparse.Namespace:
     parser = flags.parser(__doc__)
     flags.add_model_flags(parser)
     flags.add_data_flags(parser)
-    parser.add_argument("--kn_dir", default="results/kn", help="the neurons of stage 2; results go there too")
+    parser.add_argument("--kn_dir", default="{RESULTS}/kn", help="the neurons of stage 2; results go there too")
     parser.add_argument("--factors", nargs="+", type=float, default=[0.0, 2.0], help="to multiply activations by")
     parser.add_argument("--draws", metavar="FILE", help="unrelated facts to use: {kn_bag-P101: [[relation, fact], …]}")
     return parser.parse_args()

@@ -52,7 +52,7 @@ def parse() -> argparse.Namespace:
     parser = flags.parser(__doc__)
     flags.add_model_flags(parser)
     flags.add_data_flags(parser)
-    parser.add_argument("--kn_dir", default="results/kn", help="the neurons of stage 2")
+    parser.add_argument("--kn_dir", default="{RESULTS}/kn", help="the neurons of stage 2")
     parser.add_argument("--norm_lambda1", type=strength, default=1.0, help="how much of the old answer is taken out")
     parser.add_argument("--norm_lambda2", type=strength, default=8.0, help="how much of the new answer is put in")
     parser.add_argument(

@@ -33,7 +33,7 @@ def parse() -> argparse.Namespace:
     parser = flags.parser(__doc__)
     flags.add_model_flags(parser)
     flags.add_data_flags(parser)
-    parser.add_argument("--kn_dir", default="results/kn", help="the neurons of stage 2")
+    parser.add_argument("--kn_dir", default="{RESULTS}/kn", help="the neurons of stage 2")
     parser.add_argument("--num_neurons", type=flags.positive, default=20, help="how many are erased")
     return parser.parse_args()
 

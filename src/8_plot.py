@@ -22,9 +22,9 @@ ERASED = ("increasing ratio", "rise of perplexity (%)"), ("erased ratio", "right
 
 def parse() -> argparse.Namespace:
     parser = flags.parser(__doc__)
-    parser.add_argument("--output_dir", default="results", help="the results of the stages")
-    parser.add_argument("--kn_dir", default="results/kn", help="the neurons of stage 2 and the results of stage 3")
-    parser.add_argument("--fig_dir", default="figures", help="where figures go")
+    parser.add_argument("--output_dir", default="{RESULTS}", help="the results of the stages")
+    parser.add_argument("--kn_dir", default="{RESULTS}/kn", help="the neurons of stage 2 and the results of stage 3")
+    parser.add_argument("--fig_dir", default="{FIGURES}", help="where figures go")
     return parser.parse_args()
 
 

@@ -26,10 +26,12 @@ from kn.sections import SECTIONS
 
 def parse() -> argparse.Namespace:
     parser = flags.parser(__doc__)
-    parser.add_argument("--output_dir", default="results", help="the results of the stages; the report goes there too")
-    parser.add_argument("--output_prefix", default="TREx-all", help="how the names of stage 1's results begin")
-    parser.add_argument("--kn_dir", default="results/kn", help="the neurons of stage 2 and the results of stage 3")
-    parser.add_argument("--fig_dir", default="figures", help="the figures of stage 8's first part")
+    parser.add_argument(
+        "--output_dir", default="{RESULTS}", help="the results of the stages; the report goes there too"
+    )
+    parser.add_argument("--output_prefix", default="{PREFIX}", help="how the names of stage 1's results begin")
+    parser.add_argument("--kn_dir", default="{RESULTS}/kn", help="the neurons of stage 2 and the results of stage 3")
+    parser.add_argument("--fig_dir", default="{FIGURES}", help="the figures of stage 8's first part")
     parser.add_argument("--published", default="data/paper_numbers.json", help="the published numbers")
     parser.add_argument("--check", action="store_true", help="end with status 1 if a number leaves its tolerance")
     return parser.parse_args()

@@ -40,7 +40,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument(
         "--presets", nargs="+", choices=PRESETS, default=["amig", "dai"], help="ways to find neurons that are compared"
     )
-    parser.add_argument("--fig_dir", default="figures", help="where the figure goes")
+    parser.add_argument("--fig_dir", default="{FIGURES}", help="where the figure goes")
     return parser.parse_args()
 
 

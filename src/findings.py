@@ -16,8 +16,8 @@ from kn.neurons import ARMS
 
 def parse() -> argparse.Namespace:
     parser = flags.parser(__doc__)
-    parser.add_argument("--output_dir", default="results", help="the results of the stages")
-    parser.add_argument("--kn_dir", default="results/kn", help="the neurons of stage 2 and the results of stage 3")
+    parser.add_argument("--output_dir", default="{RESULTS}", help="the results of the stages")
+    parser.add_argument("--kn_dir", default="{RESULTS}/kn", help="the neurons of stage 2 and the results of stage 3")
     return parser.parse_args()
 
 

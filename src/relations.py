@@ -1,19 +1,16 @@
 """The relations of the data, one a line and in order.
 
-    python src/relations.py data/PARAREL/data_all.json
+    python src/relations.py --data_path data/PARAREL/data_all.json
 
 Task i of an array job works on line i, counted from 0.
 """
 
-import argparse
-
-from kn import facts, runs
+from kn import facts, flags, runs
 
 
 def main() -> None:
-    # Not with kn.flags: that would load PyTorch, and take seconds.
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("data_path", nargs="?", default="data/PARAREL/data_all.json", help="all facts")
+    parser = flags.parser(__doc__)
+    parser.add_argument("--data_path", default="{DATA}/PARAREL/data_all.json", help="all facts")
     print(*facts.read_bags(parser.parse_args().data_path), sep="\n")
 
 

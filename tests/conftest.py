@@ -15,13 +15,15 @@ os.environ["HF_HUB_OFFLINE"] = "1"  # before transformers reads it: no test asks
 import pytest
 import torch
 
-from kn import models
+from kn import flags, models
 
 ROOT = Path(__file__).resolve().parent.parent
 GOLDEN = ROOT / "tests" / "golden"
 RELATIONS = ("P36", "P103", "P101")
 
 torch.set_num_threads(1)  # the models are tiny
+for variable in flags.SETTINGS:  # a test says what it is run with
+    os.environ.pop(variable, None)
 
 
 @pytest.fixture(scope="session")

@@ -1,13 +1,17 @@
 """Set-up on machines that lack something, in a copy of the repository's scripts."""
 
+import json
 import os
+import re
+import runpy
 import shutil
 import subprocess
 import sys
 
 import pytest
 
-from conftest import ROOT
+from conftest import ROOT, run, run_here
+from kn import flags, workers
 
 # A Python that is new enough but has no venv module, as on Debian without python3-venv.
 WITHOUT_VENV = f"""#!/bin/sh
@@ -78,23 +82,148 @@ def echoing(checkout):
     return checkout
 
 
-def test_settings_come_from_the_environment(echoing):
-    """Every setting reaches the stage, with further flags behind, from any folder."""
-    settings = {"MODEL": "m", "DATA": "d", "RESULTS": "r", "DEVICE": "cpu", "DTYPE": "bfloat16", "RULE": "gauss"}
+def called(script, *arguments, **environment):
+    """What a script prints, from another folder."""
     done = subprocess.run(
-        ["bash", str(echoing / "1_run_mlm.sh"), "P101", "P19", "--debug", "3"],
-        cwd="/",
-        env=os.environ | settings,
-        capture_output=True,
-        text=True,
+        [*script.split(), *arguments], cwd="/", env=os.environ | environment, capture_output=True, text=True
     )
-    for part in (
-        "src/1_analyze_mlm.py --bert_model m --data_path d/PARAREL/data_all.json --output_dir r",
-        "--device cpu --dtype bfloat16",
-        "--pt_relation P101 P19 --output_prefix TREx-all --rule gauss --get_ig_gold --get_base",
-        "--batch_size 20 --num_batch 1 --debug 3",
+    assert done.returncode == 0 and not done.stderr, done.stderr
+    return done.stdout
+
+
+def test_a_stage_gets_its_flags_and_nothing_that_nobody_set(echoing):
+    """Settings reach it through the environment, where a flag behind can win over them."""
+    for given, expected in (
+        (
+            "1_run_mlm.sh P101 P19 --debug 3",
+            "1_analyze_mlm.py --pt_relation P101 P19 --get_ig_gold --get_base --debug 3",
+        ),
+        ("4_run_distant.sh", "4_check_weights_distant.py --pt_relation"),
+        ("6_run_edit.sh 1 8 P19", "6_edit_knowledge_sampled.py --pt_relation P19 --norm_lambda1 1 --norm_lambda2 8"),
+        ("9_run_amig.sh m en P19", "9_analyze_amig.py --pt_relation P19 --bert_model m --languages en"),
+        ("2_run_kn.sh --threshold 0.3", "2_get_kn.py --threshold 0.3\nsrc/2_analyze_kn.py"),
+        ("8_run_plot.sh --check", "8_plot.py\nsrc/8_report.py --check"),
+        ("0_get_data.sh mlama en", "0_get_data.py mlama en"),
     ):
-        assert part in done.stdout
+        assert called(f"bash {echoing}/{given}") == f"src/{expected}\n"
+
+
+def test_a_script_is_called_in_any_way(echoing, tmp_path):
+    """With sh, with zsh, through a link and by itself, always from another folder."""
+    link = tmp_path / "elsewhere" / "one.sh"
+    link.parent.mkdir()
+    link.symlink_to(echoing / "1_run_mlm.sh")
+    for shell in ("bash ", "sh ", "zsh ", ""):
+        if shutil.which(shell.strip() or "bash"):
+            for script in (echoing / "1_run_mlm.sh", link):
+                assert called(f"{shell}{script}", "P 1").startswith(
+                    "src/1_analyze_mlm.py --pt_relation P 1 --get_ig_gold"
+                )
+
+
+@pytest.mark.parametrize("shell", ["sh", "zsh"])
+def test_setup_in_another_shell_says_so(echoing, shell):
+    if not shutil.which(shell):
+        pytest.skip(f"no {shell}")
+    if not subprocess.run([shell, "-c", "echo $BASH_VERSION"], capture_output=True, text=True).stdout.strip():
+        done = subprocess.run([shell, str(echoing / "setup.sh")], capture_output=True, text=True)
+        assert done.returncode == 1 and done.stderr == "error: bash is needed: bash setup.sh\n"
+
+
+def parse(script):
+    return runpy.run_path(str(ROOT / "src" / script))["parse"]()
+
+
+def settings_in(checkout):
+    """What the environment holds behind config.sh with all its settings uncommented."""
+    text = re.sub("^# (?=[A-Z_]+=)", "", (checkout / "config.sh").read_text(), flags=re.M)
+    (checkout / "all.sh").write_text(text)
+    shown = "import json, os; print(json.dumps(dict(os.environ)))"
+    return json.loads(called("bash", "-c", f"source {checkout}/all.sh && exec {sys.executable} -c '{shown}'"))
+
+
+def test_config_sh_shows_every_setting_and_its_default(checkout, monkeypatch):
+    found = settings_in(checkout)
+    for name, default in flags.SETTINGS.items():
+        assert found[name] == default.replace("{DATA}", flags.SETTINGS["DATA"])
+    mentioned = set(re.findall("^#? ?([A-Z_]+)=", (checkout / "config.sh").read_text(), re.M))
+    assert mentioned == {*flags.SETTINGS, "GPUS", "NODES", "RENDEZVOUS", "JOB"}
+
+
+STAGES = sorted(path.name for path in (ROOT / "src").glob("[1-9]*.py"))
+
+
+@pytest.mark.parametrize("script", STAGES)
+def test_every_setting_acts_on_every_stage_that_has_its_flag(monkeypatch, script):
+    """A variable is a flag's default, in --help too; the flag wins; one that is set but empty is not set."""
+    languages = ["--languages", "en"] if re.match("9|1[0-2]", script) else []
+    does = ["--get_base"] if script.startswith("1_") else []
+    monkeypatch.setattr(sys, "argv", [script, *languages, *does])
+    usual = vars(parse(script))
+    sentences = script[0] in "45"
+    of = {
+        "MODEL": {"bert_model": ("bert-base-cased", "m", "m")},
+        "DATA": {
+            "data_path": ("data/PARAREL/data_all.json", "d", "d/PARAREL/data_all.json"),
+            "distant_data_dir": ("data/BingDistantTREx/final", "d", "d/BingDistantTREx/final"),
+            "query_pairs_path": ("data/BingDistantTREx/query_pairs.json", "d", "d/BingDistantTREx/query_pairs.json"),
+            "mlama": ("data/mlama1.1.zip", "d", "d/mlama1.1.zip"),
+        },
+        "MLAMA": {"mlama": ("data/mlama1.1.zip", "z", "z")},
+        "RESULTS": {"output_dir": ("results", "r", "r"), "kn_dir": ("results/kn", "r", "r/kn")},
+        "FIGURES": {"fig_dir": ("figures", "f", "f")},
+        "PREFIX": {"output_prefix": ("TREx-all", "p", "p")},
+        "DEVICE": {"device": ("auto", "cuda:1", "cuda:1")},
+        "DTYPE": {"dtype": ("float32", "float64", "float64")},
+        "RULE": {"rule": ("riemann", "gauss", "gauss")},
+        "MAX_SEQ_LENGTH": {"max_seq_length": (512 if sentences else 128, "64", 64)},
+        "SEED": {"seed": (42, "7", 7)},
+    }
+    assert set(of) == set(flags.SETTINGS)
+    for variable, names in of.items():
+        for name, (default, text, value) in names.items():
+            if name in usual:
+                assert usual[name] == default
+                monkeypatch.setenv(variable, text)
+                assert vars(parse(script))[name] == value
+                explained = " ".join(run(script, "--help").stdout.split())
+                assert f"{default}; {variable}={text})" in re.sub(r"(?<=-|/) ", "", explained)
+                with monkeypatch.context() as patch:
+                    patch.setattr(sys, "argv", [*sys.argv, f"--{name}", str(default)])
+                    assert vars(parse(script))[name] == default
+                monkeypatch.setenv(variable, "")
+                assert vars(parse(script)) == usual
+                monkeypatch.delenv(variable)
+
+
+@pytest.mark.parametrize(
+    "variable, value, line",
+    [
+        ("SEED", "x", "SEED: expected a whole number, found x"),
+        ("MAX_SEQ_LENGTH", "0", "MAX_SEQ_LENGTH: expected a whole number above 0, found 0"),
+        ("MAX_SEQ_LENGTH", "9" * 5000, "MAX_SEQ_LENGTH: expected a whole number above 0, found 9999"),
+        ("DTYPE", "float23", "DTYPE: expected one of float32, tf32, bfloat16, float16, float64, found float23"),
+        ("DEVICE", "gpu", "DEVICE: expected auto, cpu, cuda or cuda:N, found gpu"),
+        ("RULE", "gaus", "RULE: expected one of riemann, literal, gauss, found gaus"),
+    ],
+)
+def test_a_mistake_in_a_setting_names_it(monkeypatch, variable, value, line):
+    monkeypatch.setenv(variable, value)
+    done = run("1_analyze_mlm.py", "--get_base", check=False)
+    assert done.returncode == 2 and done.stderr.startswith(f"error: {line}") and done.stderr.count("\n") == 1
+    monkeypatch.delenv(variable)
+    done = run("1_analyze_mlm.py", "--get_base", f"--{variable.lower()}", value, check=False)
+    assert done.returncode == 2 and f"argument --{variable.lower()}: " in done.stderr and done.stderr.count("\n") == 1
+
+
+def test_a_mistake_ends_all_processes_with_one_line(monkeypatch):
+    """Else each would say it, be started again, and say it again."""
+    ended = []
+    monkeypatch.setattr(workers, "WORKERS", 2)
+    monkeypatch.setattr(workers, "end_all", lambda line: ended.append(line) or sys.exit(1))
+    done = run_here("src/1_analyze_mlm.py", ["--bogus"])
+    assert done.returncode == 1 and not done.stderr
+    assert ended == ["error: unrecognized arguments: --bogus (relations come before flags, --help explains every flag)"]
 
 
 @pytest.mark.parametrize(

@@ -75,7 +75,7 @@ def test_what_ends_by_itself_is_not_put_back(start, stage, tmp_path, status):
 
 
 def test_what_can_not_be_done_is_one_line(start, stage, tmp_path):
-    relations = run("relations.py", GOLDEN / "data" / "PARAREL" / "data_all.json").stdout.split()
+    relations = run("relations.py", "--data_path", GOLDEN / "data" / "PARAREL" / "data_all.json").stdout.split()
     for arguments, environment, error in (
         ([], {"SLURM_ARRAY_TASK_ID": "34"}, f"no task 34: the data have {len(relations)} relations"),
         (relations[:1], {}, f"{relations[0]}: which relations, --array says"),

@@ -184,7 +184,7 @@ def uninterrupted(tmp_path_factory):
         (["--data_path", "none.json"], "none.json: no such file. `bash 0_get_data.sh` fetches"),
         (["--output_dir", "requirements.txt/results"], "requirements.txt/results: the folder can't be made"),
         (["--device", "cuda:99"], "CUDA device"),
-        (["--device", "abacus"], "--device abacus: expected"),
+        (["--device", "abacus"], "argument --device: expected"),
         (["--batch_size", "0"], "expected a whole number above 0"),
         (["--rul", "gauss"], "unrecognized arguments: --rul"),
         (["--dtype", "tf32"], "tf32 needs a CUDA device"),

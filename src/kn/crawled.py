@@ -31,11 +31,11 @@ Sentences = dict[str, list[str]]  # th_bags and h_bags of a fact
 
 
 def add_flags(flags: argparse.ArgumentParser) -> None:
-    flags.add_argument("--distant_data_dir", default="data/BingDistantTREx/final", help="the crawled sentences")
+    flags.add_argument("--distant_data_dir", default="{DATA}/BingDistantTREx/final", help="the crawled sentences")
     flags.add_argument(
-        "--query_pairs_path", default="data/BingDistantTREx/query_pairs.json", help="subject and object of each fact"
+        "--query_pairs_path", default="{DATA}/BingDistantTREx/query_pairs.json", help="subject and object of each fact"
     )
-    flags.add_argument("--kn_dir", default="results/kn", help="the neurons of stage 2")
+    flags.add_argument("--kn_dir", default="{RESULTS}/kn", help="the neurons of stage 2")
     flags.set_defaults(max_seq_length=512)
 
 

@@ -37,7 +37,7 @@ class Language:
 def add_flags(parser: argparse.ArgumentParser) -> None:
     flags.add_model_flags(parser)
     flags.add_choice_flags(parser)
-    parser.add_argument("--mlama", default="data/mlama1.1.zip", help="facts in mLAMA's layout: its zip, or a folder")
+    parser.add_argument("--mlama", default="{MLAMA}", help="facts in mLAMA's layout: its zip, or a folder")
     parser.add_argument("--languages", nargs="+", required=True, metavar="en", help="as mLAMA calls its folders")
     parser.set_defaults(thresholds=[])
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from kn import facts, flags, models, neurons, runs, selection
+from kn import devices, facts, models, neurons, runs, selection
 from kn.adapters import Adapter
 from kn.batches import Prompt
 from kn.files import InputError
@@ -68,7 +68,7 @@ def open_world(chosen: argparse.Namespace) -> World:
 
 def open_model(chosen: argparse.Namespace) -> tuple[Encoder, nn.Module, Adapter, torch.device, dict]:
     """What a world has of the model, in its order."""
-    device = flags.device("cpu" if chosen.no_cuda else chosen.device, chosen.gpus)
+    device = devices.choose("cpu" if chosen.no_cuda else chosen.device, chosen.gpus or ())
     tokenizer, model = models.load(chosen.bert_model, chosen.revision, chosen.dtype, device, chosen.do_lower_case)
     names = ("bert_model", "revision", "do_lower_case", "max_seq_length", "debug", "dtype")
     settings = {name: getattr(chosen, name) for name in names} | {

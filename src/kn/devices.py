@@ -1,0 +1,25 @@
+"""Where a process computes."""
+
+from collections.abc import Sequence
+
+import torch
+
+from kn.files import InputError
+from kn.workers import LOCAL_RANK, LOCAL_WORKERS
+
+
+def choose(wanted: str, gpus: Sequence[int] = ()) -> torch.device:
+    """`wanted` is auto, cpu, cuda or cuda:N."""
+    if wanted in ("auto", "cuda") and torch.cuda.is_available():
+        # The processes of one machine take a GPU each.
+        several = gpus or range(LOCAL_WORKERS)
+        if len(several) <= LOCAL_RANK:
+            named = ",".join(map(str, gpus))
+            raise InputError(f"--gpus {named}: names {len(several)} GPUs for {LOCAL_WORKERS} processes")
+        wanted = f"cuda:{several[LOCAL_RANK]}"
+    chosen = torch.device("cpu" if wanted == "auto" else wanted)
+    if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():
+        raise InputError(f"{wanted} (--device, DEVICE): this machine has {torch.cuda.device_count()} CUDA devices")
+    if chosen.type == "cuda":
+        torch.cuda.set_device(chosen)
+    return chosen
