@@ -6,6 +6,7 @@ the FFN of one layer with another output at the read-out position, computing onl
 outputs of FFNs at every position, as an edit of weights makes them.
 """
 
+import json
 from bisect import bisect_right
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
@@ -13,6 +14,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
+from kn.files import InputError
 from kn.linear import FrozenLinear
 
 Change = Callable[[int, Tensor], Tensor]  # the number of a layer and its neurons, rows x neurons, to changed ones
@@ -42,8 +44,23 @@ class Adapter:
     words: nn.Embedding
     layers: list  # each with `down`, the FFN's output projection, a FrozenLinear
     longest: int  # the most tokens of an input
+    expected: tuple[tuple[str, object], ...]  # entries of the configuration, and the only value that is modelled
+
+    @classmethod
+    def check(cls, config) -> None:
+        """Refuse a configuration by which transformers computes something else than the adapter does."""
+        place = f"model {config.name_or_path or config.model_type}, config.json"
+        if config.num_hidden_layers < 1:
+            raise InputError(f"{place}: num_hidden_layers is {config.num_hidden_layers}: expected 1 or more")
+        entries = config.to_dict()
+        for entry, expected in (*cls.expected, ("quantization_config", None), ("per_layer_config", None)):
+            value = entries.get(entry)
+            if value not in (None, expected):
+                wanted = "none" if expected is None else json.dumps(expected)
+                raise InputError(f"{place}: {entry} is {str(value)[:60]}: expected {wanted}, no adapter models others")
 
     def __init__(self, model: nn.Module):
+        self.check(model.config)
         self.words = model.get_input_embeddings()
         self.longest = model.config.max_position_embeddings
 

@@ -56,6 +56,7 @@ class DecoderPass(Pass):
 
 class Decoder(Adapter):
     causal = True
+    expected = (("is_causal", True), ("use_bidirectional_attention", False))
     layers: list[Layer]
     final_norm: Callable[[Tensor], Tensor]
 

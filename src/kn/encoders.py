@@ -61,6 +61,8 @@ class PostNormEncoder(Adapter):
     """An encoder that normalises after each sublayer, with learnt positions: BERT and its kin."""
 
     causal = False
+    # Tokens of a decoder look backwards only. Relative positions are ignored by transformers itself since version 5.
+    expected = (("is_decoder", False), ("position_embedding_type", "absolute"))
     layers: list[Layer]
     embeddings: Callable[..., Tensor]
     transform: Callable[[Tensor], Tensor]  # what the prediction head does before it compares with each word

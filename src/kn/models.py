@@ -7,15 +7,17 @@ transformers calls `model_type`, and list the class in ADAPTERS below. A tiny co
 """
 
 import hashlib
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
 from torch import nn
 
 from kn import decoders, encoders
 from kn.adapters import Adapter
-from kn.files import InputError
+from kn.files import InputError, read_object
 
 DTYPES = {
     "float32": torch.float32,
@@ -32,34 +34,64 @@ ADAPTERS = (
 )
 FAMILIES = {family: adapter for adapter in ADAPTERS for family in adapter.families}
 
+# What checkpoints of earlier versions of transformers keep beside their weights: masks, positions, angles.
+NO_WEIGHTS = re.compile(r"(attn|attention)\.(masked_)?bias$|position_ids$|rotary_emb\.inv_freq$|embed_positions$")
+
+NO_NETWORK = (
+    "model {name}: no such folder, and not downloaded before, and the hub can't be reached. On a machine with network: "
+    "`.venv/bin/hf download {name} --local-dir FOLDER`; copy FOLDER here, and set MODEL=/path/to/FOLDER"
+)
+
 
 def load(name: str, revision: str | None, dtype: str, device: torch.device, lower_case: bool = False):
-    """The tokenizer and the model, frozen, of a folder or of a name on the hub."""
+    """The tokenizer and the model, frozen, of a folder or of a name on the hub. The model has all of its weights from
+    there: transformers fills in random numbers for any that are missing.
+    """
     # Imported here: it takes seconds, which a stage that ends with an error line should not cost.
-    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForMaskedLM, AutoTokenizer
+    import huggingface_hub
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForMaskedLM, PreTrainedConfig
     from transformers.utils import logging
 
+    if dtype == "tf32" and device.type != "cuda":
+        raise InputError("--dtype tf32 needs a CUDA device")
     logging.set_verbosity_error()
     logging.disable_progress_bar()
-    cased = {"do_lower_case": True} if lower_case else {}
-    try:
-        family = AutoConfig.from_pretrained(name, revision=revision).model_type
-        if family not in FAMILIES:
+    huggingface_hub.utils.logging.set_verbosity_error()
+    source = {"revision": revision, "trust_remote_code": False}
+    with _one_line(name):
+        if Path(name).is_dir():
+            entries = read_object(Path(name) / "config.json")
+        elif Path(name).exists():
+            raise InputError(f"model {name}: a file; expected the folder it is in")
+        elif not re.fullmatch(r"\w[\w.-]*(/[\w.-]+)?", name):  # as models on the hub are called
+            raise InputError(f"model {name}: no such folder")
+        else:
+            source["local_files_only"] = not _hub_answers(name, revision)
+            try:
+                entries, _ = PreTrainedConfig.get_config_dict(name, **source)
+            except OSError:
+                if source["local_files_only"]:
+                    raise InputError(NO_NETWORK.format(name=name)) from None
+                raise
+        family = entries.get("model_type")
+        if family not in list(FAMILIES):  # it may be anything, maybe nothing that can be looked up
             raise InputError(
                 f"model {name}: it is of the family {family}; there are adapters for {', '.join(FAMILIES)}"
             )
-        tokenizer = AutoTokenizer.from_pretrained(name, revision=revision, **cased)
-        factory = AutoModelForCausalLM if FAMILIES[family].causal else AutoModelForMaskedLM
-        model = factory.from_pretrained(name, revision=revision, dtype=DTYPES[dtype])
-    except (OSError, ValueError, SafetensorError) as error:
-        kind = (
-            "a folder with a whole model"
-            if Path(name).is_dir()
-            else "a folder, nor a model that can be reached on the hub"
+        config = AutoConfig.from_pretrained(name, **source)
+        adapter = FAMILIES[family]
+        adapter.check(config)
+        tokenizer = _tokenizer(name, source, lower_case)
+        factory = AutoModelForCausalLM if adapter.causal else AutoModelForMaskedLM
+        model, report = factory.from_pretrained(
+            name,
+            config=config,
+            dtype=DTYPES[dtype],
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # so that they come in the report
+            **source,
         )
-        raise InputError(f"model {name}: not {kind} ({_first_line(error)})") from None
-    if dtype == "tf32" and device.type != "cuda":
-        raise InputError("--dtype tf32 needs a CUDA device")
+    _check_weights(name, model, **report)
     torch.backends.cuda.matmul.allow_tf32 = dtype == "tf32"
     return tokenizer, model.to(device).eval().requires_grad_(False)
 
@@ -77,5 +109,76 @@ def fingerprint(model: nn.Module) -> str:
     return digest.hexdigest()[:16]
 
 
-def _first_line(error: Exception) -> str:
-    return str(error).strip().split("\n")[0]
+def _tokenizer(name: str, source: dict, lower_case: bool):
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(name, **source, **({"do_lower_case": True} if lower_case else {}))
+
+
+def _check_weights(
+    name: str, model: nn.Module, missing_keys: set, unexpected_keys: set, mismatched_keys: set, error_msgs: list
+) -> None:
+    """Refuse a checkpoint that lacks weights of the model, has them in other shapes, or has more in its layers."""
+    if missing_keys:
+        there = f" It has {_listed(unexpected_keys)} that it should not have." if unexpected_keys else ""
+        raise InputError(
+            f"model {name}: the checkpoint lacks {_listed(missing_keys)}; expected all of {type(model).__name__}, with "
+            f"its prediction head.{there}"
+        )
+    if mismatched_keys:
+        key, there, needed = min(mismatched_keys)
+        raise InputError(
+            f"model {name}: {key} is {_shape(there)} in the checkpoint, by config.json it should be {_shape(needed)}"
+        )
+    if error_msgs:
+        raise InputError(f"model {name}: {_line(error_msgs[0])}")
+    # A pooler or a classifier beside the model changes nothing. More in a layer, or more layers, would.
+    lists = {of_list.group(1) for key in model.state_dict() if (of_list := re.search(r"(\w+)\.\d+\.", key))}
+    in_layers = re.compile(rf"\b({'|'.join(lists)})\.\d+\.")
+    more = {key for key in unexpected_keys if in_layers.search(key) and not NO_WEIGHTS.search(key)}
+    if more:
+        raise InputError(
+            f"model {name}: the checkpoint has {_listed(more)}, which are no part of {type(model).__name__} with this "
+            "config.json"
+        )
+
+
+def _listed(keys: set[str]) -> str:
+    more = f" and {len(keys) - 1} more" if len(keys) > 1 else ""
+    return f"{min(keys)}{more}"
+
+
+def _shape(size: torch.Size) -> str:
+    return " x ".join(map(str, size))
+
+
+def _hub_answers(name: str, revision: str | None) -> bool:
+    """Ask once, where transformers would try for half a minute. What was downloaded before is used in either case."""
+    from huggingface_hub import get_hf_file_metadata, hf_hub_url
+    from huggingface_hub.errors import EntryNotFoundError, RepositoryNotFoundError, RevisionNotFoundError
+
+    try:
+        get_hf_file_metadata(hf_hub_url(name, "config.json", revision=revision))
+    except (EntryNotFoundError, RepositoryNotFoundError, RevisionNotFoundError):
+        pass  # transformers says it better
+    except Exception:
+        return False
+    return True
+
+
+@contextmanager
+def _one_line(name: str) -> Iterator[None]:
+    """A folder can be wrong in so many ways that transformers answers with any kind of exception."""
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:
+        raise InputError(f"model {name}: transformers can't load it ({_line(error)})") from None
+
+
+def _line(error: Exception | str) -> str:
+    """The beginning of what it says, on one line."""
+    text = " ".join(re.sub(r"\x1b\[[0-9;]*m", "", str(error)).split())
+    kind = f"{type(error).__name__}: " if isinstance(error, Exception) else ""
+    return f"{kind}{text[:200]}{'…' if len(text) > 200 else ''}"

@@ -1,0 +1,214 @@
+"""Folders and hub names that are no whole model: one line that says why. And unusual ones that are."""
+
+import json
+import shutil
+import time
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import (
+    AutoConfig,
+    BertForPreTraining,
+    BertForSequenceClassification,
+    BertModel,
+    ElectraForPreTraining,
+    GPT2Model,
+    LlamaModel,
+)
+
+import tokenizing
+from families import FAMILIES, GATED, GPT, SHAPE
+from kn import models
+from kn.files import InputError
+
+CPU = torch.device("cpu")
+TINY = SHAPE | {"vocab_size": len(tokenizing.word_pieces())}
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """As published BERT checkpoints are: with a pooler and a head for the next sentence."""
+    folder = tmp_path_factory.mktemp("whole")
+    torch.manual_seed(0)
+    return saved(BertForPreTraining(AutoConfig.for_model("bert", **TINY)), folder)
+
+
+@pytest.fixture
+def copy(whole, tmp_path):
+    return shutil.copytree(whole, tmp_path / "copy")
+
+
+def saved(model, folder):
+    model.save_pretrained(folder)
+    tokenizing.word_pieces().save_pretrained(folder)
+    return folder
+
+
+def load(folder):
+    return models.load(str(folder), None, "float32", CPU)
+
+
+def refused(folder, *words):
+    with pytest.raises(InputError) as caught:
+        load(folder)
+    line = str(caught.value)
+    assert "\n" not in line and len(line) < 500
+    assert all(word in line for word in words), line
+
+
+def set_config(folder, **entries):
+    path = folder / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | entries))
+    return folder
+
+
+def change_weights(folder, change):
+    path = folder / "model.safetensors"
+    save_file(change(load_file(path)), path, {"format": "pt"})
+    return folder
+
+
+@pytest.mark.parametrize(
+    "make, lacking",
+    [
+        (lambda: BertModel(AutoConfig.for_model("bert", **TINY)), "cls.predictions.bias and 5 more"),
+        (lambda: BertForSequenceClassification(AutoConfig.for_model("bert", **TINY)), "cls.predictions.bias"),
+        (lambda: ElectraForPreTraining(AutoConfig.for_model("electra", **TINY)), "generator_lm_head.bias"),
+        (lambda: LlamaModel(AutoConfig.for_model("llama", **TINY | GATED)), "lacks lm_head.weight;"),
+    ],
+)
+def test_a_checkpoint_without_its_prediction_head_is_refused(make, lacking, tmp_path):
+    refused(saved(make(), tmp_path), str(tmp_path), "lacks", lacking, "prediction head")
+
+
+def test_weights_under_other_names_are_refused(copy):
+    change_weights(copy, lambda weights: {f"module.{key}": weight for key, weight in weights.items()})
+    refused(copy, "lacks bert.embeddings.LayerNorm.bias", "It has module.bert.embeddings.LayerNorm.bias")
+
+
+def test_a_missing_tensor_is_refused_by_its_name(copy):
+    gone = "bert.encoder.layer.1.output.dense.weight"
+    change_weights(copy, lambda weights: {key: weight for key, weight in weights.items() if key != gone})
+    refused(copy, f"lacks {gone};")
+
+
+@pytest.mark.parametrize(
+    "entries, words",
+    [
+        ({"num_hidden_layers": 6}, ["lacks bert.encoder.layer.3."]),
+        ({"num_hidden_layers": 2}, ["has bert.encoder.layer.2.", "and 15 more"]),
+        ({"model_type": "roberta"}, ["lacks lm_head.bias"]),
+        ({"intermediate_size": 50}, ["bert.encoder.layer.0.intermediate.dense.bias is 40 in the checkpoint", "be 50"]),
+        ({"vocab_size": 900}, ["word_embeddings.weight", f"is {TINY['vocab_size']} x 24", "be 900 x 24"]),
+        ({"num_hidden_layers": 0}, ["num_hidden_layers is 0: expected 1 or more"]),
+        ({"num_hidden_layers": -1}, ["num_hidden_layers is -1: expected 1 or more"]),
+        ({"num_hidden_layers": "x"}, ["num_hidden_layers", "expected int"]),
+        ({"hidden_act": "relu9"}, ["transformers can't load it", "relu9"]),
+        ({"layer_norm_eps": "a"}, ["layer_norm_eps", "expected float"]),
+        ({"hidden_size": 25}, ["hidden size (25)"]),
+        ({"num_attention_heads": 0}, ["transformers can't load it"]),
+        ({"pad_token_id": 90000}, ["Padding_idx"]),
+        ({"dtype": "junk"}, ["junk"]),
+        ({"quantization_config": {"quant_method": "gptq", "bits": 4}}, ["quantization_config is", "expected none"]),
+        ({"quantization_config": [1]}, ["transformers can't load it"]),
+        ({"per_layer_config": {"0": {"intermediate_size": 20}}}, ["per_layer_config is", "expected none"]),
+        ({"model_type": "albert", "num_hidden_layers": "x"}, ["family albert; there are adapters for bert"]),
+        ({"model_type": None}, ["family None"]),
+        ({"model_type": ["bert"]}, ["family ['bert']"]),
+    ],
+)
+def test_a_configuration_that_is_not_the_checkpoints_is_refused(copy, entries, words):
+    refused(set_config(copy, **entries), str(copy), *words)
+
+
+@pytest.mark.parametrize("text", ["null", "[]", '"bert"', "3", "{", "", '{"model_type": "bert"'])
+def test_a_configuration_that_is_no_object_is_refused(copy, text):
+    (copy / "config.json").write_text(text)
+    refused(copy, "config.json")
+
+
+class Spring:
+    """Pickled, this would call a function when it is read."""
+
+    def __reduce__(self):
+        return print, ("sprung",)
+
+
+@pytest.mark.parametrize("content", [{"a": Spring()}, [1, 2], {"a": "b"}, None])
+def test_a_pickle_that_holds_no_weights_is_refused(copy, content, capsys):
+    (copy / "model.safetensors").unlink()
+    torch.save(content, copy / "pytorch_model.bin")
+    refused(copy, str(copy))
+    (copy / "pytorch_model.bin").write_bytes(b"rubbish")
+    refused(copy, str(copy))
+    assert "sprung" not in capsys.readouterr().out
+
+
+def test_a_path_without_a_folder_is_refused(whole):
+    refused(whole / "model.safetensors", "a file; expected the folder it is in")
+    refused(whole / "nothing", "nothing: no such folder")
+    refused("../nothing", "nothing: no such folder")
+
+
+def test_old_names_and_heads_beside_the_model_are_fine(copy):
+    """bert-base-cased as it is published: LayerNorm.gamma and .beta, the tied decoder and the positions stored too."""
+    _, expected = load(copy)
+
+    def as_published(weights):
+        weights = {
+            key.replace("LayerNorm.weight", "LayerNorm.gamma").replace("LayerNorm.bias", "LayerNorm.beta"): weight
+            for key, weight in weights.items()
+        }
+        words = weights["bert.embeddings.word_embeddings.weight"]
+        positions = {"bert.embeddings.position_ids": torch.arange(32)[None]}
+        return weights | positions | {"cls.predictions.decoder.weight": words.clone()}
+
+    assert any("pooler" in key for key in load_file(copy / "model.safetensors"))
+    _, found = load(change_weights(copy, as_published))
+    assert all(torch.equal(found.state_dict()[key], weight) for key, weight in expected.state_dict().items())
+
+
+def test_a_causal_model_saved_without_its_tied_head_is_whole(tmp_path):
+    body = GPT2Model(AutoConfig.for_model("gpt2", **GPT)).eval()
+    tokenizing.bytes_causal().save_pretrained(tmp_path)
+    body.save_pretrained(tmp_path)
+    _, model = load(tmp_path)
+    assert torch.equal(model.lm_head.weight, body.wte.weight)
+
+
+@pytest.mark.parametrize(
+    "name, masks",
+    [
+        ("gpt2", ["transformer.h.0.attn.bias", "transformer.h.1.attn.masked_bias"]),
+        ("gpt_neo", ["transformer.h.0.attn.attention.bias", "transformer.h.1.attn.attention.masked_bias"]),
+        ("gptj", ["transformer.h.0.attn.bias", "transformer.h.1.attn.masked_bias"]),
+        ("gpt_neox", ["gpt_neox.layers.0.attention.bias", "gpt_neox.layers.0.attention.rotary_emb.inv_freq"]),
+        ("llama", ["model.layers.0.self_attn.rotary_emb.inv_freq"]),
+    ],
+)
+def test_masks_and_angles_that_old_checkpoints_carry_are_fine(name, masks, tmp_path):
+    model = FAMILIES[name].model(name, torch.float32)
+    saved(model, tmp_path)
+    change_weights(tmp_path, lambda weights: weights | {mask: torch.ones(1, 1, 4, 4) for mask in masks})
+    _, found = load(tmp_path)
+    assert all(torch.equal(found.state_dict()[key], weight) for key, weight in model.state_dict().items())
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_each_family_loads_whole(name, tmp_path):
+    model = FAMILIES[name].model(name, torch.float32)
+    saved(model, tmp_path)
+    _, found = load(tmp_path)
+    assert all(torch.equal(found.state_dict()[key], weight) for key, weight in model.state_dict().items())
+
+
+def test_a_hub_that_can_not_be_reached_is_one_line_soon(monkeypatch, capfd, tmp_path):
+    """A closed port; and no retries of the hub's library, whose lines would come on stderr."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    begin = time.monotonic()
+    refused("bert-base-nowhere", "model bert-base-nowhere", "can't be reached", "hf download", "MODEL=")
+    assert time.monotonic() - begin < 5
+    assert capfd.readouterr().err == ""
