@@ -60,6 +60,8 @@ def test_pairs_from_lamas_files_give_the_same(world):
     "file, text, message",
     [
         ("PARAREL/query_pairs.json", "{", "query_pairs.json, line 1: not valid JSON"),
+        ("PARAREL/query_pairs.json", "{}", "no relation with pairs and at least 4 templates"),
+        ("PARAREL/query_pairs.json", '{"P2": [["A", "x"]]}', "no relation with pairs and at least 4 templates"),
         ("PARAREL/query_pairs.json", "[]", "expected an object with a list of pairs"),
         ("PARAREL/query_pairs.json", '{"P1": [["A", "x"], ["B"]]}', "relation P1, pair 1: expected"),
         ("PARAREL/query_pairs.json", '{"P9": [["A", "x"]]}', "no entry for relation P9"),
@@ -98,6 +100,7 @@ def test_sources_that_are_wrong_are_named_and_nothing_is_written(world, file, te
         ([[["[MASK] [MASK]", "x", "P1(one)"]]], "expected one [MASK], found 2"),
         ([[["a [MASK]", " ", "P1(one)"]]], "the answer is empty"),
         ([[["a [MASK]", "x", "P1(one)"], ["b [MASK]", "y", "P1(one)"]]], "differ from"),
+        ([], "has no facts"),
     ],
 )
 def test_facts_that_are_wrong_are_named(tmp_path, bags, message):
@@ -106,6 +109,58 @@ def test_facts_that_are_wrong_are_named(tmp_path, bags, message):
     with pytest.raises(InputError) as error:
         facts.read_bags(path)
     assert message in str(error.value) and str(path) in str(error.value)
+
+
+NO_NAMES = [
+    *("../../../x", "..", ".", ".hidden", "-rf", "a/b", "/tmp/x", "a\\b", "a b", "P1 ", "a\n", "a\0b", "", "*", "P?"),
+    *("x" * 300, "é" * 51, "P1%00", "~", "$HOME", "before", "P1.args", "\u202eP1"),
+]
+
+
+@pytest.mark.parametrize("name", NO_NAMES)
+def test_a_relation_whose_name_cannot_be_a_files_is_refused_wherever_it_comes_from(world, name):
+    """And nothing is written."""
+    label, pararel = f"{name}(one)", world / "PARAREL"
+    sources = {
+        pararel / "data_all.json": lambda path: facts.read_bags(path),
+        pararel / "grouped.json": lambda path: facts.read_bags(pararel / "none.json", path),
+        pararel / "query_pairs.json": lambda path: facts.build(world),
+        world / "LAMA" / "raw_data" / "relations.jsonl": lambda path: facts.build(world),
+    }
+    bags = [[["a [MASK]", "x", label]]]
+    contents = [bags, {name: bags}, {name: [["A", "x"]]}, {"relation": name, "label": "one", "type": "N-1"}]
+    for (path, read_it), content in zip(sources.items(), contents, strict=True):
+        before = path.read_text() if path.exists() else None
+        path.write_text(json.dumps(content))
+        there = sorted(world.rglob("*"))
+        with pytest.raises(InputError) as error:
+            read_it(path)
+        told = str(error.value)
+        assert told.startswith(f"{path}") and "the relation" in told and told.isprintable() and len(told) < 400
+        assert sorted(world.rglob("*")) == there
+        path.unlink() if before is None else path.write_text(before)
+
+
+@pytest.mark.parametrize("name", ["P101", "capital", "born_in", "geboren-in", "größe.2", "首都", "राजधानी", "x" * 100])
+def test_names_of_ones_own_are_taken(tmp_path, name):
+    bags = [[["a [MASK]", "x", f"{name}(one)"]]]
+    path = tmp_path / "data_all.json"
+    path.write_text(json.dumps(bags))
+    assert facts.read_bags(path) == {name: bags}
+
+
+def test_facts_grouped_under_another_name_are_named(tmp_path):
+    path = tmp_path / "grouped.json"
+    path.write_text(json.dumps({"P2": [[["a [MASK]", "x", "P1(one)"]]]}))
+    with pytest.raises(InputError, match=r"grouped.json: relation P2, fact 0: is of another relation, 'P1\(one\)'"):
+        facts.read_bags(tmp_path / "none.json", path)
+
+
+@pytest.mark.parametrize("text", ["{}", '{"P1": []}'])
+def test_grouped_data_without_facts_are_named(tmp_path, text):
+    (tmp_path / "grouped.json").write_text(text)
+    with pytest.raises(InputError, match=r"grouped.json: has no facts"):
+        facts.read_bags(tmp_path / "none.json", tmp_path / "grouped.json")
 
 
 def test_missing_data_and_relations_say_what_there_is(tmp_path, golden_bags):

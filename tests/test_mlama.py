@@ -112,6 +112,12 @@ def broken(entry):
             "en/templates.jsonl, entry 1: expected a text 'template'",
         ),
         (
+            lambda world: write(
+                world / "mlama1.1" / "en" / "templates.jsonl", [{"relation": "../P19", "template": "[X] [Y]"}]
+            ),
+            r'en/templates.jsonl, entry 1: the relation "\.\./P19" can\'t name a file',
+        ),
+        (
             lambda world: (world / "mlama1.1" / "en" / "P19.jsonl").write_text('{"uuid": \n'),
             "en/P19.jsonl, line 1: not valid JSON",
         ),

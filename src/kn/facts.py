@@ -6,14 +6,18 @@ everything that is kept per fact belongs to pair i of its relation.
 """
 
 import json
+import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from kn.files import InputError, read_json, read_jsonl, write_json
+from kn.shapes import short
 
 MASK = "[MASK]"
 FEWEST_TEMPLATES = 4  # relations with fewer are left out, as published
+LONGEST_NAME = 100  # bytes of a relation's name; file systems allow 255 for all of a file's
+TAKEN = {"before"}  # stage 7 has a file of this name beside those of relations
 TYPES = {"1-1": "data_11.json", "N-1": "data_n1.json", "N-M": "data_nm.json"}
 
 Prompt = list[str]  # [text, answer, relation]
@@ -38,11 +42,20 @@ def read_bags(path: str | Path, grouped_path: str | Path | None = None) -> Bags:
             raise InputError(
                 f"{path}: no such file. `bash 0_get_data.sh` fetches the data; `bash run_sample.sh` needs none"
             )
-        return group(check_bags(read_json(path), path))
-    grouped = read_json(grouped_path)
-    if not isinstance(grouped, dict):
-        raise InputError(f"{grouped_path}: expected an object with a list of facts for each relation")
-    return {name: check_bags(bags, Path(grouped_path), f"relation {name}, ") for name, bags in grouped.items()}
+        found = group(check_bags(read_json(path), path))
+    else:
+        path = Path(grouped_path)
+        found = read_json(path)
+        if not isinstance(found, dict):
+            raise InputError(f"{path}: expected an object with a list of facts for each relation")
+        for name, bags in found.items():
+            check_name(name, path)
+            for number, bag in enumerate(check_bags(bags, path, f"relation {name}, ")):
+                if relation_id(bag) != name:
+                    raise InputError(f"{path}: relation {name}, fact {number}: is of another relation, {bag[0][2]!r}")
+    if not any(found.values()):
+        raise InputError(f"{path}: has no facts")
+    return found
 
 
 def check_bags(bags, path: Path, where: str = "") -> list[Bag]:
@@ -57,7 +70,8 @@ def check_bags(bags, path: Path, where: str = "") -> list[Bag]:
         for index, prompt in enumerate(bag):
             if not (isinstance(prompt, list) and len(prompt) == 3 and all(isinstance(part, str) for part in prompt)):
                 raise InputError(
-                    f'{place}, prompt {index}: expected ["text with {MASK}", "answer", "P1(label)"], found {prompt!r}'
+                    f'{place}, prompt {index}: expected ["text with {MASK}", "answer", "P1(label)"], '
+                    f"found {short(prompt)}"
                 )
             masks = prompt[0].count(MASK)
             if masks != 1:
@@ -68,7 +82,21 @@ def check_bags(bags, path: Path, where: str = "") -> list[Bag]:
                 raise InputError(
                     f"{place}, prompt {index}: its answer and relation {prompt[1:]} differ from {bag[0][1:]} before"
                 )
+        check_name(relation_id(bag), place)
     return bags
+
+
+def check_name(relation: str, place: str | Path) -> str:
+    """A relation's name becomes part of file names."""
+    plain = all(letter in "_-." or unicodedata.category(letter)[0] in "LMN" for letter in relation)
+    if not plain or not relation or relation[0] in "-." or len(relation.encode()) > LONGEST_NAME:
+        raise InputError(
+            f"{place}: the relation {short(relation, 40)} can't name a file: expected letters, digits, _ - and . only, "
+            f"a letter, digit or _ first, at most {LONGEST_NAME} bytes"
+        )
+    if relation in TAKEN or relation.endswith(".args"):
+        raise InputError(f"{place}: the relation {relation} has the name of a file of the program: choose another")
+    return relation
 
 
 def group(bags: Iterable[Bag]) -> Bags:
@@ -102,6 +130,7 @@ def read_relations(path: str | Path) -> dict[str, Relation]:
                 raise InputError(f"{path}, entry {number}: expected a text {field!r}")
         if entry["type"] not in TYPES:
             raise InputError(f"{path}, entry {number}: type {entry['type']!r}, expected one of {' '.join(TYPES)}")
+        check_name(entry["relation"], f"{path}, entry {number}")
         relations[entry["relation"]] = Relation(entry["label"], entry["type"])
     return relations
 
@@ -111,7 +140,9 @@ def read_templates(path: str | Path) -> list[str]:
     for number, entry in enumerate(read_jsonl(path), 1):
         template = entry.get("pattern") if isinstance(entry, dict) else None
         if not isinstance(template, str) or template.count("[X]") != 1 or template.count("[Y]") != 1:
-            raise InputError(f"{path}, entry {number}: expected a 'pattern' with one [X] and one [Y], found {entry!r}")
+            raise InputError(
+                f"{path}, entry {number}: expected a 'pattern' with one [X] and one [Y], found {short(entry)}"
+            )
         templates.append(template)
     return templates
 
@@ -132,12 +163,13 @@ def read_pairs(path: str | Path, relations: Iterable[str] = ()) -> dict[str, lis
         if not isinstance(found, dict):
             raise InputError(f"{path}: expected an object with a list of pairs for each relation")
     for name, pairs in found.items():
+        check_name(name, path)
         if not isinstance(pairs, list):
             raise InputError(f"{path}: relation {name}: expected a list of pairs, found {_kind(pairs)}")
         for number, pair in enumerate(pairs):
             if not (isinstance(pair, list) and len(pair) == 2 and all(isinstance(x, str) and x.strip() for x in pair)):
                 raise InputError(
-                    f'{path}: relation {name}, pair {number}: expected ["subject", "object"], found {pair!r}'
+                    f'{path}: relation {name}, pair {number}: expected ["subject", "object"], found {short(pair)}'
                 )
     return found
 
@@ -162,6 +194,8 @@ def build(data: str | Path, pairs_path: str | Path | None = None) -> Bags:
             for subject, answer in of_relation
         ]
         check_bags(bags[name], pararel / "query_pairs.json", f"relation {name}, ")
+    if not any(bags.values()):
+        raise InputError(f"{pararel}: no relation with pairs and at least {FEWEST_TEMPLATES} templates, so no facts")
     write_json(pararel / "data_all.json", [bag for of_relation in bags.values() for bag in of_relation], indent=None)
     write_json(pararel / "data_all_allbags.json", bags, indent=None)
     for kind, file in TYPES.items():

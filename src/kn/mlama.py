@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from kn.facts import MASK, Bag, Bags
+from kn.facts import MASK, Bag, Bags, check_name
 from kn.files import InputError, read_jsonl
 
 TEMPLATES = "templates.jsonl"
@@ -98,6 +98,7 @@ def _templates(file: File) -> dict[str, str]:
         for key in ("relation", "template"):
             if not isinstance(entry, dict) or not isinstance(entry.get(key), str):
                 raise InputError(f"{file}, entry {number}: expected a text {key!r}, found {entry!r}")
+        check_name(entry["relation"], f"{file}, entry {number}")
         templates[entry["relation"]] = entry["template"]
     return templates
 
