@@ -17,7 +17,8 @@ from pathlib import Path
 import numpy as np
 
 from kn import flags, intervals, results, runs, stages
-from kn.files import make_folder, read_json, read_jsonl
+from kn.draws import read_unrelated
+from kn.files import make_folder, read_jsonl
 from kn.probing import Probe
 
 PUBLISHED_NAMES = {0: "rm", 2: "eh"}  # of the factors; a factor of 4 is x4
@@ -30,8 +31,14 @@ def parse() -> argparse.Namespace:
     flags.add_model_flags(parser)
     flags.add_data_flags(parser)
     parser.add_argument("--kn_dir", default="{RESULTS}/kn", help="the neurons of stage 2; results go there too")
-    parser.add_argument("--factors", nargs="+", type=float, default=[0.0, 2.0], help="to multiply activations by")
-    parser.add_argument("--draws", metavar="FILE", help="unrelated facts to use: {kn_bag-P101: [[relation, fact], …]}")
+    parser.add_argument(
+        "--factors", nargs="+", type=flags.number, default=[0.0, 2.0], help="to multiply activations by"
+    )
+    parser.add_argument(
+        "--draws",
+        metavar="FILE",
+        help="unrelated facts to use: {kn_bag-P101: [[relation, fact], …]}; arms it leaves out have drawn ones",
+    )
     return parser.parse_args()
 
 
@@ -39,7 +46,8 @@ def main() -> None:
     chosen = parse()
     world = stages.open_world(chosen)
     arms = stages.read_arms(world, chosen.kn_dir, chosen.seed)
-    draws = read_json(chosen.draws) if chosen.draws else {}
+    names = {f"{begin}kn_bag-{relation}": relation for relation in world.bags for begin in stages.ARMS.values()}
+    draws = read_unrelated(chosen.draws, names, world) if chosen.draws else {}
     probe = Probe(world.adapter, chosen.max_tokens)
     kn_dir = make_folder(chosen.kn_dir)
     record = runs.Record(kn_dir / "modify_activation.args.json")

@@ -7,7 +7,8 @@ h (the subject occurs, some other word is masked) and rd (random ones, as many a
 activation of each of the fact's neurons at the mask, of knowledge neurons and of the baseline's. In the folder
 `distant` of `--output_dir`: per fact, one a line, `weights-P101.jsonl`; the same in the published format
 `kn_weights@distant_data.json` and `base_kn_weights@distant_data.json`, where `no_exmp` is a fact without th or h
-sentences and `no_kn` one without neurons; means over neurons with 95 % intervals in `summary.json`.
+sentences and `no_kn` one without neurons; means over neurons with 95 % intervals in `summary.json`. A fact's numbers
+are in the order of its neurons' layers.
 """
 
 import argparse
@@ -18,9 +19,11 @@ from pathlib import Path
 import numpy as np
 
 from kn import crawled, flags, intervals, results, runs, stages
-from kn.files import InputError, make_folder, read_json, read_jsonl
+from kn.draws import read_sentences
+from kn.files import InputError, make_folder, read_jsonl
 from kn.probing import Probe
 from kn.prompts import Encoder
+from kn.shapes import short
 
 ARMS = {arm: stages.ARMS[arm] for arm in ("knowledge neurons", "baseline")}
 UNIT = 128  # facts: what a killed run loses at most
@@ -45,13 +48,15 @@ def main() -> None:
     sentences = {name: crawled.read_sentences(chosen.distant_data_dir, name, pairs[name]) for name in world.bags}
     pool = crawled.pool(sentences)
     arms = {arm: stages.read_neurons(chosen.kn_dir, f"{begin}kn_bag-", world) for arm, begin in ARMS.items()}
-    draws = read_json(chosen.draws) if chosen.draws else None
+    names = {f"{begin}{relation}": relation for relation in world.bags for begin in ARMS.values()}
+    draws = read_sentences(chosen.draws, names, world) if chosen.draws else None
     probe = Probe(world.adapter, chosen.max_tokens)
     folder = make_folder(Path(chosen.output_dir) / "distant")
     record = runs.Record(folder / "weights.args.json")
 
     def of_relation(relation: str) -> results.Result:
-        neurons = {arm: of_arm[relation] for arm, of_arm in arms.items()}
+        bags = {arm: of_arm[relation] for arm, of_arm in arms.items()}
+        neurons = {arm: [by_layer(bag) for bag in of_arm] for arm, of_arm in bags.items()}
         masked = [
             crawled.mask_fact(
                 sentences[relation][fact],
@@ -63,17 +68,16 @@ def main() -> None:
         ]
         fed = {arm: [[fact.th, fact.h, fact.rd] for fact in masked] for arm in ARMS}
         if draws is not None:
-            fed = {
-                arm: as_drawn(draws, f"{begin}{relation}", fed[arm], neurons[arm], chosen.draws)
-                for arm, begin in ARMS.items()
-            }
+            fed = {arm: as_drawn(draws, f"{ARMS[arm]}{relation}", fed[arm], neurons[arm], chosen.draws) for arm in ARMS}
         settings = world.settings | {
             "seed": chosen.seed,
             "max_tokens": probe.batches.max_tokens,
             "data": runs.digest(world.bags[relation]),
-            "neurons": runs.digest(neurons),
+            "neurons": runs.digest(bags),
             "sentences": runs.digest(fed),
         }
+        if neurons != bags:  # else the results of versions that went by the bag are the same
+            settings["order"] = "by layer"
 
         def measure(unit: range, done: results.Done) -> tuple[list[str], dict]:
             left_out = Counter() if chosen.draws else sum((masked[fact].left_out for fact in unit), Counter())
@@ -92,19 +96,20 @@ def main() -> None:
         print(told(relation, summary, result.about["left out"]))
 
 
+def by_layer(bag: list) -> list:
+    """The published order of a fact's numbers: by layer, and of one layer that of the bag."""
+    return sorted(bag, key=lambda neuron: neuron[0])
+
+
 def as_drawn(draws: dict, name: str, own: list[Fed], neurons: list, path: str) -> list[Fed]:
     """The sentences that a file gives; it may say `no_exmp` or `no_kn` of facts of which that is true."""
-    entries = draws.get(name) if isinstance(draws, dict) else None
-    if not isinstance(entries, list) or len(entries) < len(own):
-        raise InputError(f"{path}: expected the sentences of {len(own)} facts under {name}")
+    if name not in draws:
+        raise InputError(f"{path}: expected the sentences of {len(own)} facts in {name!r}")
     fed = []
-    for number, (entry, of_fact, bag) in enumerate(zip(entries, own, neurons, strict=False)):
-        if entry == unmeasured(of_fact, bag):
-            fed.append(of_fact)
-        elif isinstance(entry, list) and len(entry) == len(crawled.KINDS) and all(map(crawled.is_texts, entry)):
-            fed.append(entry)
-        else:
-            raise InputError(f"{path}: {name}, fact {number}: expected [th, h, rd] sentences, found {str(entry)[:80]}")
+    for number, (entry, of_fact, bag) in enumerate(zip(draws[name], own, neurons, strict=False)):
+        if isinstance(entry, str) and entry != unmeasured(of_fact, bag):
+            raise InputError(f"{path}, {name}, fact {number}: expected [th, h, rd] sentences, found {short(entry)}")
+        fed.append(of_fact if isinstance(entry, str) else entry)
     return fed
 
 

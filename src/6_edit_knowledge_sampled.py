@@ -21,9 +21,10 @@ from pathlib import Path
 import numpy as np
 
 from kn import flags, intervals, results, runs, selection, stages
+from kn.draws import read_edits
 from kn.files import InputError, make_folder, read_jsonl, write_json
 from kn.probing import Probe
-from kn.updates import EDITS, arms_of, called, draw_edits, measure, read_draws
+from kn.updates import EDITS, arms_of, called, draw_edits, measure
 from kn.workers import FIRST
 
 # Averages that are plain means over edits; perplexities are exp of means, ranks also averaged as 1 / rank.
@@ -89,7 +90,7 @@ def main() -> None:
         {relation: selection.rare(bags) for relation, bags in read(chosen.kn_dir, begin, world).items()}
         for read, begin in ((stages.read_some_neurons, "kn_bag-"), (stages.read_neurons, "base_kn_bag-"))
     )
-    given = read_draws(chosen.draws, world) if chosen.draws else None
+    given = read_edits(chosen.draws, world) if chosen.draws else None
     probe = Probe(world.adapter, chosen.max_tokens)
     folder = make_folder(Path(chosen.output_dir) / "edit")
     record = runs.Record(folder / f"{name}.args.json")

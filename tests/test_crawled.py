@@ -2,6 +2,7 @@
 
 import json
 import random
+import shutil
 from collections import Counter
 
 import numpy as np
@@ -228,6 +229,47 @@ def test_stage_4_again_changes_nothing_and_other_settings_are_refused(distant):
     assert {path.name: path.read_bytes() for path in distant.iterdir()} == before
 
 
+@pytest.fixture
+def shuffled(tmp_path):
+    """The neurons of P101, in one fact in another order than that of their layers."""
+    shutil.copytree(PUBLISHED / "kn", tmp_path / "shuffled")
+    path = tmp_path / "shuffled" / "kn_bag-P101.json"
+    bags = read(path)
+    place = next(place for place, bag in enumerate(bags) if len({layer for layer, _ in bag}) > 1)
+    bags[place] = bags[place][::-1]
+    path.write_text(json.dumps(bags))
+    return path.parent, place, bags[place]
+
+
+def test_the_numbers_of_a_fact_are_in_the_order_of_layers(shuffled, distant, tmp_path):
+    kn_dir, place, bag = shuffled
+    run("4_check_weights_distant.py", *crawled_flags(tmp_path, "--kn_dir", kn_dir, "--pt_relation", "P101"))
+    found, whole = (read(of / "kn_weights@distant_data.json")["P101"] for of in (tmp_path / "distant", distant))
+    assert found[:place] == whole[:place] and found[place + 1 :] == whole[place + 1 :]
+    before = read(PUBLISHED / "kn" / "kn_bag-P101.json")[place]  # in the order of layers
+    by_layer = [neuron for layer in range(5) for neuron in bag if neuron[0] == layer]
+    assert by_layer != bag
+    for ours, theirs in zip(found[place], whole[place], strict=True):
+        assert dict(zip(map(tuple, by_layer), ours, strict=True)) == dict(zip(map(tuple, before), theirs, strict=True))
+    line = lines(tmp_path / "distant" / "weights-P101.jsonl")[place]
+    assert line["knowledge neurons"] == found[place]
+
+
+def test_a_result_in_the_order_of_the_bag_is_kept_only_if_that_is_the_order_of_layers(shuffled, tmp_path):
+    kn_dir, *_ = shuffled
+    flags = crawled_flags(tmp_path, "--kn_dir", kn_dir, "--pt_relation", "P101", "P103")
+    run("4_check_weights_distant.py", *flags)
+    path = tmp_path / "distant" / "weights.args.json"
+    record = read(path)
+    assert record["P101"]["settings"].pop("order") == "by layer" and "order" not in record["P103"]["settings"]
+    path.write_text(json.dumps(record))  # as an earlier version left it
+    before = {path.name: path.read_bytes() for path in path.parent.iterdir()}
+    done = run("4_check_weights_distant.py", *flags, check=False)
+    assert done.returncode == 1 and "weights-P101.jsonl" in done.stderr and "by layer" in done.stderr
+    assert {path.name: path.read_bytes() for path in path.parent.iterdir()} == before
+    run("4_check_weights_distant.py", *crawled_flags(tmp_path, "--kn_dir", kn_dir, "--pt_relation", "P103"))
+
+
 # ---- stage 5 ----
 
 
@@ -364,7 +406,7 @@ def test_wrong_calls_end_with_one_line_and_no_result(tmp_path, awkward):
         (crawled_flags(tmp_path / "out", "--kn_dir", tmp_path), "run stage 2 (2_run_kn.sh) first"),
         (
             crawled_flags(tmp_path / "out", "--draws", tmp_path / "draws.json", "--pt_relation", "P101"),
-            "draws.json: base_P101, fact 0: expected [th, h, rd] sentences",
+            'draws.json, "base_P101", fact 0: expected a list of 3',
         ),
     ]
     for flags, message in calls:

@@ -101,10 +101,44 @@ def test_nothing_to_divide_by_is_none():
     assert found["percent by layer"] == [None, None]
 
 
-@pytest.mark.parametrize("text", ["{}", "[1]", "[[[1]]]", '[[["a", 1]]]', "[[[0, -1]]]"])
-def test_neurons_that_are_none_are_named(tmp_path, text):
-    (tmp_path / "kn_bag-P1.json").write_text(text)
-    with pytest.raises(InputError, match=r"kn_bag-P1\.json"):
-        neurons.read_bags(tmp_path, "kn_bag-")
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ("{}", "expected a list, found {}"),
+        ("[1]", "fact 0: expected a list, found 1"),
+        ("[[], [[1]]]", "fact 1, neuron 0: expected a list of 2, found [1]"),
+        ('[[["a", 1]]]', 'fact 0, neuron 0, entry 0: expected a whole number from 0 up, found "a"'),
+        ("[[[0, -1]]]", "neuron 0, entry 1: expected a whole number from 0 up, found -1"),
+        ("[[[0, 2], [true, false]]]", "neuron 1, entry 0: expected a whole number from 0 up, found true"),
+        ("[[[0, 1.0]]]", "neuron 0, entry 1: expected a whole number from 0 up, found 1.0"),
+        ("[[[0, 2], [0, 1], [0, 1]]]", "fact 0: names the neuron [0, 1] 2 times"),
+        (f"[{[[3, 1]] * 5000}]", "fact 0: names the neuron [3, 1] 5000 times"),
+        ("[[[1000000000, 1]]]", "fact 0: the neuron [1000000000, 1]: expected a layer below 10000"),
+    ],
+)
+def test_neurons_that_are_none_are_named(tmp_path, text, message):
+    path = tmp_path / "kn_bag-P1.json"
+    path.write_text(text)
+    with pytest.raises(InputError) as error:
+        neurons.read_bags(path)
+    assert str(error.value).startswith(str(path)) and message in str(error.value)
     with pytest.raises(InputError, match="run stage 2"):
-        neurons.read_bags(tmp_path, "base_kn_bag-")
+        neurons.relations_in(tmp_path, "base_kn_bag-")
+
+
+@pytest.mark.parametrize(
+    "triplet",
+    [
+        *([1, 2, "0.5"], [1, 2, None], [1, 2, True], [1, 2, float("nan")], [1, 2, float("inf")], [1, 2, 10**400]),
+        *(["1", 2, 0.5], [1.0, 2, 0.5], [-1, 2, 0.5], [1, -2, 0.5], [True, 2, 0.5], [10**9, 2, 0.5]),
+        *([1, 2], [1, 2, 0.5, 0], "abc", {"a": 1, "b": 2, "c": 3}, None, 7, [0, 1, 0.25]),
+    ],
+)
+def test_triplets_that_are_none_are_seen(triplet):
+    assert neurons.are_triplets([[0, 1, 1], [0, 2, -0.5]]) and neurons.are_triplets([])
+    assert not neurons.are_triplets([[0, 1, 1], triplet])
+
+
+@pytest.mark.parametrize("value", [None, 3, "ab", {}, {"a": 1}, (), [3]])
+def test_what_is_no_list_of_triplets_is_seen(value):
+    assert not neurons.are_triplets(value)

@@ -81,7 +81,9 @@ def change(kn_dir, fact, neurons):
         (39, [[[5, 0]]], r"kn_bag-P36.json, fact 39: there is no neuron [5, 0], the model has 5 layers of 192 neurons"),
         (39, [[[4, 192]]], "there is no neuron [4, 192]"),
         (39, [], "kn_bag-P36.json: has 39 facts, the data have 40"),
-        (39, ["x"], "kn_bag-P36.json, fact 39: expected a list of [layer, neuron]"),
+        (39, ["x"], 'kn_bag-P36.json, fact 39: expected a list, found "x"'),
+        (39, [[[4, 1], [3, 0], [4, 1]]], "kn_bag-P36.json, fact 39: names the neuron [4, 1] 2 times"),
+        (39, [[[True, 1]]], "fact 39, neuron 0, entry 0: expected a whole number from 0 up, found true"),
     ],
 )
 def test_neurons_of_another_model_or_other_data(kn_dir, fact, neurons, message):

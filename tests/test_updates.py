@@ -14,7 +14,7 @@ from kn.editing import edit_fact
 from kn.files import InputError
 from kn.neurons import ARMS
 from kn.probing import Probe
-from kn.updates import Edit, called, draw_edits, measure, read_draws
+from kn.updates import Edit, called, draw_edits, measure
 
 KN = GOLDEN / "results" / "kn"
 
@@ -113,26 +113,6 @@ def test_a_token_that_the_tokenizer_does_not_know_is_told_as_a_number(world):
     size = len(world.encoder.tokenizer)
     known = world.encoder.tokenizer.convert_tokens_to_ids("Neko")
     assert world.encoder.text((known, size + 3)) == f"Neko {size + 3}"
-
-
-@pytest.mark.parametrize(
-    "entry, message",
-    [
-        (["P36", 1, "Neko"], "entry 0: expected [relation, fact, target, result]"),
-        (["P36", 400, "Neko", {}], "entry 0: expected"),
-        (["P36", 1, "Neko", {"prompt_idx": 7}], "entry 0: expected"),
-        (["P36", 1, "Neko", {"neurons": [[9, 0]]}], "entry 0: expected"),
-        (["P36", 1, "Neko", {"inter_bags": [["P101", 40]]}], "entry 0: expected"),
-        (["P36", 1, "☃", {}], "entry 0: '☃': the answer is unknown to the model"),
-    ],
-)
-def test_draws_that_do_not_fit_are_named(tmp_path, world, entry, message):
-    if len(entry) == 4:
-        entry[3] = {"prompt_idx": 0, "inner_bags": [2], "inter_bags": [["P101", 3]], "neurons": [[4, 70]]} | entry[3]
-    path = tmp_path / "draws.json"
-    path.write_text(json.dumps([entry]))
-    with pytest.raises(InputError, match=re.escape(f"{path}, {message}")):
-        read_draws(path, world)
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ wins over it: `default="{RESULTS}/kn"` is `results/kn`, or `elsewhere/kn` where 
 """
 
 import argparse
+import math
 import os
 import re
 
@@ -154,6 +155,16 @@ def positive(text: str) -> int:
     if not re.fullmatch(r"[0-9]{1,18}", text) or int(text) < 1:
         raise argparse.ArgumentTypeError(f"expected a whole number above 0, found {text[:80]}")
     return int(text)
+
+
+def number(text: str) -> float:
+    try:
+        found = float(text)
+    except ValueError:
+        found = math.nan
+    if not math.isfinite(found):
+        raise argparse.ArgumentTypeError(f"expected a number, found {text!r}")
+    return found
 
 
 def some_or_all(text: str) -> int:

@@ -6,17 +6,22 @@ A neuron is `[layer, index]`; an attributed neuron is a triplet `[layer, index, 
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
-from math import comb
+from math import comb, isfinite
 from pathlib import Path
 from statistics import mean
 
 from kn.files import InputError, read_json
+from kn.shapes import check, each, row, whole
 
 # What is compared, and how the names of its files and entries begin.
 ARMS = {"knowledge neurons": "", "baseline": "base_", "random neurons": "random_"}
 
+MOST_LAYERS = 10_000  # a larger number is a mistake, and would fill the memory with layers
+
 Neuron = list[int]
 Triplet = list
+NEURON = row(whole, whole)
+BAGS = each(each(NEURON, "neuron"), "fact")
 
 
 @dataclass(frozen=True)
@@ -78,23 +83,47 @@ def _of_many(bags: list[list[Neuron]], share: float) -> list[Neuron]:
     return [list(neuron) for neuron, count in found.items() if count >= share * len(bags)]
 
 
-def read_bags(folder: Path, begin: str) -> dict[str, list[list[Neuron]]]:
-    """The neurons of each fact, by relation in the order of their numbers, from files like `kn_bag-P101.json`."""
-    paths = sorted(folder.glob(f"{begin}*.json"), key=lambda path: (len(path.stem), path.stem))
-    if not paths:
+def relations_in(folder: Path, begin: str) -> list[str]:
+    """Which relations have a file like `kn_bag-P101.json`, in the order of their numbers."""
+    names = [path.stem[len(begin) :] for path in folder.glob(f"{begin}*.json")]
+    if not names:
         raise InputError(f"{folder}: no {begin}P….json in it: run stage 2 (2_run_kn.sh) first")
-    bags = {path.stem[len(begin) :]: read_json(path) for path in paths}
-    for path, of_relation in zip(paths, bags.values(), strict=True):
-        if not isinstance(of_relation, list):
-            raise InputError(f"{path}: expected a list with the neurons of each fact")
-        for number, bag in enumerate(of_relation):
-            if not isinstance(bag, list) or not all(map(_is_neuron, bag)):
-                raise InputError(f"{path}, fact {number}: expected a list of [layer, neuron], found {str(bag)[:80]}")
+    return sorted(names, key=lambda name: (len(name), name))
+
+
+def read_bags(path: Path) -> list[list[Neuron]]:
+    """The neurons of each fact of a relation, from a file like `kn_bag-P101.json`."""
+    bags = read_json(path)
+    check(bags, BAGS, path)
+    for number, bag in enumerate(bags):
+        check_bag(bag, f"{path}, fact {number}")
     return bags
 
 
-def _is_neuron(value) -> bool:
-    return isinstance(value, list) and len(value) == 2 and all(isinstance(x, int) and x >= 0 for x in value)
+def check_bag(bag: list[Neuron], place: str) -> None:
+    """A neuron that is named twice would be scaled, added up or edited twice."""
+    for neuron, count in Counter(map(tuple, bag)).items():
+        if count > 1:
+            raise InputError(f"{place}: names the neuron {list(neuron)} {count} times")
+        if neuron[0] >= MOST_LAYERS:
+            raise InputError(f"{place}: the neuron {list(neuron)}: expected a layer below {MOST_LAYERS}")
+
+
+def are_triplets(value) -> bool:
+    """Whether these are different neurons with a score each. Goes by columns: a relation has millions of them."""
+    try:
+        layers, indices, scores = zip(*value, strict=True) if value else ((), (), ())
+        return (
+            isinstance(value, list)
+            and {*map(type, layers), *map(type, indices)} <= {int}
+            and min(layers + indices, default=0) >= 0
+            and max(layers, default=0) < MOST_LAYERS
+            and {*map(type, scores)} <= {int, float}
+            and all(map(isfinite, scores))
+            and len({*zip(layers, indices, strict=True)}) == len(value)
+        )
+    except (TypeError, ValueError, OverflowError):
+        return False
 
 
 def statistics(bags: dict[str, list[list[Neuron]]], layers: int) -> dict:

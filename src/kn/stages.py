@@ -45,6 +45,13 @@ class World:
         """The fact's prompts that can be scored."""
         return [encoded.prompt for encoded in self.encoded(relation, fact) if not encoded.skipped]
 
+    def check_neurons(self, bag: list, place: str) -> None:
+        depth, width = self.adapter.depth, self.adapter.neurons
+        for layer, index in bag:
+            if layer >= depth or index >= width:
+                of_model = f"the model has {depth} layers of {width} neurons: of another model?"
+                raise InputError(f"{place}: there is no neuron [{layer}, {index}], {of_model}")
+
     def draw_other(self, relation: str, chance: random.Random) -> list:
         """A random fact of a random other relation: `[relation, fact]`, one that can be scored."""
         names = [name for name in self.bags if name != relation and self.bags[name]]
@@ -82,23 +89,21 @@ def open_model(chosen: argparse.Namespace) -> tuple[Encoder, nn.Module, Adapter,
 
 def read_neurons(kn_dir: str | Path, begin: str, world: World) -> dict[str, list]:
     """The neurons of each fact of the world's relations; they must be of this model and of these facts."""
-    found = neurons.read_bags(Path(kn_dir), begin)
-    depth, width = world.adapter.depth, world.adapter.neurons
+    there = neurons.relations_in(Path(kn_dir), begin)
+    found = {}
     for name in world.relations:
         path = Path(kn_dir) / f"{begin}{name}.json"
-        if name not in found:
+        if name not in there:
             raise InputError(f"{path}: no such file: run stages 1 and 2 for {name} first")
-        count = len(world.bags[name])
+        bags, count = neurons.read_bags(path), len(world.bags[name])
         if world.settings["debug"] >= 0:
-            found[name] = found[name][:count]
-        if len(found[name]) != count:
-            raise InputError(f"{path}: has {len(found[name])} facts, the data have {count}: of other data?")
-        for number, bag in enumerate(found[name]):
-            for layer, index in bag:
-                if layer >= depth or index >= width:
-                    of_model = f"the model has {depth} layers of {width} neurons: of another model?"
-                    raise InputError(f"{path}, fact {number}: there is no neuron [{layer}, {index}], {of_model}")
-    return {name: found[name] for name in world.relations}
+            bags = bags[:count]
+        if len(bags) != count:
+            raise InputError(f"{path}: has {len(bags)} facts, the data have {count}: of other data?")
+        for number, bag in enumerate(bags):
+            world.check_neurons(bag, f"{path}, fact {number}")
+        found[name] = bags
+    return found
 
 
 def read_some_neurons(kn_dir: str | Path, begin: str, world: World) -> dict[str, list]:

@@ -11,7 +11,7 @@ import numpy as np
 from kn import runs, selection
 from kn.batches import Prompt
 from kn.editing import direction
-from kn.files import InputError, read_json
+from kn.files import InputError
 from kn.perplexity import surprise
 from kn.probing import Probe, Readings
 from kn.prompts import Encoded
@@ -79,31 +79,6 @@ def _draw_inner(relation: str, fact: int, world: World, chance: Random) -> int:
         if other != fact and world.prompts(relation, other):
             return other
     raise InputError(f"relation {relation}: other facts are needed to measure perplexity, and none can be scored")
-
-
-def read_draws(path: str, world: World) -> dict[str, list[Edit]]:
-    """Edits that were drawn elsewhere, by relation; those that came to nothing have a text for a result."""
-    drawn: dict[str, list[Edit]] = {relation: [] for relation in world.relations}
-    for number, entry in enumerate(read_json(path)):
-        try:
-            relation, fact, target, result = entry
-            if isinstance(result, str) or relation not in drawn:
-                continue
-            keys = ("prompt_idx", "inner_bags", "inter_bags", "neurons")
-            edit = Edit(relation, fact, target, *(result[key] for key in keys))
-            for place in [(relation, fact), *((relation, other) for other in edit.inner), *edit.inter]:
-                if not world.prompts(*place):
-                    raise InputError(f"{path}, entry {number}: fact {place} can't be scored")
-            world.prompts(relation, fact)[edit.prompt]
-            for layer, index in edit.neurons:
-                world.adapter.value_vectors(layer)[0, index]
-        except (ValueError, TypeError, KeyError, IndexError) as error:
-            expected = "[relation, fact, target, result] with facts, prompts and neurons that there are"
-            raise InputError(f"{path}, entry {number}: expected {expected} ({error!r})") from None
-        if skipped := asked_for(relation, fact, edit.prompt, target, world).skipped:
-            raise InputError(f"{path}, entry {number}: {target!r}: {skipped}")
-        drawn[relation].append(edit)
-    return drawn
 
 
 def asked_for(relation: str, fact: int, prompt: int, answer: str, world: World) -> Encoded:

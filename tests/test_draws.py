@@ -1,0 +1,164 @@
+"""Draws that were made elsewhere: those that fit are taken as they are, all others are named, on the golden world."""
+
+import copy
+import dataclasses
+import json
+import re
+
+import pytest
+
+from conftest import GOLDEN, RELATIONS, read
+from kn import draws, flags, stages
+from kn.files import InputError
+
+FILES = {
+    "stage 3": GOLDEN / "draws" / "stage3_other_facts.json",
+    "stage 4": GOLDEN / "draws" / "stage4_masked_sentences.json",
+    "stage 6": GOLDEN / "draws" / "stage6_edits.json",
+}
+
+
+@pytest.fixture(scope="module")
+def world():
+    parser = flags.parser("")
+    flags.add_model_flags(parser)
+    flags.add_data_flags(parser)
+    data = GOLDEN / "data" / "PARAREL" / "data_all.json"
+    asked = ["--bert_model", str(GOLDEN / "model"), "--data_path", str(data), "--device", "cpu"]
+    return stages.open_world(parser.parse_args(asked))
+
+
+def read_draws(stage, path, world):
+    if stage == "stage 3":
+        names = {f"{begin}kn_bag-{name}": name for name in world.bags for begin in ("", "base_", "random_")}
+        return draws.read_unrelated(path, names, world)
+    if stage == "stage 4":
+        return draws.read_sentences(path, {f"{b}{name}": name for name in world.bags for b in ("", "base_")}, world)
+    return draws.read_edits(path, world)
+
+
+@pytest.mark.parametrize("stage", ["stage 3", "stage 4"])
+def test_published_draws_are_taken_as_they_are(world, stage):
+    assert read_draws(stage, FILES[stage], world) == read(FILES[stage])
+    one = dataclasses.replace(world, relations=["P36"])
+    found = read_draws(stage, FILES[stage], one)
+    assert found == {name: of for name, of in read(FILES[stage]).items() if name.endswith("P36")} and len(found) == 2
+
+
+def test_published_edits_are_taken_as_they_are(world):
+    made = [entry for entry in read(FILES["stage 6"]) if entry[3] != "no_kn"]
+    found = [edit for of_relation in read_draws("stage 6", FILES["stage 6"], world).values() for edit in of_relation]
+    assert [[edit.relation, edit.fact, edit.target] for edit in found] == [entry[:3] for entry in made]
+    for edit, (*_, result) in zip(found, made, strict=True):
+        assert [edit.prompt, edit.inner, edit.inter, edit.neurons] == [
+            result[key] for key in ("prompt_idx", "inner_bags", "inter_bags", "neurons")
+        ]
+
+
+def test_draws_of_all_facts_serve_a_run_of_some(world):
+    few = dataclasses.replace(
+        world, bags={name: bags[:38] for name, bags in world.bags.items()}, settings={"debug": 38}
+    )
+    drawn = read(FILES["stage 3"])
+    with pytest.raises(InputError, match="there is no fact 38 of P103, which has 38 with this --debug"):
+        read_draws("stage 3", FILES["stage 3"], few)
+    assert any(fact >= 38 for of_name in drawn.values() for _, fact in of_name[:38])
+    assert len(read_draws("stage 4", FILES["stage 4"], few)["base_P36"]) == 40
+
+
+RESULT = {"prompt_idx": 0, "inner_bags": [2], "inter_bags": [["P101", 3]], "neurons": [[4, 70]]}
+
+
+def with_result(**changed):
+    return [["P36", 1, "Neko", RESULT | changed]]
+
+
+def at(stage, name, place, value):
+    """The published draws with one entry replaced."""
+    found = copy.deepcopy(read(FILES[stage]))
+    found[name][place] = value
+    return found
+
+
+def sentences(kind, text):
+    fed = [["a [MASK]"], ["b [MASK]"], ["c [MASK]"]]
+    fed[kind] = ["d [MASK]", text]
+    return at("stage 4", "base_P103", 7, fed)
+
+
+WRONG = [
+    ("stage 3", None, "expected an object, found null"),
+    ("stage 3", [], "expected an object, found []"),
+    ("stage 3", "x", 'expected an object, found "x"'),
+    ("stage 3", 3, "expected an object, found 3"),
+    ("stage 3", {}, "has nothing for P36: expected kn_bag-P36 or base_kn_bag-P36 or random_kn_bag-P36"),
+    ("stage 3", {"kn_bag-P36": 3}, '"kn_bag-P36": expected a list, found 3'),
+    ("stage 3", {"kn_bag-P36": [["P101", 1]] * 39}, "has nothing for P103"),
+    ("stage 3", {f"kn_bag-{name}": [] for name in RELATIONS}, "kn_bag-P36: has 0 entries, the data have 40 facts"),
+    ("stage 3", read(FILES["stage 3"]) | {"kn_bag-P7": []}, '"kn_bag-P7": expected one of kn_bag-P36'),
+    ("stage 3", read(FILES["stage 3"]) | {"base_kn_bag-P36": [["P101", 1]] * 41}, "base_kn_bag-P36: has 41 entries"),
+    ("stage 3", at("stage 3", "kn_bag-P36", 5, None), '"kn_bag-P36", fact 5: expected a list of 2, found null'),
+    ("stage 3", at("stage 3", "kn_bag-P36", 5, "P101"), '"kn_bag-P36", fact 5: expected a list of 2, found "P101"'),
+    ("stage 3", at("stage 3", "kn_bag-P36", 5, ["P101"]), '"kn_bag-P36", fact 5: expected a list of 2'),
+    ("stage 3", at("stage 3", "kn_bag-P36", 5, ["P101", "x"]), "fact 5, entry 1: expected a whole number from 0 up"),
+    ("stage 3", at("stage 3", "kn_bag-P36", 5, ["P101", 1.0]), "fact 5, entry 1: expected a whole number from 0 up"),
+    ("stage 3", at("stage 3", "kn_bag-P36", 5, ["P101", True]), "fact 5, entry 1: expected a whole number from 0 up"),
+    ("stage 3", at("stage 3", "kn_bag-P36", 5, ["P101", -1]), "fact 5, entry 1: expected a whole number from 0 up"),
+    ("stage 3", at("stage 3", "kn_bag-P36", 5, ["P101", 999]), "kn_bag-P36, fact 5: there is no fact 999 of P101"),
+    ("stage 3", at("stage 3", "kn_bag-P36", 5, ["P7", 1]), 'kn_bag-P36, fact 5: there is no relation "P7"; there are'),
+    ("stage 3", at("stage 3", "kn_bag-P36", 5, [7, 1]), "fact 5, entry 0: expected a text, found 7"),
+    ("stage 3", at("stage 3", "kn_bag-P36", 5, ["P36", 1]), 'kn_bag-P36, fact 5: ["P36", 1] is of the same relation'),
+    ("stage 4", None, "expected an object, found null"),
+    ("stage 4", {}, "has nothing for P36: expected P36 or base_P36"),
+    ("stage 4", at("stage 4", "P103", 7, [["a [MASK]"], ["b [MASK]"]]), '"P103", fact 7: expected a list of 3'),
+    ("stage 4", at("stage 4", "P103", 7, 7), '"P103", fact 7: expected a list of 3, found 7'),
+    ("stage 4", at("stage 4", "P103", 7, [[], [], {}]), '"P103", fact 7, entry 2: expected a list, found {}'),
+    ("stage 4", sentences(0, 4), '"base_P103", fact 7, entry 0, sentence 1: expected a text, found 4'),
+    ("stage 4", sentences(1, "none"), "base_P103, fact 7, h: expected one [MASK] in each sentence, found"),
+    ("stage 4", sentences(2, "[MASK] [MASK]"), "base_P103, fact 7, rd: expected one [MASK] in each sentence, found"),
+    ("stage 4", read(FILES["stage 4"]) | {"P36": [[["a [MASK]"]] * 3] * 39}, "P36: has 39 entries"),
+    ("stage 6", None, "expected a list, found null"),
+    ("stage 6", 3, "expected a list, found 3"),
+    ("stage 6", {}, "expected a list, found {}"),
+    ("stage 6", [], "has no edit of P36 P103 P101"),
+    ("stage 6", [["P36", 1, "Neko", "no_kn"]], "has no edit of P36 P103 P101"),
+    ("stage 6", [["P36", 1, "Neko"]], "entry 0: expected a list of 4"),
+    ("stage 6", [None], "entry 0: expected a list of 4, found null"),
+    ("stage 6", [["P36", 1, "Neko", None]], "entry 0, entry 3: expected an object, found null"),
+    ("stage 6", [["P36", 1, 7, RESULT]], "entry 0, entry 2: expected a text, found 7"),
+    ("stage 6", [["P36", 400, "Neko", RESULT]], "entry 0: there is no fact 400 of P36, which has 40"),
+    ("stage 6", [["P36", -1, "Neko", RESULT]], "entry 0, entry 1: expected a whole number from 0 up"),
+    ("stage 6", [["P36", 1.0, "Neko", RESULT]], "entry 0, entry 1: expected a whole number from 0 up"),
+    ("stage 6", [["P7", 1, "Neko", RESULT]], 'entry 0: there is no relation "P7"; there are P36 P103 P101'),
+    ("stage 6", [["P36", 1, "☃", RESULT]], 'entry 0: the target "☃": the answer is unknown to the model'),
+    ("stage 6", with_result(prompt_idx=7), "entry 0: there is no prompt 7 of the fact"),
+    ("stage 6", with_result(prompt_idx=-1), 'entry 0, entry 3, "prompt_idx": expected a whole number from 0 up'),
+    ("stage 6", with_result(inner_bags=[]), '"inner_bags": expected at least 1, found 0'),
+    ("stage 6", with_result(inner_bags=[2, 40]), "entry 0, inner_bags: there is no fact 40 of P36"),
+    ("stage 6", with_result(inner_bags=[2, 1]), "entry 0, inner_bags: 1 is the fact that is edited"),
+    ("stage 6", with_result(inter_bags=[["P101", 40]]), "entry 0, inter_bags: there is no fact 40 of P101"),
+    ("stage 6", with_result(inter_bags=[["P36", 3]]), 'entry 0, inter_bags: ["P36", 3] is of the same relation'),
+    ("stage 6", with_result(inter_bags=[["P101", -3]]), '"inter_bags", entry 0, entry 1: expected a whole number'),
+    ("stage 6", with_result(neurons=[]), '"neurons": expected at least 1, found 0'),
+    ("stage 6", with_result(neurons=[[-1, -1]]), '"neurons", neuron 0, entry 0: expected a whole number from 0 up'),
+    ("stage 6", with_result(neurons=[[True, 1]]), '"neurons", neuron 0, entry 0: expected a whole number from 0 up'),
+    ("stage 6", with_result(neurons=[[9, 0]]), "entry 0, neurons: there is no neuron [9, 0], the model has 5 layers"),
+    ("stage 6", with_result(neurons=[[4, 7], [4, 7]]), "entry 0, neurons: names the neuron [4, 7] 2 times"),
+    ("stage 6", [["P36", 1, "Neko", {"prompt_idx": 0}]], 'entry 0, entry 3: expected "inner_bags", found'),
+]
+
+
+@pytest.mark.parametrize("stage, value, message", WRONG)
+def test_draws_that_do_not_fit_are_named(tmp_path, world, stage, value, message):
+    path = tmp_path / "draws.json"
+    path.write_text(json.dumps(value))
+    with pytest.raises(InputError, match=re.escape(message)) as error:
+        read_draws(stage, path, world)
+    assert str(error.value).startswith(str(path)) and "\n" not in str(error.value)
+
+
+def test_an_edit_to_the_same_answer_is_none(tmp_path, world):
+    path = tmp_path / "draws.json"
+    path.write_text(json.dumps([["P36", 1, world.bags["P36"][1][0][1], RESULT]]))
+    with pytest.raises(InputError, match="is the fact's own answer: expected another"):
+        draws.read_edits(path, world)
