@@ -8,12 +8,16 @@ numbers as `.csv`.
 """
 
 import argparse
+import sys
 from pathlib import Path
 
-from kn import figures, flags, neurons, runs
-from kn.files import read_json, write_json
+from kn import figures, flags, found, neurons, runs
+from kn.files import InputError, write_json
+from kn.shapes import check, having, number, table, truth, whole
 
 METHODS = {"knowledge neurons": ("kn_bag-", "ig_gold"), "baseline": ("base_kn_bag-", "base")}
+REFINED = having({"mode_ratio": number, "in range": truth})
+REFINING = having({"layers": whole, "relations": table(having(dict.fromkeys(("ig_gold", "base"), REFINED)))})
 POOLED = (
     "facts",
     "facts without neurons",
@@ -34,14 +38,29 @@ def parse() -> argparse.Namespace:
 def main() -> None:
     chosen = parse()
     kn_dir = Path(chosen.kn_dir)
-    bags = {method: neurons.read_bags(kn_dir, begin) for method, (begin, _) in METHODS.items()}
     path = kn_dir / "refining.json"
     # The published program leaves no such file; its neurons can be analysed all the same.
-    refining = read_json(path) if path.exists() else {"layers": 0, "relations": {}}
+    refining = found.read_if_there(path)
+    if refining is None:
+        refining, relations = {"layers": 0, "relations": {}}, neurons.relations_in(kn_dir, "kn_bag-")
+    else:
+        check(refining, REFINING, path)
+        relations = found.by_number(refining["relations"])
+        for name in neurons.relations_in(kn_dir, "kn_bag-"):
+            if name not in relations:
+                print(f"{kn_dir}: {name} left out: stage 1's results no longer have it", file=sys.stderr)
+    bags = {
+        method: {name: neurons.read_bags(kn_dir / f"{begin}{name}.json") for name in relations}
+        for method, (begin, _) in METHODS.items()
+    }
+    for name in relations:
+        counts = {len(of_method[name]) for of_method in bags.values()}
+        if len(counts) > 1:
+            raise InputError(f"{kn_dir}: {name}: kn_bag and base_kn_bag have {min(counts)} and {max(counts)} facts")
     highest = max(
-        (layer for found in bags.values() for of in found.values() for bag in of for layer, _ in bag), default=0
+        (layer for of_method in bags.values() for of in of_method.values() for bag in of for layer, _ in bag), default=0
     )
-    layers = max(refining["layers"], highest + 1)
+    layers = max(min(refining["layers"], neurons.MOST_LAYERS), highest + 1)
 
     statistics = {}
     for method, (_, scores) in METHODS.items():
@@ -57,15 +76,15 @@ def main() -> None:
 def show(statistics: dict) -> None:
     print(f"{'':38}" + "".join(f"{method:>20}" for method in statistics))
     for name in POOLED:
-        print(f"{name:38}" + "".join(f"{told(found[name]):>20}" for found in statistics.values()))
+        print(f"{name:38}" + "".join(f"{told(of_method[name]):>20}" for of_method in statistics.values()))
     print(
         f"\n{'relation':9}{'facts':>6}" + "".join(f"   {method + ': mean, none, share':>36}" for method in statistics)
     )
     first = next(iter(statistics.values()))["relations"]
     for relation, entry in first.items():
         row = f"{relation:9}{entry['facts']:6}"
-        for found in statistics.values():
-            own = found["relations"][relation]
+        for of_method in statistics.values():
+            own = of_method["relations"][relation]
             mean = told(own["neurons per fact"]) + (" out of range" if own["in range"] is False else "")
             row += f"   {mean:>20}{own['facts without neurons']:8}{told(own['mode_ratio']):>8}"
         print(row)

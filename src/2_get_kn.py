@@ -17,9 +17,12 @@ from tqdm import tqdm
 
 from kn import flags, runs
 from kn.files import InputError, make_folder, read_jsonl, write_json
-from kn.neurons import Refining, refine_relation, strongest
+from kn.neurons import Refining, are_triplets, refine_relation, strongest
+from kn.shapes import LARGEST, anything, check, each, having, row, short, table
 
 METHODS = {"ig_gold": "", "base": "base_"}  # the scores, and how the names of what comes from them begin
+FACT = each(row(table(anything), having(dict.fromkeys(METHODS, anything))), "prompt")
+KEPT = 0.1  # stage 1 writes no score below this share of a prompt's highest
 HELP = {
     "mode_ratio": "share of a fact's prompts in which its neurons are found, at first",
     "mode_step": "how far that moves at a time",
@@ -29,6 +32,8 @@ HELP = {
     "min_prompts": "prompts in which a fact's neurons are found in any case",
     "relation_share": "share of a relation's facts that have its kn_rel neurons",
 }
+LEAST = {"threshold": KEPT, "base_threshold": KEPT, "passes": 1}  # of a flag; of the others 0
+MOST = {name: 1 for name in ("threshold", "base_threshold", "mode_ratio", "mode_step", "relation_share")}
 
 
 def parse() -> argparse.Namespace:
@@ -40,7 +45,16 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--base_threshold", type=float, default=0.5, help="the same for the baseline")
     for field in fields(Refining):
         parser.add_argument(f"--{field.name}", type=field.type, default=field.default, help=HELP[field.name])
-    return parser.parse_args()
+    chosen = parser.parse_args()
+    for name in ("threshold", "base_threshold", *HELP):
+        value, least, most = getattr(chosen, name), LEAST.get(name, 0), MOST.get(name, LARGEST)
+        if not least <= value <= most:  # NaN is not
+            expected = f"from {least} up" + f" to {most}" * (name in MOST)
+            why = f", since stage 1 writes no neuron below {KEPT} of the highest score" * (least == KEPT)
+            parser.error(f"--{name} {value}: expected a number {expected}{why}")
+    if chosen.min_neurons > chosen.max_neurons:
+        parser.error(f"--min_neurons {chosen.min_neurons}: is above --max_neurons {chosen.max_neurons}")
+    return chosen
 
 
 def main() -> None:
@@ -54,16 +68,18 @@ def main() -> None:
     kn_dir = make_folder(chosen.kn_dir)
 
     refining = {"settings": vars(chosen), "layers": 0, "relations": {}}
+    found = {}  # all is written at the end: a mistake in the last relation leaves the files of all as they are
     for path in tqdm(paths, desc="refining", unit="relation", dynamic_ncols=True):
         relation = path.name[len(begin) : -len(end)]
         kept, layers = thin(path, shares)
         refining["layers"] = max(refining["layers"], layers)
         refining["relations"][relation] = {}
         for method, prefix in METHODS.items():
-            refined = refine_relation(kept[method], rule)
-            write_json(kn_dir / f"{prefix}kn_bag-{relation}.json", refined.bags)
-            write_json(kn_dir / f"{prefix}kn_rel-{relation}.json", refined.relation)
+            refined = found[f"{prefix}kn_{{}}-{relation}.json"] = refine_relation(kept[method], rule)
             refining["relations"][relation][method] = {"mode_ratio": refined.mode_ratio, "in range": refined.in_range}
+    for name, refined in found.items():
+        write_json(kn_dir / name.format("bag"), refined.bags)
+        write_json(kn_dir / name.format("rel"), refined.relation)
     write_json(kn_dir / "refining.json", refining)
     print(f"{kn_dir}: the neurons of {len(paths)} relations")
 
@@ -72,21 +88,25 @@ def thin(path: Path, shares: dict[str, float]) -> tuple[dict[str, list], int]:
     """Per method and fact and prompt the strongest neurons; and the number of layers that have any score."""
     kept: dict[str, list] = {method: [] for method in shares}
     layers = 0
+    asked, scored = 0, dict.fromkeys(shares, 0)  # prompts
     for number, fact in enumerate(read_jsonl(path)):
+        place = f"{path}, fact {number}"
+        check(fact, FACT, place)
+        asked += sum("skipped" not in scores for _, scores in fact)
         for method, share in shares.items():
-            try:
-                scores = [scores[method] for _, scores in fact]
-                kept[method].append([strongest(triplets, share) for triplets in scores])
-                layers = max([layers, *(layer + 1 for triplets in scores for layer, _, _ in triplets)])
-            except (TypeError, ValueError, KeyError):
-                raise InputError(
-                    f"{path}, line {number + 1}: expected a list of [prompt, scores] with [layer, neuron, value] "
-                    f"in {method!r} of the scores (stage 1 with --get_ig_gold --get_base)"
-                ) from None
-        if not any(scores[method] or "skipped" in scores for _, scores in fact for method in shares):
-            raise InputError(
-                f"{path}, line {number + 1}: a fact without scores: run stage 1 with --get_ig_gold --get_base"
-            )
+            of_prompts = [scores[method] for _, scores in fact]
+            for prompt, triplets in enumerate(of_prompts):
+                if not are_triplets(triplets):
+                    raise InputError(
+                        f"{place}, prompt {prompt}: expected different neurons [layer, neuron, value] in {method!r}, "
+                        f"found {short(triplets)}"
+                    )
+            kept[method].append([strongest(triplets, share) for triplets in of_prompts])
+            layers = max([layers, *(layer + 1 for triplets in of_prompts for layer, _, _ in triplets)])
+            scored[method] += sum(map(bool, of_prompts))
+    for method, count in scored.items():
+        if asked and not count:
+            raise InputError(f"{path}: has no scores in {method!r}: run stage 1 with --get_ig_gold --get_base")
     return kept, layers
 
 

@@ -51,7 +51,7 @@ def main() -> None:
 
 def layers(kn_dir: Path, path: Path) -> Path | None:
     """The share of neurons in each layer."""
-    statistics = found.read_if_there(kn_dir / "statistics.json")
+    statistics = found.statistics(kn_dir)
     return figures.layers(statistics, path) if statistics else None
 
 
@@ -92,7 +92,7 @@ def update(folder: Path, measure: str, label: str, path: Path) -> Path | None:
         )
         for pair in found.updates(folder)
         for arm, of in pair["averages"].items()
-        if of["edits"]
+        if of["edits"] and of["inner_ppl_inc_ratio"] is not None and of[measure] is not None
     ]
     labels = ("lambda1, lambda2", "rise of perplexity, same relation (%)", f"{label} (% of edits)")
     return figures.points(points, labels, path) if points else None

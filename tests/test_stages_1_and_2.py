@@ -2,6 +2,7 @@
 
 import csv
 import json
+import math
 import os
 import random
 import shutil
@@ -196,21 +197,108 @@ def test_wrong_calls_end_with_one_line_that_says_why(tmp_path, flags, message):
     assert not list(tmp_path.rglob("*.jsonl"))
 
 
+GOOD = [[{}, {"ig_gold": [[0, 1, 0.5]], "base": [[0, 1, 1.0]]}]]
+
+
+def prompt(method, triplets):
+    return json.dumps([[{}, GOOD[0][1] | {method: triplets}]])
+
+
 @pytest.mark.parametrize(
     "text, message",
     [
-        ('[[{"tokens": []}, {"ig_gold": [[0, 1, 0.5]]}]]\n', "line 1: expected a list of [prompt, scores]"),
-        ('[[{}, {"ig_gold": [], "base": []}]]\n', "line 1: a fact without scores"),
-        ('[[{}, {"ig_gold": [[0, 1, 0.5]], "base": [[0, 1, 1.0]]}]]\n[[{}, {"ig_gold', "line 2: not valid JSON"),
+        ('[[{}, {"ig_gold": [[0, 1, 0.5]]}]]', 'fact 1, prompt 0, entry 1: expected "base"'),
+        ("[[[], {}]]", "fact 1, prompt 0, entry 0: expected an object"),
+        ("[[{}]]", "fact 1, prompt 0: expected a list of 2"),
+        ("7", "fact 1: expected a list, found 7"),
+        ('[[{}, {"ig_gold', "line 2: not valid JSON"),
+        (
+            prompt("base", [[0, 1, "a"]]),
+            "fact 1, prompt 0: expected different neurons [layer, neuron, value] in 'base'",
+        ),
+        (prompt("ig_gold", [[0, -1, 0.5]]), "fact 1, prompt 0: expected different neurons"),
+        (prompt("ig_gold", [[0.0, 1, 0.5]]), "fact 1, prompt 0: expected different neurons"),
+        (prompt("ig_gold", [[0, 1, 0.5], [0, 1, 0.5]]), "fact 1, prompt 0: expected different neurons"),
+        (prompt("ig_gold", [[0, 1, math.nan]]), "NaN"),
+        (prompt("ig_gold", [[0, 1, math.inf]]), "Infinity"),
+        (prompt("base", {}), "fact 1, prompt 0: expected different neurons"),
     ],
 )
 def test_stage_2_names_what_it_cannot_read_and_touches_nothing(tmp_path, text, message):
-    (tmp_path / "TREx-all-P1.rlt.jsonl").write_text(text)
+    (tmp_path / "TREx-all-P1.rlt.jsonl").write_text(f"{json.dumps(GOOD)}\n")
+    (tmp_path / "TREx-all-P2.rlt.jsonl").write_text(f"{json.dumps(GOOD)}\n{text}\n")
     (tmp_path / "kn").mkdir()
-    (tmp_path / "kn" / "kn_bag-P1.json").write_text("[]")
+    (tmp_path / "kn" / "kn_bag-P1.json").write_text("[[]]")
     done = run("2_get_kn.py", "--output_dir", tmp_path, "--kn_dir", tmp_path / "kn", check=False)
     assert done.returncode == 1 and message in done.stderr and "Traceback" not in done.stderr
-    assert (tmp_path / "kn" / "kn_bag-P1.json").read_text() == "[]"
+    assert "TREx-all-P2.rlt.jsonl" in done.stderr.splitlines()[-1]
+    assert (tmp_path / "kn" / "kn_bag-P1.json").read_text() == "[[]]"
+
+
+@pytest.mark.parametrize("method", ["ig_gold", "base"])
+def test_stage_1_without_a_method_is_no_relation_without_neurons(tmp_path, method):
+    (tmp_path / "TREx-all-P1.rlt.jsonl").write_text(f"{prompt(method, [])}\n" * 3)
+    done = run("2_get_kn.py", "--output_dir", tmp_path, "--kn_dir", tmp_path / "kn", check=False)
+    assert done.returncode == 1 and f"has no scores in '{method}': run stage 1 with --get_ig_gold" in done.stderr
+
+
+def test_facts_of_a_relation_that_is_gone_are_not_counted(tmp_path):
+    for path in PUBLISHED.glob("TREx-all-*.rlt.jsonl"):
+        shutil.copy(path, tmp_path)
+    where = ["--kn_dir", tmp_path / "kn"]
+    run("2_get_kn.py", "--output_dir", tmp_path, *where)
+    run("2_analyze_kn.py", *where, "--fig_dir", tmp_path)
+    whole = read(tmp_path / "kn" / "statistics.json")["baseline"]
+    (tmp_path / "TREx-all-P36.rlt.jsonl").unlink()
+    run("2_get_kn.py", "--output_dir", tmp_path, *where)
+    told = run("2_analyze_kn.py", *where, "--fig_dir", tmp_path)
+    assert told.stderr == f"{tmp_path / 'kn'}: P36 left out: stage 1's results no longer have it\n"
+    found = read(tmp_path / "kn" / "statistics.json")["baseline"]
+    assert found["facts"] == 80 and list(found["relations"]) == ["P101", "P103"]
+    assert all(found["relations"][name] == whole["relations"][name] for name in found["relations"])
+    assert (tmp_path / "kn" / "kn_bag-P36.json").exists()  # stages that are asked for it have it
+
+
+@pytest.mark.parametrize(
+    "file, text, message",
+    [
+        ("base_kn_bag-P36.json", None, "base_kn_bag-P36.json: no such file"),
+        ("kn_bag-P36.json", "[]", "P36: kn_bag and base_kn_bag have 0 and 40 facts"),
+        ("refining.json", '{"layers": "x"}', 'refining.json, "layers": expected a whole number'),
+        ("refining.json", '{"layers": 5, "relations": []}', 'refining.json, "relations": expected an object'),
+    ],
+)
+def test_statistics_need_both_methods_of_every_relation(tmp_path, file, text, message):
+    shutil.copytree(PUBLISHED / "kn", tmp_path / "kn")
+    if text is None:
+        (tmp_path / "kn" / file).unlink()
+    else:
+        (tmp_path / "kn" / file).write_text(text)
+    done = run("2_analyze_kn.py", "--kn_dir", tmp_path / "kn", "--fig_dir", tmp_path, check=False)
+    assert done.returncode == 1 and message in done.stderr and "Traceback" not in done.stderr
+    assert not (tmp_path / "kn" / "statistics.json").exists()
+
+
+@pytest.mark.parametrize(
+    "flags, message",
+    [
+        (["--threshold", "1.5"], "--threshold 1.5: expected a number from 0.1 up to 1"),
+        (["--threshold", "-0.2"], "--threshold -0.2: expected a number from 0.1 up to 1"),
+        (["--base_threshold", "0.05"], "since stage 1 writes no neuron below 0.1 of the highest score"),
+        (["--threshold", "nan"], "--threshold nan: expected a number from 0.1 up to 1"),
+        (["--min_neurons", "6"], "--min_neurons 6.0: is above --max_neurons 5"),
+        (["--max_neurons", "inf"], "--max_neurons inf: expected a number from 0 up"),
+        (["--mode_ratio", "1.01"], "--mode_ratio 1.01: expected a number from 0 up to 1"),
+        (["--mode_step", "-0.05"], "--mode_step -0.05: expected a number from 0 up to 1"),
+        (["--passes", "0"], "--passes 0: expected a number from 1 up"),
+        (["--min_prompts", "-1"], "--min_prompts -1: expected a number from 0 up"),
+        (["--relation_share", "2"], "--relation_share 2.0: expected a number from 0 up to 1"),
+    ],
+)
+def test_a_rule_that_makes_no_sense_is_refused(tmp_path, flags, message):
+    done = run("2_get_kn.py", "--output_dir", PUBLISHED, "--kn_dir", tmp_path / "kn", *flags, check=False)
+    assert done.returncode == 2 and message in done.stderr and len(done.stderr.splitlines()) == 1
+    assert not (tmp_path / "kn").exists()
 
 
 def test_stages_that_come_too_early_say_which_is_missing(tmp_path):

@@ -6,15 +6,37 @@ Works on our results and on the published program's, which have no intervals and
 from pathlib import Path
 from statistics import mean
 
-from kn.files import read_object
+from kn.files import read_json
 from kn.neurons import ARMS
+from kn.shapes import Problem, Shape, anything, check, each, either, having, number, optional, row, table, text
 
 Measured = tuple[float, float | None, float | None]  # a value, and its interval where there is one
 KINDS = ("subject and object", "subject only", "random sentence")  # of crawled sentences
 
 
-def read_if_there(path: Path) -> dict | None:
-    return read_object(path) if path.exists() else None
+OBJECT = table(anything)
+NOT_NUMBERS = ("before -> after", "percent by layer", "relations", "in range")
+INTERVAL = optional(row(optional(number), optional(number)))
+DISTANT = table(each(either(text, row(*[each(number, least=1)] * len(KINDS))), "fact"))
+
+
+def measures(value) -> Problem | None:
+    """A shape: measures by name, null where nothing could be measured, and their intervals."""
+    if not isinstance(value, dict):
+        return table(number)(value)
+    named = {name: INTERVAL if name.endswith(":interval") else optional(number) for name in value}
+    return having({name: shape for name, shape in named.items() if name not in NOT_NUMBERS})(value)
+
+
+UPDATED = having({"lambda1": number, "lambda2": number, "averages": table(measures)})
+
+
+def read_if_there(path: Path, shape: Shape = OBJECT) -> dict | None:
+    if not path.exists():
+        return None
+    found = read_json(path)
+    check(found, shape, path)
+    return found
 
 
 def by_number(relations) -> list[str]:
@@ -28,11 +50,22 @@ def measured(values: dict, name: str, scale: float = 1) -> Measured | None:
     return None if value is None else (scale * value, *(None if x is None else scale * x for x in (low, high)))
 
 
+def statistics(kn_dir: Path) -> dict[str, dict]:
+    """By method what stage 2 counted."""
+    of_method = having({"percent by layer": each(optional(number), "layer", least=1), "relations": table(measures)})
+    path = kn_dir / "statistics.json"
+    found = read_if_there(path, table(of_method)) or {}
+    check(found, table(measures), path)
+    return found
+
+
 def modified(kn_dir: Path, name: str) -> dict[str, dict[str, Measured]]:
     """By arm and relation a ratio of stage 3, in percent."""
     found: dict[str, dict[str, Measured]] = {}
     for arm, begin in ARMS.items():
-        for key, values in (read_if_there(kn_dir / f"{begin}modify_activation_rlt.json") or {}).items():
+        for key, values in (
+            read_if_there(kn_dir / f"{begin}modify_activation_rlt.json", table(measures)) or {}
+        ).items():
             value = measured(values, name, 100)
             if value is not None:
                 found.setdefault(arm, {})[key.removeprefix(f"{begin}kn_bag-")] = value
@@ -43,7 +76,7 @@ def distant(folder: Path) -> dict[str, list[float]]:
     """By arm the mean activation at each of `KINDS`: over neurons within a relation, then over relations."""
     found = {}
     for arm in ("knowledge neurons", "baseline"):
-        of_arm = (read_if_there(folder / f"{ARMS[arm]}kn_weights@distant_data.json") or {}).values()
+        of_arm = (read_if_there(folder / f"{ARMS[arm]}kn_weights@distant_data.json", DISTANT) or {}).values()
         of_relations = [of for of in map(_activations, of_arm) if of]
         if of_relations:
             found[arm] = [mean(of[kind] for of in of_relations) for kind in range(len(KINDS))]
@@ -60,13 +93,16 @@ def _activations(facts: list) -> list[float] | None:
 
 def updates(folder: Path) -> list[dict]:
     """What stage 6 found for each pair of strengths."""
-    pairs = (read_if_there(folder / "grid.json") or {"pairs": []})["pairs"]
+    grid = read_if_there(folder / "grid.json", having({"pairs": each(UPDATED)})) or {"pairs": []}
+    pairs = grid["pairs"]
     swept = {(pair["lambda1"], pair["lambda2"]) for pair in pairs}
-    single = [read_object(file) for file in sorted(folder.glob("edit-*.json")) if not file.name.endswith(".args.json")]
+    paths = [path for path in sorted(folder.glob("edit-*.json")) if not path.name.endswith(".args.json")]
+    single = [read_if_there(path, UPDATED) for path in paths]
     return pairs + [pair for pair in single if (pair["lambda1"], pair["lambda2"]) not in swept]
 
 
 def erasures(folder: Path) -> dict[str, dict[str, dict]]:
     """By relation and arm the measures of stage 7."""
-    files = {path.stem: path for path in folder.glob("P*.json")}
-    return {relation: read_object(files[relation])["measures"] for relation in by_number(files)}
+    files = {path.stem: path for path in folder.glob("*.json") if not path.name.endswith(".args.json")}
+    shape = having({"measures": table(measures)})
+    return {relation: read_if_there(files[relation], shape)["measures"] for relation in by_number(files)}

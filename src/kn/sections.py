@@ -42,7 +42,7 @@ def data(run: Run) -> Section:
 
 
 def statistics(run: Run) -> Section:
-    of_arms = found.read_if_there(run.kn_dir / "statistics.json") or {}
+    of_arms = found.statistics(run.kn_dir)
     measures = ("neurons per fact", "shared by two facts of one relation", "shared by facts of two relations")
     counts = ("facts without neurons", "different neurons in use")
     values = {
@@ -67,7 +67,7 @@ def statistics(run: Run) -> Section:
 
 
 def layers(run: Run) -> Section:
-    of_arms = found.read_if_there(run.kn_dir / "statistics.json") or {}
+    of_arms = found.statistics(run.kn_dir)
     upper, series = {}, []
     for arm, of in of_arms.items():
         shares = [share or 0 for share in of["percent by layer"]]
