@@ -32,9 +32,7 @@ class Rows:
         several = [
             (ids, *piece) for ids, positions, answers in prompts for piece in zip(positions, answers, strict=True)
         ]
-        self.ids, self.positions, self.answers = (
-            torch.tensor(column, device=device) for column in zip(*several, strict=True)
-        )
+        self.ids, self.positions, self.answers = (upload(column, device) for column in zip(*several, strict=True))
 
     def spread(self, of_prompts: Sequence) -> list:
         """What each reading's prompt has."""
@@ -96,3 +94,8 @@ class Batches:
             raise InputError("out of memory with a single prompt: use --dtype bfloat16, or a larger device")
         self.max_tokens //= 2
         torch.cuda.empty_cache()
+
+
+def upload(values: Sequence, device: torch.device, dtype: torch.dtype | None = None) -> Tensor:
+    """A tensor on the device. A GPU need not finish first what it is at, as `torch.tensor(…, device=…)` has it do."""
+    return torch.tensor(values, dtype=dtype).to(device, non_blocking=True)

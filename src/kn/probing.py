@@ -3,6 +3,8 @@
 Each piece of an answer is read at its own position, and neurons are changed there. What is told of the answer is the
 mean over its pieces, the rank of the worst, and right is what is right in all. Results come in the order of the
 prompts.
+
+Reading a value from a GPU waits for all that it has been given to do, so each batch is read once, at its end.
 """
 
 from collections.abc import Callable
@@ -14,7 +16,7 @@ from torch import Tensor
 
 from kn import asked
 from kn.adapters import Adapter
-from kn.batches import Batches, Prompt, Rows
+from kn.batches import Batches, Prompt, Rows, upload
 
 # Neurons [layer, index], and what their activations are multiplied by: twice where a neuron is named twice, as by two
 # edits of which one is made while the other is in place.
@@ -34,14 +36,13 @@ class Readings:
     def blank(cls, count: int) -> "Readings":
         return cls(np.zeros(count), np.zeros(count, int), [()] * count, np.zeros(count, bool))
 
-    def put(self, places: list[int], rows: Rows, logits: Tensor) -> None:
-        """What the logits of some prompts' readings tell."""
-        probabilities = _probabilities(logits)
-        own, predicted = _at(probabilities, rows.answers), probabilities.argmax(1)
-        self.probabilities[places] = rows.mean(own.double()).cpu()
-        self.ranks[places] = rows.of_prompts((probabilities > own[:, None]).sum(1).tolist(), max)
-        self.right[places] = rows.of_prompts((predicted == rows.answers).tolist(), all)
-        for place, tokens in zip(places, rows.of_prompts(predicted.tolist(), tuple), strict=True):
+    def put(self, places: list[int], rows: Rows, seen: Tensor) -> None:
+        """What was `seen` of some prompts' readings, on the CPU."""
+        own, ranks, predicted, right = seen
+        self.probabilities[places] = rows.mean(own)
+        self.ranks[places] = rows.of_prompts(ranks.int().tolist(), max)
+        self.right[places] = rows.of_prompts(right.bool().tolist(), all)
+        for place, tokens in zip(places, rows.of_prompts(predicted.int().tolist(), tuple), strict=True):
             self.predicted[place] = tokens
 
     def part(self, places: slice) -> "Readings":
@@ -58,7 +59,7 @@ class Probe:
         readings = Readings.blank(len(prompts))
 
         def work(places: list[int], rows: Rows) -> None:
-            readings.put(places, rows, self.adapter.run(rows.ids, rows.positions).logits)
+            readings.put(places, rows, seen(rows, self.adapter.run(rows.ids, rows.positions).logits).cpu())
 
         for _ in self.batches.over(prompts, 1, work):
             pass
@@ -71,10 +72,11 @@ class Probe:
 
         def work(places: list[int], rows: Rows) -> list[np.ndarray]:
             plain = self.adapter.run(rows.ids, rows.positions)
-            every = rows.mean(torch.stack(plain.neurons_at, 1).double()).cpu().numpy()  # prompts x layers x neurons
-            return [
-                every[row][tuple(np.array(neurons[place], int).reshape(-1, 2).T)] for row, place in enumerate(places)
-            ]
+            every = rows.mean(torch.stack(plain.neurons_at, 1).double())  # prompts x layers x neurons
+            wanted = [neurons[place] for place in places]
+            of_all = [(row, *neuron) for row, of_row in enumerate(wanted) for neuron in of_row]
+            found = every[tuple(upload(np.array(of_all, int).reshape(-1, 3).T, every.device))].cpu().numpy()
+            return np.split(found, np.cumsum([len(of_row) for of_row in wanted])[:-1])
 
         return self._of_each(prompts, 1, work)
 
@@ -101,20 +103,23 @@ class Probe:
     def _scaled(self, rows: Rows, scalings: list[list[Scaling]]) -> list[np.ndarray]:
         """All scalings whose lowest neuron is in one layer are run on from there, together."""
         plain, answers = self.adapter.run(rows.ids, rows.positions), rows.answers
-        own = _at(_probabilities(plain.logits), answers).double().cpu().numpy()
-        found = [np.full(1 + len(of_row), own[row]) for row, of_row in enumerate(scalings)]
+        read, order = [_at(_probabilities(plain.logits), answers)], []
         by_layer: dict[int, list[tuple[int, int]]] = {}
         for row, of_row in enumerate(scalings):
             for place, (neurons, _) in enumerate(of_row):
                 if neurons:  # without any nothing changes
                     by_layer.setdefault(min(layer for layer, _ in neurons), []).append((row, place))
         for lowest, jobs in by_layer.items():
-            of_jobs = torch.tensor([row for row, _ in jobs], device=answers.device)
+            of_jobs = upload([row for row, _ in jobs], answers.device)
             change = _Change([scalings[row][place] for row, place in jobs], answers.device)
             ffn = self.adapter.layers[lowest].down(change(lowest, plain.neurons_at[lowest][of_jobs]))
             logits = self.adapter.run_on(plain, lowest, of_jobs, ffn, change)
-            for (row, place), value in zip(jobs, _at(_probabilities(logits), answers[of_jobs]).tolist(), strict=True):
-                found[row][1 + place] = value
+            read.append(_at(_probabilities(logits), answers[of_jobs]))
+            order += jobs
+        own, changed = np.split(torch.cat(read).double().cpu().numpy(), [len(answers)])
+        found = [np.full(1 + len(of_row), own[row]) for row, of_row in enumerate(scalings)]
+        for (row, place), value in zip(order, changed, strict=True):
+            found[row][1 + place] = value
         return found
 
 
@@ -133,9 +138,17 @@ class _Change:
         if number not in self.by_layer:
             return neurons
         changes = self.by_layer[number]
-        rows, indices = torch.tensor(list(changes), device=self.device).unbind(1)
-        factors = torch.tensor(list(changes.values()), device=self.device, dtype=neurons.dtype)
+        rows, indices = upload(list(changes), self.device).unbind(1)
+        factors = upload(list(changes.values()), self.device, neurons.dtype)
         return neurons.index_put((rows, indices), neurons[rows, indices] * factors)
+
+
+def seen(rows: Rows, logits: Tensor) -> Tensor:
+    """Of each reading the answer's probability and rank, the most probable token, and whether that is the answer."""
+    probabilities = _probabilities(logits)
+    own, predicted = _at(probabilities, rows.answers), probabilities.argmax(1)
+    rank = (probabilities > own[:, None]).sum(1)
+    return torch.stack([column.double() for column in (own, rank, predicted, predicted == rows.answers)])
 
 
 def _probabilities(logits: Tensor) -> Tensor:

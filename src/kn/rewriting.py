@@ -15,8 +15,8 @@ from torch import Tensor
 
 from kn import asked
 from kn.adapters import Adapter, Pass
-from kn.batches import Prompt, Rows
-from kn.probing import Probe, Readings
+from kn.batches import Prompt, Rows, upload
+from kn.probing import Probe, Readings, seen
 
 
 @dataclass(frozen=True, eq=False)  # tensors have no plain ==
@@ -44,8 +44,9 @@ def read_rewritten(
         starts = {_start(rewrite) for rewrites in of_rows for rewrite in rewrites if rewrite}
         plainly = any(None in rewrites for rewrites in of_rows)
         plain = probe.adapter.run(rows.ids, rows.positions, starts=starts, logits=plainly)
-        for readings, rewrites in zip(found, of_rows, strict=True):
-            readings.put(places, rows, _logits(probe.adapter, plain, rewrites))
+        of_variants = [seen(rows, _logits(probe.adapter, plain, rewrites)) for rewrites in of_rows]
+        for readings, of_variant in zip(found, torch.stack(of_variants).cpu(), strict=True):
+            readings.put(places, rows, of_variant)
 
     for places, _ in probe.batches.over(prompts, 1, work):
         done(len(places))
@@ -58,7 +59,7 @@ def _logits(adapter: Adapter, plain: Pass, rewrites: list[Rewrite | None]) -> Te
     if not order:
         return plain.logits
     changed = [rewrites[row] for row in order]
-    rows = torch.tensor(order, device=adapter.device)
+    rows = upload(order, adapter.device)
     edited = adapter.run_edited(plain, rows, list(map(_start, changed)), _Writing(adapter, changed))
     return edited[rows.argsort()] if len(order) == len(rewrites) else plain.logits.index_copy(0, rows, edited)
 
@@ -86,7 +87,7 @@ class _Writing:
 
     def __call__(self, number: int, neurons: Tensor) -> Tensor:
         if number in self.erased:
-            rows, indices = torch.tensor(self.erased[number], device=self.device).T
+            rows, indices = upload(self.erased[number], self.device).T
             neurons = neurons.clone()
             neurons[rows, :, indices] = 0
         ffn = self.adapter.layers[number].down(neurons)
@@ -95,8 +96,8 @@ class _Writing:
         # As many neurons for each row, the missing ones of length 0.
         of_rows = self.updated[number][: len(neurons)]
         most = max(map(len, of_rows))
-        indices = torch.tensor([of_row + [0] * (most - len(of_row)) for of_row in of_rows], device=self.device)
-        there = torch.tensor([[n < len(of_row) for n in range(most)] for of_row in of_rows], device=self.device)
+        indices = upload([of_row + [0] * (most - len(of_row)) for of_row in of_rows], self.device)
+        there = upload([[n < len(of_row) for n in range(most)] for of_row in of_rows], self.device)
         sizes = self.adapter.value_vectors(number)[:, indices].norm(dim=0) * there
         active = neurons.gather(2, indices[:, None].expand(-1, neurons.shape[1], -1))
         return ffn + (active * sizes[:, None]).sum(-1, keepdim=True) * self.added[: len(neurons), None]
