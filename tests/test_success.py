@@ -51,6 +51,19 @@ def test_nothing_is_cut_but_what_the_program_would_cut_is_counted():
     assert "-" in success.table({"arm": found | {"neurons a fact": 1.0}})
 
 
+def test_a_rate_outside_its_own_interval_is_explained():
+    """The unrelated changes happen to cancel out, which those of drawn facts hardly ever do."""
+    related = [[0.5, 0.25, 0.5 + step / 100] for step in range(40)]
+    unrelated = [[0.5, 0.5 + side * (0.1 + step / 1000), 0.5 - side * 0.1] for step in range(20) for side in (1, -1)]
+    unrelated[0] = [0.5, 0.6001, 0.4001]
+    found = success.rate(related, unrelated, 0) | {"neurons a fact": 1.0}
+    rate, _, high = found["SR"]
+    assert rate > high
+    usual = success.rate(related, related[::-1], 0) | {"neurons a fact": 1.0}
+    assert success.OUTSIDE in success.table({"usual": usual, "arm": found})
+    assert success.OUTSIDE not in success.table({"usual": usual})
+
+
 def test_facts_without_a_probability_before_are_told_apart():
     related, unrelated = made_up(5, 1), made_up(5, 2)
     whole = success.rate(related, unrelated, 0)

@@ -7,6 +7,9 @@ facts, SR = |related / unrelated| for doubling, and the same for zeroing, added 
 A mean of relative changes is at the mercy of facts whose probability was near zero, and the ratio of an unrelated mean
 that happens to be near zero. So the same stands there with medians, and with changes of probability as they are; all
 with intervals from drawing facts anew. Nothing is cut.
+
+A rate may lie above its own interval. Changes on unrelated facts have either sign, so their mean may happen to be
+closer to zero than in nearly all draws of facts, and a rate that divides by it is then higher than in these.
 """
 
 from functools import partial
@@ -23,6 +26,10 @@ SIDES = ("related", "unrelated")
 CUTS = {"zeroing": 20.0, "doubling": 250.0}  # relative changes above these the published program leaves out
 
 RATES = ("SR", "SR of medians", "SR of absolute changes")
+OUTSIDE = (
+    "An SR may lie outside its own interval: it divides by the mean change on unrelated facts, which may happen to be "
+    "closer to zero than in most draws of facts."
+)
 
 
 def measure(probe: Probe, asked: list[tuple[Encoded, dict[str, list[Neuron]]]]) -> list[dict[str, list[float]]]:
@@ -117,7 +124,11 @@ def table(rows: dict[str, dict]) -> str:
     width = max(map(len, rows), default=0)
     head = f"{'':{width}} {'facts':>6} {'neurons':>7} {'SR':>8} {'95 % interval':>17} {'medians':>8} {'absolute':>8}"
     head += "".join(f" {name + ': related, un-':>24}" for name in FACTORS) + f" {'would be cut':>12}"
-    return "\n".join([head, *(_row(name, found, width) for name, found in rows.items())])
+    lines = [head, *(_row(name, found, width) for name, found in rows.items())]
+    rates = [found[RATES[0]] for found in rows.values()]
+    if any(value is not None and not low <= value <= high for value, low, high in rates):
+        lines.append(OUTSIDE)
+    return "\n".join(lines)
 
 
 def _row(name: str, found: dict, width: int) -> str:
