@@ -257,7 +257,8 @@ def test_the_second_papers_stages_stand_in_the_report_with_nothing_else(tmp_path
             assert number(paper) == table["English, mBERT", arm]
             assert number(difference) == close(value - table["English, mBERT", arm])
         else:
-            assert paper == difference == "-" and "another model (small)" in (tmp_path / "report.md").read_text()
+            assert paper == difference == "-"
+            assert "another model (small, not mBERT or mGPT)" in (tmp_path / "report.md").read_text()
     assert found[f"English, {name}, of medians", "AMIG"][2] == "1.25 (1 to 2)"
     assert found[f"Chinese, {name}", "LIKN"][2] == "2.75 (1.75 to 3.75)"
     assert found["facts without language-independent neurons", "en_zh"][2] == "4"
@@ -268,3 +269,33 @@ def test_the_second_papers_stages_stand_in_the_report_with_nothing_else(tmp_path
     (heads,) = [line for line in (tmp_path / "report.md").read_text().splitlines() if line.startswith("| setting |")]
     stages = ["stage 9, en", "stage 9, zh", "stage 10, en_zh", "stage 11, en", "stage 12, zh"]
     assert sorted(cell.strip() for cell in heads.strip("|").split("|")[1:]) == sorted(stages)
+
+
+@pytest.mark.parametrize("model, name", [("gpt2", "GPT-2"), ("google-bert/bert-base-cased", "BERT")])
+def test_the_papers_models_of_one_language_are_known(tmp_path, model, name):
+    amig_results(tmp_path, model)
+    report(tmp_path)
+    parts = (tmp_path / "report.md").read_text().split("\n## ")
+    (pairs,) = (part for part in parts if part.startswith("AMIG, Figures 4 and 5"))
+    assert f"English, {name}: pairs a fact" in pairs and "another model" not in pairs
+    (rates,) = (part for part in parts if part.startswith("AMIG, Table 1"))
+    assert f"another model ({name}, not mBERT or mGPT)" in rates  # its table is of those two
+    assert "SR lies outside its own interval" in rates
+
+
+@pytest.mark.parametrize(
+    "file, value, said",
+    [
+        ("en/localization", {"all": {"amig": {"SR": "1"}}}, "'SR': expected a list of 3"),
+        ("en_zh/amig", [1], "expected an object"),
+        ("degenerate", {"en": {"all": {"knowledge neurons": {"published": [1]}}}}, "expected an object, found [1]"),
+        ("fact_check", {"zh": {"measures": {"1 wrong": {"all": {"F1": "high"}}}}}, "'F1': expected a number"),
+        ("en/degenerate.args", {"P36": {"settings": 1}}, "expected an object, found 1"),
+    ],
+)
+def test_a_damaged_summary_of_the_second_paper_is_named(tmp_path, file, value, said):
+    amig_results(tmp_path, "gpt2")
+    write(tmp_path / "amig" / f"{file}.json", value)
+    done = report(tmp_path, check=False)
+    assert done.returncode == 1 and done.stderr.count("\n") == 1
+    assert f"{file}.json" in done.stderr and said in done.stderr.replace('"', "'")

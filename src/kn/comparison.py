@@ -4,11 +4,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from kn import found
+from kn import found, shapes
 from kn.found import Measured
 from kn.published import Number, Published
 
 NOTHING = "-"
+RECORD = shapes.table(shapes.having({"settings": shapes.table(shapes.anything)}))
 
 
 @dataclass(frozen=True)
@@ -107,6 +108,9 @@ class Run:
                 languages = path.parent.name
                 self.paths[f"stage {10 if stage == 9 and '_' in languages else stage}, {languages}"] = path
         self.records = {stage: found.read_if_there(path) or {} for stage, path in self.paths.items()}
+        for stage, record in self.records.items():
+            entries = {"all": record} if "settings" in record else record
+            shapes.check(entries, RECORD, self.paths[stage])
         self.facts = {relation: entry["facts"] for relation, entry in self.records["stage 1"].items()}
 
     def made_with(self, stage: str) -> list[dict]:
