@@ -22,7 +22,7 @@ from collections import Counter
 from pathlib import Path
 
 from kn import figures, flags, languages, located, results, runs, selection, success
-from kn.files import InputError, read_jsonl, write_json
+from kn.files import read_jsonl, write_json
 from kn.languages import Language, Unrelated
 from kn.neurons import Neuron
 from kn.presets import PRESETS
@@ -43,7 +43,7 @@ def parse() -> argparse.Namespace:
 
 def main() -> None:
     chosen = parse()
-    both = languages.open_languages(chosen, 2, 2)
+    both = languages.open_languages(chosen, 2)
     world, unrelated = both[0].world, Unrelated(both)
     probe = Probe(world.adapter, chosen.max_tokens)
     folder = located.folder(chosen.output_dir, "_".join(language.name for language in both))
@@ -90,12 +90,8 @@ def read_neurons(relation: str, both: list[Language], chosen: argparse.Namespace
     """By uuid and language the neurons of each fact that can be scored in both."""
     neurons: dict[str, dict[str, list[Neuron]]] = {uuid: {} for uuid in languages.shared(both, relation)}
     for language in both:
-        weights = language.world.settings["weights"]
-        known = located.read(chosen.output_dir, language.name, chosen.preset, relation, weights)
+        known = language.located(chosen.output_dir, chosen.preset, relation)
         for uuid in list(neurons):
-            if uuid not in known:
-                path = located.path(chosen.output_dir, language.name, chosen.preset, relation)
-                raise InputError(f"{path}: has no fact {uuid}: run stage 9 on these data, with the same --debug")
             if known[uuid].skipped:
                 del neurons[uuid]
             else:

@@ -2,7 +2,7 @@
 
     python src/11_degenerate.py --bert_model bert-base-multilingual-cased --languages en zh --pt_relation P19 P27
 
-Of each fact the strongest neurons that stage 9 found (`--top`, preset amig) are suppressed one by one and in all pairs.
+The `--top` strongest knowledge neurons of each fact (stage 9, preset amig) are suppressed one by one and in all pairs.
 Degenerate, as published, is a pair of neurons that lose at most `--low` of the answer's probability alone, and more
 than `--high` together. Two ordinary neurons can do that, so each pair is told with its interaction, the loss of both
 minus the sum of the single losses; one with `--min_interaction` is degenerate in the strict sense. As many random
@@ -19,9 +19,9 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from kn import degenerate, figures, flags, languages, located, results, runs, selection
+from kn import degenerate, figures, flags, languages, results, runs, selection
 from kn.degenerate import ARMS, Pair
-from kn.files import InputError, read_jsonl
+from kn.files import read_jsonl
 from kn.languages import Language
 from kn.neurons import Neuron
 from kn.probing import Probe
@@ -32,11 +32,14 @@ UNIT = 32  # facts: what a killed run loses at most
 def parse() -> argparse.Namespace:
     parser = flags.parser(__doc__)
     languages.add_flags(parser)
-    parser.add_argument("--top", type=flags.positive, default=20, help="how many of a fact's neurons are tried")
-    parser.add_argument("--low", type=float, default=degenerate.LOW, help="loss that a single neuron may cause")
-    parser.add_argument("--high", type=float, default=degenerate.HIGH, help="loss that a pair must exceed")
+    languages.add_threshold_flag(parser)
     parser.add_argument(
-        "--min_interaction", type=float, default=degenerate.STRICT, help="what the strict sense asks of a pair"
+        "--top", type=flags.positive, default=20, help="how many of a fact's knowledge neurons are tried"
+    )
+    parser.add_argument("--low", type=flags.number, default=degenerate.LOW, help="loss that a single neuron may cause")
+    parser.add_argument("--high", type=flags.number, default=degenerate.HIGH, help="loss that a pair must exceed")
+    parser.add_argument(
+        "--min_interaction", type=flags.number, default=degenerate.STRICT, help="what the strict sense asks of a pair"
     )
     parser.add_argument(
         "--disjoint", action="store_true", help="count only pairs without a neuron in common, greatest loss first"
@@ -47,16 +50,14 @@ def parse() -> argparse.Namespace:
 
 def main() -> None:
     chosen = parse()
-    if chosen.top > located.KEPT_LEAST:
-        raise InputError(f"--top {chosen.top}: stage 9 keeps {located.KEPT_LEAST} neurons of every fact")
-    opened = languages.open_languages(chosen, 1, len(chosen.languages))
+    opened = languages.open_languages(chosen)
     found: dict[str, dict[str, list[dict]]] = {}  # by language and relation the lines
     for language in opened:
         for result in search(language, chosen):
             print(f"{language.name} {result.name}: {result.path}" + ", is there already, skipped" * result.was_there)
             found.setdefault(language.name, {})[result.name] = list(read_jsonl(result.path))
     if found:
-        tell(found, opened[0].world.adapter.depth, chosen)
+        tell(found, opened, chosen)
 
 
 # ---- the search ----
@@ -68,10 +69,12 @@ def search(language: Language, chosen: argparse.Namespace) -> Iterator[results.R
     record = degenerate.record(chosen.output_dir, language.name)
 
     def of_relation(relation: str) -> results.Result:
+        degenerate.settings(chosen.output_dir, language.name, relation)  # refuses one made by another rule
         neurons = to_try(language, relation, chosen)
         uuids = list(neurons)
         settings = world.settings | {
             "language": language.name,
+            "threshold": language.threshold,
             "top": chosen.top,
             "low": chosen.low,
             "high": chosen.high,
@@ -93,17 +96,12 @@ def search(language: Language, chosen: argparse.Namespace) -> Iterator[results.R
 
 def to_try(language: Language, relation: str, chosen: argparse.Namespace) -> dict[str, dict[str, list[Neuron]]]:
     """By fact and arm the neurons of which pairs are made."""
-    world = language.world
-    known = located.read(chosen.output_dir, language.name, degenerate.PRESET, relation, world.settings["weights"])
     neurons = {}
-    for uuid in language.facts[relation]:
-        if uuid not in known:
-            path = located.path(chosen.output_dir, language.name, degenerate.PRESET, relation)
-            raise InputError(f"{path}: has no fact {uuid}: run stage 9 on these data, with the same --debug")
-        if not known[uuid].skipped:
-            real = known[uuid].top(chosen.top)
+    for uuid, fact in language.located(chosen.output_dir, degenerate.PRESET, relation).items():
+        if not fact.skipped:
+            real = fact.strong(language.threshold)[: chosen.top]
             chance = runs.chance(chosen.seed, "stage 11", relation, uuid)
-            drawn = selection.random_like(real, world.adapter.neurons, chance)
+            drawn = selection.random_like(real, language.world.adapter.neurons, chance)
             neurons[uuid] = dict(zip(ARMS, (real, drawn), strict=True))
     return neurons
 
@@ -131,10 +129,12 @@ def search_facts(
 # ---- what was found ----
 
 
-def tell(found: dict[str, dict[str, list[dict]]], depth: int, chosen: argparse.Namespace) -> None:
+def tell(found: dict[str, dict[str, list[dict]]], opened: list[Language], chosen: argparse.Namespace) -> None:
     """Write and show counts of each language and relation, and of all languages together; draw the layers."""
     record = runs.Record(Path(chosen.output_dir) / "amig" / "degenerate.json")
     settings = {name: getattr(chosen, name) for name in ("top", "low", "high", "min_interaction", "disjoint", "seed")}
+    settings["thresholds"] = {language.name: language.threshold for language in opened}
+    depth = opened[0].world.adapter.depth
     drawn = {}
     for language, relations in found.items():
         of_each = {

@@ -9,8 +9,9 @@ the mean of their attributions (preset amig) of this object's probability. Score
 
 Accepted is an object whose score is above a threshold: the published one, or that with the highest F1 on the first
 parts of all relations. Beside that: the same with as many random neurons of the same layers, and with the model's
-probability; the most probable of a fact's objects; and everything. All are judged on the second parts, with one wrong
-object a fact and with all.
+probability; the object that the model itself predicts, the most probable of all words (of an answer of several pieces
+each has to be the most probable); the most probable of a fact's objects; and everything. All are judged on the second
+parts, with one wrong object a fact and with all.
 
 Scores per fact: `<output_dir>/amig/en/fact_check-P19.jsonl`, the right object first. Measures, of this run's relations
 together: `<output_dir>/amig/fact_check.json`; the ROC curves of each language as a figure in `--fig_dir`.
@@ -26,9 +27,9 @@ from itertools import islice
 from pathlib import Path
 
 from kn import checking, degenerate, figures, flags, languages, located, mlama, results, runs, selection
-from kn.checking import SCORES
+from kn.checking import PREDICTED, SCORES
 from kn.degenerate import PRESET
-from kn.files import InputError, read_jsonl
+from kn.files import read_jsonl
 from kn.languages import Language
 from kn.mlama import Fact
 from kn.neurons import Neuron
@@ -46,11 +47,15 @@ def parse() -> argparse.Namespace:
     languages.add_flags(parser)
     parser.add_argument("--wrong", type=flags.positive, default=5, help="wrong objects a fact")
     parser.add_argument(
-        "--common", type=float, default=checking.COMMON, help="share of the most frequent neuron's facts that is enough"
+        "--common",
+        type=flags.number,
+        default=checking.COMMON,
+        help="share of the most frequent neuron's facts that is enough; the paper's program counts pairs in place of "
+        "facts, rounds this share of the highest count down, and wants more than that",
     )
     parser.add_argument(
         "--min_interaction",
-        type=float,
+        type=flags.number,
         help="only neurons of pairs that are degenerate in the strict sense, with this interaction; none: of all",
     )
     parser.add_argument("--fig_dir", default="{FIGURES}", help="where figures go")
@@ -59,7 +64,7 @@ def parse() -> argparse.Namespace:
 
 def main() -> None:
     chosen = parse()
-    for language in languages.open_languages(chosen, 1, len(chosen.languages)):
+    for language in languages.open_languages(chosen):
         plans = {relation: plan(language, relation, chosen) for relation in language.world.relations}
         # All that is true has to be known, also what --debug cuts away.
         (known,) = mlama.read(chosen.mlama, [language.name], list(plans)).facts.values()
@@ -84,19 +89,14 @@ class Plan:
 
 
 def plan(language: Language, relation: str, chosen: argparse.Namespace) -> Plan:
-    world = language.world
-    pairs = degenerate.read(chosen.output_dir, language.name, relation, world.settings)
-    for uuid in pairs:
-        if uuid not in language.facts[relation]:
-            path = degenerate.path(chosen.output_dir, language.name, relation)
-            raise InputError(f"{path}: the data have no fact {uuid}: of other data?")
+    pairs = degenerate.read(chosen.output_dir, language, relation)
     parts = checking.split(pairs, runs.chance(chosen.seed, "stage 12", "parts", relation))
     first = [pairs[uuid] for uuid in parts[0]]
     if chosen.min_interaction is not None:
         first = [degenerate.strict(of_fact, chosen.min_interaction) for of_fact in first]
     common = checking.common(map(degenerate.members, first), chosen.common)
     drawn = selection.random_like(
-        common, world.adapter.neurons, runs.chance(chosen.seed, "stage 12", "random neurons", relation)
+        common, language.world.adapter.neurons, runs.chance(chosen.seed, "stage 12", "random neurons", relation)
     )
     of_facts = {uuid: name for name, uuids in zip(PARTS, parts, strict=True) for uuid in uuids}
     return Plan({uuid: of_facts[uuid] for uuid in pairs}, dict(zip(SCORES, (common, drawn), strict=False)))
@@ -115,6 +115,7 @@ def check(
         settings = world.settings | {
             "language": language.name,
             "wrong": chosen.wrong,
+            "columns": [*SCORES, PREDICTED],
             "seed": chosen.seed,
             "max_tokens": locator.engine.batches.max_tokens,
             "data": runs.digest([[uuid, language.facts[relation][uuid].bag] for uuid in uuids]),
@@ -155,7 +156,8 @@ def score_facts(
             of_fact = [(fact.answer, language.encoded(relation, uuid)), *wrong]
             line = {"uuid": uuid, "lineid": fact.lineid, "part": planned.parts[uuid]}
             line |= {"objects": [answer for answer, _ in of_fact]}
-            lines.append(line | {name: [0.0] * len(of_fact) for name in SCORES})
+            line |= {name: [0.0] * len(of_fact) for name in SCORES}
+            lines.append(line | {PREDICTED: [False] * len(of_fact)})
             asked += [(lines[-1], place, encoded) for place, (_, encoded) in enumerate(of_fact)]
     layers = {layer for neurons in planned.neurons.values() for layer, _ in neurons}
     for batch in locator.attribute([encoded for _, _, encoded in asked], layers):
@@ -168,6 +170,9 @@ def score_facts(
             for place, value in zip(batch.prompts, values.double().tolist(), strict=True):
                 line, number, _ = asked[place]
                 line[name][number] = value
+        for place, predicted in zip(batch.prompts, batch.predicted, strict=True):
+            line, number, encoded = asked[place]
+            line[PREDICTED][number] = predicted == encoded.answers
     done(len(uuids))
     texts = [json.dumps(line, ensure_ascii=False) for line in lines]
     return texts, {

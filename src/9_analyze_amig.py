@@ -16,6 +16,7 @@ Results do not name their model: give each model an `--output_dir` of its own. O
 
 import argparse
 import json
+import sys
 import time
 from collections import Counter
 from pathlib import Path
@@ -26,7 +27,7 @@ from kn import figures, flags, languages, located, results, runs, selection, suc
 from kn.files import read_jsonl, write_json
 from kn.languages import Language, Unrelated
 from kn.located import KEPT_LEAST, KEPT_SHARE, Located
-from kn.presets import PRESETS, Locator
+from kn.presets import PRESETS, SIGNS, Locator, with_points
 from kn.probing import Probe
 from kn.workers import FIRST
 
@@ -38,7 +39,17 @@ def parse() -> argparse.Namespace:
     languages.add_flags(parser)
     languages.add_threshold_flag(parser)
     parser.add_argument(
-        "--presets", nargs="+", choices=PRESETS, default=["amig", "dai"], help="ways to find neurons that are compared"
+        "--presets",
+        nargs="+",
+        choices=PRESETS,
+        default=["amig", "dai"],
+        help=f"ways to find neurons that are compared; beware: {SIGNS}",
+    )
+    parser.add_argument(
+        "--points",
+        type=flags.positive,
+        default=20,
+        help="points of the sums that dai, amig-paper and amig-code are (AMIG: 10 or 20); amig is an integral",
     )
     parser.add_argument("--fig_dir", default="{FIGURES}", help="where the figure goes")
     return parser.parse_args()
@@ -46,7 +57,9 @@ def parse() -> argparse.Namespace:
 
 def main() -> None:
     chosen = parse()
-    (language,) = languages.open_languages(chosen, 1, 1)
+    if "amig-paper" in chosen.presets and FIRST:
+        print(f"note: {SIGNS}", file=sys.stderr)
+    (language,) = languages.open_languages(chosen, 1)
     for preset in dict.fromkeys(chosen.presets):
         locate(preset, language, chosen)
     compare(list(dict.fromkeys(chosen.presets)), language, chosen)
@@ -57,8 +70,10 @@ def main() -> None:
 
 def locate(preset: str, language: Language, chosen: argparse.Namespace) -> None:
     world = language.world
-    locator = Locator(PRESETS[preset], world.adapter, world.encoder, chosen.max_tokens)
+    way = with_points(preset, chosen.points)
+    locator = Locator(way, world.adapter, world.encoder, chosen.max_tokens)
     settings = world.settings | {"language": language.name, "preset": preset}
+    settings["points"] = None if way.rule == "gauss" else way.points
     settings["max_tokens"] = locator.engine.batches.max_tokens
 
     def of_relation(relation: str) -> results.Result:
@@ -166,7 +181,7 @@ def test(
     settings["max_tokens"] = probe.batches.max_tokens
 
     def of_relation(relation: str) -> results.Result:
-        found = located.read(chosen.output_dir, language.name, preset, relation, world.settings["weights"])
+        found = language.located(chosen.output_dir, preset, relation)
         facts = [fact for fact in found.values() if not fact.skipped]
         others = [unrelated.draw(relation, runs.chance(chosen.seed, "stage 9", relation, fact.uuid)) for fact in facts]
 

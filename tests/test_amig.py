@@ -1,5 +1,7 @@
 """AMIG's attributions: against slow loops over transformers' own model, completeness, and which words are replaced."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -10,18 +12,18 @@ from conftest import prompts_of
 from kn import models
 from kn.attribution import Engine
 from kn.files import InputError
-from kn.presets import PRESETS, Locator, words
+from kn.presets import PRESETS, Locator, with_points, words
 from kn.prompts import Encoder
 from two_languages import Asked
 
 GAUSS = [(1 + legendre.leggauss(40)[0]) / 2, legendre.leggauss(40)[1] / 2]
-LEFT, RIGHT = ([(np.arange(20) + first) / 20, np.full(20, 1 / 20)] for first in (0, 1))
-# Of each preset: points and weights, whether the factor is the difference, and whether each layer is normalised.
+# Of each preset: where the first point of a sum is, whether the factor is the difference, and whether each layer is
+# normalised. The integral has no first point.
 DEFINED = {
-    "dai": (LEFT, False, False),
-    "amig": (GAUSS, True, False),
-    "amig-paper": (RIGHT, False, True),
-    "amig-code": (LEFT, False, False),
+    "dai": (0, False, False),
+    "amig": (None, True, False),
+    "amig-paper": (1, False, True),
+    "amig-code": (0, False, False),
 }
 # Texts of different lengths, with answers of one piece and of several, and the words of each query.
 FACTS = {
@@ -77,9 +79,10 @@ def sentences(asked, fact, encoded, of_pieces=False):
     return [[blank(asked) if place in group else token for place, token in enumerate(encoded.ids)] for group in groups]
 
 
-def slow(asked, preset, fact):
+def slow(asked, preset, fact, count=20):
     """A preset's attributions of a fact, layers x neurons, straight from the definition."""
-    (points, weights), difference, by_layer = DEFINED[preset]
+    first, difference, by_layer = DEFINED[preset]
+    points, weights = GAUSS if first is None else ((np.arange(count) + first) / count, np.full(count, 1 / count))
     encoded = asked.encode(*fact)
     total = 0
     for position, piece in zip(encoded.positions, encoded.answers, strict=True):
@@ -126,6 +129,30 @@ def test_presets_are_what_slow_loops_find(asked, preset):
     locator.engine.ladder = locator.engine.ladder[-1:]  # all the points
     for ours, theirs in zip(attributed(locator, prompts), expected, strict=True):
         assert distance(ours, theirs) <= 1e-5
+
+
+@pytest.mark.parametrize("preset", ["dai", "amig-paper", "amig-code"])
+def test_other_numbers_of_points(asked, preset):
+    fact = next(iter(FACTS))
+    locator = Locator(with_points(preset, 7), asked.adapter, asked.encoder)
+    locator.engine.ladder = locator.engine.ladder[-1:]
+    (ours,) = attributed(locator, [asked.encode(*fact)])
+    assert distance(ours, slow(asked, preset, fact, 7)) <= 1e-5
+    assert distance(ours, slow(asked, preset, fact)) > 1e-4
+    assert with_points("amig", 7) == PRESETS["amig"]  # an integral
+
+
+def test_sums_of_layers_may_be_negative_and_turn_the_signs(asked):
+    """What is said of amig-paper where it is chosen."""
+    sums, firsts = [], []
+    for fact in FACTS:
+        locator = Locator(replace(PRESETS["amig-paper"], by_layer=False), asked.adapter, asked.encoder)
+        (plain,) = attributed(locator, [asked.encode(*fact)])
+        (divided,) = attributed(Locator(PRESETS["amig-paper"], asked.adapter, asked.encoder), [asked.encode(*fact)])
+        sums += plain.sum(-1).tolist()
+        firsts += plain.gather(1, divided.argmax(-1, keepdim=True))[:, 0].tolist()
+    assert any(total < 0 for total in sums)
+    assert all((total < 0) == (first < 0) for total, first in zip(sums, firsts, strict=True))
 
 
 def test_every_baseline_accounts_for_what_the_answer_loses(asked):

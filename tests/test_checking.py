@@ -74,6 +74,7 @@ def made_up(seed, count):
             "attribution": [chance.normal(1, 1), *chance.normal(0, 1, 5)],
             "random neurons": [0.0] * 6,
             "probability": [0.5, *chance.uniform(0, 0.4, 5)],
+            "predicted": [bool(chance.integers(2)), *[False] * 5],
         }
         for _ in range(count)
     ]
@@ -100,6 +101,10 @@ def test_thresholds_are_chosen_on_the_first_part_and_judged_on_the_second(agains
     cut = measures.best_threshold(np.array(right), np.array(wrong))
     assert found["attribution"]["threshold"] == cut
     assert (found["probability"]["F1"], found["probability"]["AUROC"]) == (1, 1)
+    own = sum(fact["predicted"][0] for fact in second)
+    assert 0 < own < 30
+    itself = found["the model itself"]
+    assert (itself["TPR"], itself["FPR"], itself["precision"]) == (pytest.approx(own / 30), 0, 1)
     assert (found["the most probable object"]["F1"], found["the most probable object"]["FPR"]) == (1, 0)
     for name in ("everything", "random neurons"):
         assert found[name]["F1"] == pytest.approx(2 / (2 + against))
@@ -109,7 +114,7 @@ def test_thresholds_are_chosen_on_the_first_part_and_judged_on_the_second(agains
 def test_the_most_probable_object():
     """One right object wins, one loses, one is only as probable as a wrong one."""
     facts = [
-        {"attribution": [0.0] * 3, "random neurons": [0.0] * 3, "probability": probabilities}
+        {"attribution": [0.0] * 3, "random neurons": [0.0] * 3, "probability": probabilities, "predicted": [False] * 3}
         for probabilities in ([0.5, 0.4, 0.1], [0.2, 0.1, 0.3], [0.3, 0.1, 0.3])
     ]
     found = checking.evaluate(facts, facts, 2, seed=0)["the most probable object"]

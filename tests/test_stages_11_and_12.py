@@ -1,6 +1,7 @@
 """Stages 11 and 12 on a small world in two languages, with a masked and with a causal model, from stage 9 on."""
 
 import json
+import runpy
 import shutil
 from collections import Counter
 from itertools import product
@@ -10,8 +11,8 @@ import pytest
 import torch
 
 import two_languages
-from conftest import read, run
-from kn import degenerate
+from conftest import ROOT, read, run
+from kn import checking, degenerate, languages
 from kn.degenerate import ARMS
 from kn.presets import PRESETS, Locator
 from two_languages import OBJECTS, PLACES, TEMPLATES
@@ -88,9 +89,12 @@ def test_pairs_are_those_of_one_suppression_after_the_other(world, language, rel
     scored = [line for line in located if "skipped" not in line]  # one answer is unknown to this BERT
     assert len(scored) == (9 if (family, language) == ("bert", "en") else 12)
     assert [line["uuid"] for line in found] == [line["uuid"] for line in scored]
-    line, of_stage_9 = found[1], scored[1]
-    strongest = [[layer, index] for layer, index, _ in of_stage_9["neurons"]][:20]
+    line, of_stage_9 = max(zip(found, scored, strict=True), key=lambda pair: len(pair[0][ARMS[0]]["pairs"]))
+    cut = {"en": 0.3, "zh": 0.2}[language] * of_stage_9["neurons"][0][2]
+    strongest = [[layer, index] for layer, index, score in of_stage_9["neurons"] if score > cut][:20]
     assert line[ARMS[0]]["neurons"] == strongest
+    tried = [line[ARMS[0]]["neurons"] for name in RELATIONS for line in lines(folder, language, "degenerate", name)]
+    assert {len(neurons) for neurons in tried} & set(range(20))  # or the threshold was not tested
     drawn = line[ARMS[1]]["neurons"]
     assert Counter(layer for layer, _ in drawn) == Counter(layer for layer, _ in strongest)
     encoded = encode(asked, language, relation, facts[line["uuid"]])
@@ -166,7 +170,7 @@ def test_scores_of_right_and_wrong_objects(world):
     for place, answer in enumerate(line["objects"]):
         encoded = encode(asked, language, relation, facts[line["uuid"]], answer)
         assert line["probability"][place] == pytest.approx(probability(asked, encoded), abs=1e-9)
-        (batch,) = locator.attribute([encoded])
+        (batch,) = locator.attribute([encoded], {layer for layer, _ in kept})  # how exact it is depends on the layers
         mean = np.mean([batch.answer[0, layer, index].item() for layer, index in kept])
         assert line["attribution"][place] == pytest.approx(mean, rel=1e-5, abs=1e-12)
     assert line["attribution"] != line["random neurons"]
@@ -203,6 +207,61 @@ def test_measures_are_those_of_the_second_parts(world):
     assert again.count("is there already") == (6 if family == "bert" else 4)
 
 
+def test_results_by_the_earlier_rule_are_refused(world, tmp_path):
+    """Before there was a threshold the strongest neurons were tried, whatever their scores."""
+    _, folder, flags, _ = world
+    shutil.copytree(folder / "results", tmp_path / "results")
+    flags = [tmp_path / "results" if flag == folder / "results" else flag for flag in flags]
+    record = tmp_path / "results" / "amig" / "en" / "degenerate.args.json"
+    made = read(record)
+    for entry in made.values():
+        del entry["settings"]["threshold"]
+    record.write_text(json.dumps(made))
+    kept = {path: path.read_bytes() for path in (tmp_path / "results").rglob("*.json*")}
+    for script, more in (("11_degenerate.py", FOUND), ("12_fact_check.py", [])):
+        refused = run(script, *flags, *more, check=False)
+        assert refused.returncode == 1 and refused.stderr.count("\n") == 1
+        assert "degenerate-P30.jsonl: was made when any of a fact's strongest neurons were tried" in refused.stderr
+    assert {path: path.read_bytes() for path in kept} == kept
+
+
+def test_what_the_model_itself_predicts(tmp_path, monkeypatch):
+    """The objects of one piece are made likely, so that some are predicted. Of several pieces all have to be."""
+    two_languages.write_facts(tmp_path / "mlama")
+    two_languages.write_model("bert", tmp_path / "model")
+    asked = two_languages.Asked("bert", tmp_path / "model")
+    prompts = {
+        (place, answer): encode(asked, "zh", "P37", fact, answer)
+        for place, fact in enumerate(data(tmp_path, "zh", "P37").values())
+        for answer in OBJECTS["zh"]["P37"]
+    }
+    liked = sorted({encoded.answers[0] for encoded in prompts.values() if len(encoded.answers) == 1})
+    bias = torch.zeros(len(asked.tokenizer), dtype=torch.float64)
+    bias[liked] = 10
+    ends = {"--bert_model": tmp_path / "model", "--mlama": tmp_path / "mlama", "--device": "cpu", "--dtype": "float64"}
+    monkeypatch.setattr("sys.argv", ["stage 12", *(str(x) for pair in ends.items() for x in pair), "--languages", "zh"])
+    stage = runpy.run_path(str(ROOT / "src" / "12_fact_check.py"))
+    chosen = stage["parse"]()
+    (language,) = languages.open_languages(chosen)
+    language.world.model.get_output_embeddings().bias.data += bias
+    asked.own.get_output_embeddings().bias.data += bias
+    facts = language.facts["P37"]
+    plan = stage["Plan"](dict.fromkeys(facts, "first"), {name: [[0, 1]] for name in checking.SCORES[:2]})
+    locator = Locator(PRESETS["amig"], language.world.adapter, language.world.encoder)
+    objects = checking.Objects(facts.values())
+    texts, _ = stage["score_facts"](list(facts), "P37", language, plan, objects, locator, chosen, lambda _: None)
+    expected, found = [], []
+    for place, line in enumerate(map(json.loads, texts)):
+        found += line["predicted"]
+        for answer in line["objects"]:
+            encoded = prompts[place, answer]
+            best = asked.own(torch.tensor([encoded.ids])).logits[0].argmax(-1)
+            expected.append(
+                all(best[at] == piece for at, piece in zip(encoded.positions, encoded.answers, strict=True))
+            )
+    assert found == expected and True in expected and False in expected
+
+
 def test_relations_that_cannot_be_checked(world):
     """BERT is asked, but there are no wrong objects; GPT-2 can't even be asked."""
     family, folder, _, (_, printed) = world
@@ -227,8 +286,8 @@ def test_one_language_and_what_is_missing(world, tmp_path):
     assert "run stage 11 (11_run_degenerate.sh) for zh and P30 first" in missing.stderr
     fewer = run("12_fact_check.py", *flags, "--debug", "2", check=False)
     assert "degenerate-P30.jsonl: was made with --debug -1, this run has 2" in fewer.stderr
-    many = run("11_degenerate.py", *flags, "--top", "21", check=False)
-    assert "--top 21: stage 9 keeps 20 neurons of every fact" in many.stderr
+    higher = run("11_degenerate.py", *flags, *FOUND, "--thresholds", "0.9", check=False)
+    assert "was made with threshold = 0.2, this run has 0.9" in higher.stderr
     other = tmp_path / "other"
     shutil.copytree(folder / "model", other)
     model = two_languages.KINDS[family].from_pretrained(other)

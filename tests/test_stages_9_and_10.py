@@ -194,6 +194,23 @@ def test_a_run_goes_on_and_ends_in_the_same_bytes(world):
     assert {path: path.read_bytes() for path in before} == before
 
 
+def test_other_points_and_a_preset_that_turns_signs(world, tmp_path):
+    _, flags, _, _ = world
+    flags = [*flags[:4], "--output_dir", tmp_path, "--fig_dir", tmp_path, *flags[8:], "--languages", "en"]
+    flags += ["--debug", "1"]
+    done = run("9_analyze_amig.py", *flags, "--presets", "dai", "amig", "--points", "10")
+    assert "amig-paper" not in done.stderr and "; 10 points" not in done.stdout
+    folder = tmp_path / "amig" / "en"
+    points = {preset: read(folder / f"{preset}.args.json")["P37"]["settings"]["points"] for preset in ("dai", "amig")}
+    assert points == {"dai": 10, "amig": None}
+    before = (folder / "dai-P37.jsonl").read_bytes()
+    refused = run("9_analyze_amig.py", *flags, "--presets", "dai", check=False)
+    assert "was made with points = 10, this run has 20" in refused.stderr and refused.returncode == 1
+    assert (folder / "dai-P37.jsonl").read_bytes() == before
+    done = run("9_analyze_amig.py", *flags, "--presets", "amig-paper", "--pt_relation", "P37")
+    assert "neurons that lower the probability come first" in done.stderr.splitlines()[0]
+
+
 def test_what_a_user_gets_wrong(world, tmp_path):
     _, flags, asked, _ = world
 
@@ -203,8 +220,8 @@ def test_what_a_user_gets_wrong(world, tmp_path):
         return done.stderr
 
     stage_9, stage_10 = "9_analyze_amig.py", "10_language_independent.py"
-    assert "expected 1 different ones" in error(stage_9, *flags, "--languages", "en", "zh")
-    assert "expected 2 different ones" in error(stage_10, *flags, "--languages", "en", "en")
+    assert "expected one language" in error(stage_9, *flags, "--languages", "en", "zh")
+    assert "expected 2 different languages" in error(stage_10, *flags, "--languages", "en", "en")
     assert "of languages there are en zh" in error(stage_9, *flags, "--languages", "fr")
     assert "2 for 1 languages" in error(stage_9, *flags, "--languages", "en", "--thresholds", "0.1", "0.2")
     assert "no relation P1" in error(stage_9, *flags, "--languages", "en", "--pt_relation", "P1")

@@ -21,8 +21,9 @@ SHARE = 0.8  # of the first part
 COMMON = 0.7  # of the most frequent neuron's count
 PUBLISHED = 1e-6  # threshold of the mean attribution
 SCORES = ("attribution", "random neurons", "probability")
+PREDICTED = "predicted"  # whether the model's most probable word is the object
 
-Scores = dict[str, list[float]]  # of a fact's right object and of its wrong ones, by the name of the score
+Scores = dict[str, list]  # of a fact's right object and of its wrong ones, by the name of the score; PREDICTED too
 
 
 def split(items: Iterable[Item], chance: random.Random, share: float = SHARE) -> tuple[list[Item], list[Item]]:
@@ -57,7 +58,10 @@ class Objects:
 
 
 def common(bags: Iterable[list[Neuron]], share: float = COMMON) -> list[Neuron]:
-    """The neurons of at least `share` as many facts as the most frequent one has."""
+    """The neurons of at least `share` as many facts as the most frequent one has.
+
+    The published program counts a neuron once for each of its pairs, and keeps those above `int(share * most)`.
+    """
     found = Counter(tuple(neuron) for bag in bags for neuron in bag)
     most = max(found.values(), default=0)
     return [list(neuron) for neuron, count in found.most_common() if count >= share * most]
@@ -76,6 +80,8 @@ def evaluate(first: list[Scores], second: list[Scores], against: int, seed: int)
         accepted = [[score > cut for score in fact[name][: 1 + against]] for fact in second]
         auroc = measures.auroc(*_apart(second, name, against))
         found[way] = {"threshold": cut, "AUROC": auroc} | measures.of_accepted(accepted, seed)
+    own = [fact[PREDICTED][: 1 + against] for fact in second]
+    found["the model itself"] = measures.of_accepted(own, seed)
     most_probable = [_most_probable(fact["probability"][: 1 + against]) for fact in second]
     found["the most probable object"] = measures.of_accepted(most_probable, seed)
     everything = [[True] * len(fact["probability"][: 1 + against]) for fact in second]

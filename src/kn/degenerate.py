@@ -1,9 +1,9 @@
 """Degenerate pairs of neurons: the fact bears the loss of either, but not of both.
 
-The published definition: of a fact's strongest neurons take those whose suppression loses at most `low` of the answer's
-probability, and of these the pairs that lose more than `high` together. Two ordinary neurons that lose 15 % each pass
-it, although together they lose no more than the sum. So a pair is told with its interaction, the loss of both minus the
-sum of the single losses; a stricter definition asks for some.
+The published definition: of a fact's strongest knowledge neurons take those whose suppression loses at most `low` of
+the answer's probability, and of these the pairs that lose more than `high` together. Two ordinary neurons that lose
+15 % each pass it, although together they lose no more than the sum. So each pair comes with its interaction, the loss
+of both minus the sum of the single losses; a stricter definition asks for some.
 
 All losses of all facts are asked for at once, so that a model answers in a handful of batches.
 
@@ -22,9 +22,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from kn import intervals, located
+from kn import intervals, located, shapes
 from kn.batches import Prompt
 from kn.files import InputError, read_jsonl
+from kn.languages import Language
 from kn.neurons import Neuron
 from kn.probing import Probe
 from kn.runs import Record
@@ -135,6 +136,10 @@ def _unordered(pair: Pair) -> frozenset:
 
 # ---- files ----
 
+NEURON = shapes.row(shapes.whole, shapes.whole)
+PAIRS = shapes.each(shapes.row(NEURON, NEURON, *[shapes.number] * 4), "pair")
+FACT = shapes.having({"uuid": shapes.text, ARMS[0]: shapes.having({"pairs": PAIRS})})
+
 
 def path(output_dir: str | Path, language: str, relation: str) -> Path:
     return located.folder(output_dir, language) / f"degenerate-{relation}.jsonl"
@@ -144,22 +149,33 @@ def record(output_dir: str | Path, language: str) -> Record:
     return Record(located.folder(output_dir, language) / "degenerate.args.json")
 
 
-def read(output_dir: str | Path, language: str, relation: str, settings: dict) -> dict[str, list[Pair]]:
-    """By uuid the degenerate pairs of the facts of a relation, found with the model and the facts of `settings`."""
-    file = path(output_dir, language, relation)
+def settings(output_dir: str | Path, language: str, relation: str) -> dict:
+    """What made a relation's result; empty where there is no record of it."""
+    found = record(output_dir, language).read().get(relation, {}).get("settings", {})
+    if found and "threshold" not in found:
+        changed = "was made when any of a fact's strongest neurons were tried, and not only its knowledge neurons"
+        raise InputError(f"{path(output_dir, language, relation)}: {changed}: delete it and run stage 11 again")
+    return found
+
+
+def read(output_dir: str | Path, language: Language, relation: str) -> dict[str, list[Pair]]:
+    """By uuid the degenerate pairs of the facts of a relation, found with the language's model and facts."""
+    file = path(output_dir, language.name, relation)
     if not file.exists():
         raise InputError(
-            f"{file}: no such file: run stage 11 (11_run_degenerate.sh) for {language} and {relation} first"
+            f"{file}: no such file: run stage 11 (11_run_degenerate.sh) for {language.name} and {relation} first"
         )
-    made = record(output_dir, language).read().get(relation, {}).get("settings", {})
-    if made.get("weights") != settings["weights"]:
+    made, world = settings(output_dir, language.name, relation), language.world
+    if made.get("weights") != world.settings["weights"]:
         raise InputError(f"{file}: was made with another model: each model needs an --output_dir of its own")
-    if made["debug"] != settings["debug"]:
-        raise InputError(f"{file}: was made with --debug {made['debug']}, this run has {settings['debug']}")
+    if made["debug"] != world.settings["debug"]:
+        raise InputError(f"{file}: was made with --debug {made['debug']}, this run has {world.settings['debug']}")
     found = {}
     for number, line in enumerate(read_jsonl(file), 1):
-        try:
-            found[line["uuid"]] = [Pair(*pair) for pair in line[ARMS[0]]["pairs"]]
-        except (TypeError, KeyError):
-            raise InputError(f"{file}, entry {number}: expected a fact of stage 11, found {str(line)[:80]}") from None
+        shapes.check(line, FACT, place := f"{file}, entry {number}")
+        pairs = [Pair(*pair) for pair in line[ARMS[0]]["pairs"]]
+        world.check_neurons(members(pairs), place)
+        if line["uuid"] not in language.facts[relation]:
+            raise InputError(f"{place}: the data have no fact {line['uuid']}: of other data?")
+        found[line["uuid"]] = pairs
     return found

@@ -10,13 +10,15 @@ import random
 import sys
 from dataclasses import dataclass, field
 
-from kn import facts, flags, mlama, stages
+from kn import facts, flags, located, mlama, stages
 from kn.facts import Bags
 from kn.files import InputError
-from kn.located import THRESHOLD, THRESHOLDS
+from kn.located import KEPT_SHARE, THRESHOLD, THRESHOLDS, Located
 from kn.prompts import Encoded
 from kn.stages import World
 from kn.workers import FIRST
+
+UNUSED = ("P31", "P527")  # relations of mLAMA that the paper leaves out
 
 
 @dataclass
@@ -33,6 +35,17 @@ class Language:
             ((self.known[relation, uuid],),) = self.world.encoder.facts([self.facts[relation][uuid].bag])
         return self.known[relation, uuid]
 
+    def located(self, output_dir: str, preset: str, relation: str) -> dict[str, Located]:
+        """By uuid what stage 9 found of the relation's facts, with this model."""
+        found = located.read(output_dir, self.name, preset, relation, self.world.settings["weights"])
+        path = located.path(output_dir, self.name, preset, relation)
+        for uuid in self.facts[relation]:
+            if uuid not in found:
+                raise InputError(f"{path}: has no fact {uuid}: run stage 9 on these data, with the same --debug")
+            neurons = [[layer, index] for layer, index, _ in found[uuid].neurons]
+            self.world.check_neurons(neurons, f"{path}, fact {uuid}")
+        return {uuid: found[uuid] for uuid in self.facts[relation]}
+
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
     flags.add_model_flags(parser)
@@ -43,11 +56,11 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def add_threshold_flag(parser: argparse.ArgumentParser) -> None:
-    """For the stages that ask which neurons are a fact's; the others take its strongest."""
+    """For the stages that ask which neurons are a fact's; stage 12 takes the pairs that stage 11 found."""
     parser.add_argument(
         "--thresholds",
         nargs="+",
-        type=float,
+        type=_share,
         default=[],
         metavar="SHARE",
         help="one a language: neurons with more than this share of the fact's highest score are its knowledge neurons; "
@@ -55,20 +68,39 @@ def add_threshold_flag(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def open_languages(chosen: argparse.Namespace, fewest: int, most: int) -> list[Language]:
-    """The languages asked for, of which this stage needs so many."""
+def _share(text: str) -> float:
+    share = flags.number(text)
+    if not KEPT_SHARE <= share < 1:
+        kept = f"stage 9 keeps the neurons from {KEPT_SHARE} of the highest score up"
+        raise argparse.ArgumentTypeError(f"expected a share from {KEPT_SHARE} to below 1, found {text} ({kept})")
+    return share
+
+
+def open_languages(chosen: argparse.Namespace, count: int | None = None) -> list[Language]:
+    """The languages asked for; `count` is how many the stage needs, None any number."""
     names = list(dict.fromkeys(chosen.languages))
-    if not fewest <= len(names) <= most:
-        wanted = f"{fewest}" if fewest == most else f"{fewest} to {most}"
-        raise InputError(f"--languages {' '.join(chosen.languages)}: expected {wanted} different ones")
+    if count not in (None, len(names)):
+        wanted = "one language" if count == 1 else f"{count} different languages"
+        raise InputError(f"--languages {' '.join(chosen.languages)}: expected {wanted} (a relation is written P36)")
     thresholds = chosen.thresholds or [THRESHOLDS.get(name, THRESHOLD) for name in names]
     if len(thresholds) != len(names):
         raise InputError(f"--thresholds: {len(thresholds)} for {len(names)} languages ({' '.join(names)})")
     found = mlama.read(chosen.mlama, names)
-    for line in found.left_out if FIRST else ():
-        print(f"left out: {line}", file=sys.stderr)
     bags: Bags = found.bags(names[0])
     relations = facts.choose_relations(bags, chosen.pt_relation)
+    notes = [f"left out: {line}" for line in found.left_out]
+    if not chosen.pt_relation and (unused := [name for name in relations if name in UNUSED]):
+        relations = [name for name in relations if name not in unused]
+        notes.append(f"left out, as in the paper: {' '.join(unused)}; name a relation to include it")
+    if not relations:
+        raise InputError(f"{chosen.mlama}: has no relation to work on in {' and '.join(names)}")
+    for name in names:
+        every = [fact for relation in relations for fact in found.facts[name][relation].values()]
+        if name.startswith("zh") and (some := sum(map(mlama.is_traditional, every))):
+            converted = "kept as they are; the paper's program converts them to simplified ones"
+            notes.append(f"{name}: {some} of {len(every)} facts have traditional characters, {converted}")
+    for line in notes if FIRST else ():
+        print(line, file=sys.stderr)
     opened = stages.open_model(chosen)
     first = None if chosen.debug < 0 else chosen.debug
     return [
@@ -93,7 +125,9 @@ class Unrelated:
 
     def __init__(self, languages: list[Language]):
         self.languages = languages
-        self.pools = {name: found for name in languages[0].facts if (found := shared(languages, name))}
+        # Without the unused ones even if they are named, so that a draw does not depend on what else is asked for.
+        used = [name for name in languages[0].facts if name not in UNUSED]
+        self.pools = {name: found for name in used if (found := shared(languages, name))}
 
     def draw(self, relation: str, chance: random.Random) -> list[str]:
         """`[relation, uuid]`"""

@@ -8,8 +8,10 @@ A line has the fact's `uuid`, `lineid`, `text` and `answer`, and either why it w
 """
 
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 
+from kn import shapes
 from kn.files import InputError, read_jsonl
 from kn.neurons import Neuron, Triplet
 from kn.runs import Record
@@ -17,6 +19,16 @@ from kn.runs import Record
 KEPT_SHARE, KEPT_LEAST = 0.1, 20  # triplets from this share of the highest score up, and so many at least
 THRESHOLDS = {"zh": 0.2}  # of a language: neurons with more than this share of the highest score are the fact's …
 THRESHOLD = 0.3  # … and of the others
+
+FACT = shapes.having({"uuid": shapes.text, "lineid": shapes.anything, "text": shapes.text, "answer": shapes.text})
+SKIPPED = shapes.having({"skipped": shapes.text})
+SCORED = shapes.having(
+    {
+        "probability": shapes.number,
+        "right": shapes.truth,
+        "neurons": shapes.each(shapes.row(shapes.whole, shapes.whole, shapes.number), "neuron"),
+    }
+)
 
 
 @dataclass(frozen=True)
@@ -34,9 +46,6 @@ class Located:
         """The fact's knowledge neurons: those with more than this share of its highest score."""
         highest = self.neurons[0][2] if self.neurons else 0
         return [[layer, index] for layer, index, score in self.neurons if score > threshold * highest > 0]
-
-    def top(self, count: int) -> list[Neuron]:
-        return [[layer, index] for layer, index, _ in self.neurons[:count]]
 
 
 def folder(output_dir: str | Path, language: str) -> Path:
@@ -61,9 +70,24 @@ def read(output_dir: str | Path, language: str, preset: str, relation: str, weig
         raise InputError(f"{file}: was made with another model: each model needs an --output_dir of its own")
     found = {}
     for number, line in enumerate(read_jsonl(file), 1):
-        try:
-            fact = Located(**line)
-            found[fact.uuid] = fact
-        except TypeError:
-            raise InputError(f"{file}, entry {number}: expected a fact of stage 9, found {str(line)[:80]}") from None
+        place = f"{file}, entry {number}"
+        shapes.check(line, FACT, place)
+        known = [line[name] for name in ("uuid", "lineid", "text", "answer")]
+        if "skipped" in line:
+            shapes.check(line, SKIPPED, place)
+            fact = Located(*known, line["skipped"])
+        else:
+            shapes.check(line, SCORED, place)
+            fact = Located(*known, None, *(line[name] for name in ("probability", "right", "neurons")))
+            if wrong := _wrong(fact.neurons):
+                raise InputError(f"{place}: {wrong}: not as stage 9 wrote it")
+        found[fact.uuid] = fact
     return found
+
+
+def _wrong(neurons: list[Triplet]) -> str | None:
+    if any(one[2] < other[2] for one, other in pairwise(neurons)):
+        return "the neurons are not in the order of their scores"
+    if len({(layer, index) for layer, index, _ in neurons}) < len(neurons):
+        return "a neuron stands there twice"
+    return None

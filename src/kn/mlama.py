@@ -73,6 +73,16 @@ def read(path: str | Path, languages: Sequence[str], relations: Sequence[str] = 
     return found
 
 
+def is_traditional(fact: Fact) -> bool:
+    """Whether subject or object has a traditional character: one that Big5 has and GB2312, of the simplified, lacks."""
+
+    def known(letter: str, encoding: str) -> bool:
+        return len(letter.encode(encoding, "ignore")) == 2
+
+    letters = {letter for letter in fact.subject + fact.answer if letter.isalpha()}
+    return any(known(letter, "big5") and not known(letter, "gb2312") for letter in letters)
+
+
 def _files(path: Path, language: str) -> dict[str, File]:
     """The files of a language by name."""
     if path.is_dir():

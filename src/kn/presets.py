@@ -9,10 +9,13 @@
 
 AMIG replaces a word by the mask token or, for a causal model, by the end-of-text token; w' are the neurons'
 activations then. Its paper derives w - w' and prints w; its program differs from both.
+
+Beware of `amig-paper`: a layer's sum can be negative, and is in a third of the layers or so. Dividing by it turns the
+signs of that layer, so that neurons that make the answer less probable come first.
 """
 
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from kn.adapters import Adapter
 from kn.attribution import Attributions, Engine
@@ -37,6 +40,13 @@ PRESETS = {
     "amig-paper": Preset("right", replaced="words", difference=False, by_layer=True),
     "amig-code": Preset("riemann", replaced="pieces", joined=True, difference=False),
 }
+SIGNS = "amig-paper divides by a layer's sum; where that is negative, neurons that lower the probability come first"
+
+
+def with_points(name: str, points: int) -> Preset:
+    """A preset with so many points in place of 20; an integral has no number of points."""
+    preset = PRESETS[name]
+    return preset if preset.rule == "gauss" else replace(preset, points=points)
 
 
 class Locator:
