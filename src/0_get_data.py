@@ -21,7 +21,7 @@ from urllib.parse import quote
 
 from tqdm import tqdm
 
-from kn import downloads, facts, files, flags, runs
+from kn import downloads, facts, files, flags, mlama, runs
 from kn.downloads import Download
 from kn.files import InputError
 
@@ -126,8 +126,10 @@ def get_mlama(chosen: argparse.Namespace, path: Path) -> None:
         if chosen.sha256 and (found := files.sha256_of(path)) != chosen.sha256.lower():
             return f"its SHA-256 is {found}, expected {chosen.sha256}"
         try:
-            with zipfile.ZipFile(path) as archive:
+            with mlama.open_zip(path) as archive:
                 damaged = archive.testzip()  # by the checksums (CRC) that it has of each file in it
+        except InputError as error:
+            return str(error)
         except (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError, ValueError):
             return "is not a whole zip file"
         if damaged:
@@ -172,7 +174,7 @@ def there(download: Download) -> bool:
         return False
     wrong = download.check(download.path)
     if wrong:
-        tqdm.write(f"{download.path}: {wrong}; replacing it", file=sys.stderr)
+        tqdm.write(files.plain(f"{download.path}: {wrong}; replacing it"), file=sys.stderr)
     return not wrong
 
 

@@ -54,6 +54,9 @@ class Handler(BaseHTTPRequestHandler):
         server, path = self.server, self.path[1:]
         server.asked.append((path, self.headers["Range"]))
         fault = server.faults[path].pop(0) if server.faults.get(path) else None
+        if isinstance(fault, tuple):  # a whole answer's first line, and where it redirects to
+            self.wfile.write(f"HTTP/1.0 {fault[0]}\r\nLocation: {fault[1]}\r\n\r\n".encode())
+            return
         if path not in server.files or isinstance(fault, int):
             self.send_error(fault or 404)
             return
@@ -197,6 +200,23 @@ def test_faults_that_stay_end_with_one_line_and_then_it_goes_on(get, server, tmp
     get()
     assert whole(data)
     assert server.ranges_of(CRAWLED) == [f"bytes={len(server.files[CRAWLED]) // 2}-" if left else None]
+
+
+@pytest.mark.parametrize(
+    "answer, message",
+    [
+        (("302 Found", "ftp://127.0.0.1:9/x"), "redirects to ftp://127.0.0.1:9/x, expected http://… or https://…"),
+        (("302 Found", "/" + CRAWLED), "HTTP 302 The HTTP server returned a redirect error that would lead to an inf"),
+        (("302 Found", "http://127.0.0.1:x/"), "is no address on the network, or redirects to one that isn't"),
+        (("302 Found", f"http://{'a' * 70}/"), "is no address on the network, or redirects to one that isn't"),
+        (("404 \x1b]0;title\x07\x1b[31mred\x08", ""), "HTTP 404 ?]0;title??[31mred?"),
+        (("404 " + "x" * 9000, ""), f"HTTP 404 {'x' * 200}."),
+    ],
+)
+def test_what_a_server_answers_does_not_reach_the_terminal_nor_lead_elsewhere(get, server, answer, message):
+    server.faults = {CRAWLED: [answer] * 99}
+    error = error_of(get(check=False))
+    assert f"{server.url}/{CRAWLED}: {message}" in error and error.isprintable()
 
 
 @pytest.mark.parametrize("left", [b"rubbish", b"x" * 10**6, None])
@@ -407,7 +427,14 @@ def test_mlama_that_is_wrong(get, server, mlama, tmp_path):
     body = server.files["mlama.zip"]
     middle = body.index(b"templates.jsonl") + 30
     damaged = body[:middle] + bytes([body[middle] ^ 255]) + body[middle + 1 :]
-    for wrong, message in ((b"<html>", "is not a whole zip file"), (damaged, "damaged|not a whole zip file")):
+    encrypted = body.replace(b"PK\x01\x02\x14\x03\x14\0\0", b"PK\x01\x02\x14\x03\x14\0\1")
+    coloured = encrypted.replace(b"mlama1.1", b"\x1b[31mlam")
+    for wrong, message in (
+        (b"<html>", "is not a whole zip file"),
+        (damaged, "damaged|not a whole zip file"),
+        (encrypted, "in it is encrypted"),
+        (coloured, r"\?\[31mlam/ in it is encrypted"),
+    ):
         server.files["mlama.zip"] = wrong
         assert re.search(message, error_of(get("mlama", "--url", mlama[0], check=False)))
     server.files["mlama.zip"] = body

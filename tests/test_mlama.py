@@ -1,6 +1,7 @@
 """Facts in several languages: reading mLAMA's layout, and the sample world in English and Chinese."""
 
 import json
+import random
 import shutil
 import zipfile
 
@@ -141,7 +142,7 @@ def test_errors_of_zips(world):
     path = zipped(world)
     whole = path.read_bytes()
     path.write_bytes(whole[:-50])
-    with pytest.raises(InputError, match="neither a folder nor a zip that can be read"):
+    with pytest.raises(InputError, match=r"is not a whole zip file; MLAMA \(--mlama\) names"):
         mlama.read(path, ["en"])
     # Other bytes in the middle of a file.
     with zipfile.ZipFile(zipped(world)) as archive:
@@ -150,6 +151,57 @@ def test_errors_of_zips(world):
     path.write_bytes(whole[: start + 5] + b"\x00\xff\x00\xff" + whole[start + 9 :])
     with pytest.raises(InputError, match=r"en/P19\.jsonl: the zip is damaged here"):
         mlama.read(path, ["en"])
+
+
+def test_a_zip_that_can_not_or_should_not_be_read(world):
+    """Encrypted, compressed in an unknown way, or gigabytes of blanks in a few megabytes."""
+    whole = zipped(world)
+    for method, change, message in (
+        (zipfile.ZIP_DEFLATED, lambda body: encrypt(body), "templates.jsonl in it is encrypted"),
+        (zipfile.ZIP_BZIP2, lambda body: body, "templates.jsonl in it is compressed in a way"),
+    ):
+        other = world.parent / "other.zip"
+        with zipfile.ZipFile(whole) as source, zipfile.ZipFile(other, "w", method) as archive:
+            for name in sorted(source.namelist(), key=lambda name: "templates" not in name):
+                archive.writestr(name, source.read(name))
+        other.write_bytes(change(other.read_bytes()))
+        with pytest.raises(InputError, match=f"{other}: .*{message}.*; MLAMA"):
+            mlama.read(other, ["en"])
+    with zipfile.ZipFile(whole, "a", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("mlama1.1/en/P20.jsonl", b" " * (mlama.LARGEST + 1))
+    with pytest.raises(InputError, match=f"{whole}: mlama1.1/en/P20.jsonl in it has 134,217,729 bytes, expected"):
+        mlama.read(whole, ["en"])
+
+
+def encrypt(body):
+    """Say in the local and in the central header of every file that it is encrypted."""
+    body = bytearray(body)
+    for signature, place in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
+        at = body.find(signature)
+        while at >= 0:
+            body[at + place] |= 1
+            at = body.find(signature, at + 4)
+    return bytes(body)
+
+
+def test_a_zip_with_random_damage_is_read_right_or_ends_in_one_line(world):
+    path = zipped(world)
+    body, relations = path.read_bytes(), ["P19", "P36"]
+    expected = mlama.read(path, ["zh", "en"], relations)
+    rng, errors = random.Random(1), 0
+    for _ in range(400):
+        damaged = bytearray(body)
+        for _ in range(rng.randint(1, 3)):
+            at = rng.randrange(len(damaged))
+            length = rng.choice([0, 1, rng.randrange(40)])
+            damaged[at : at + length] = rng.randbytes(rng.choice([0, 1, rng.randrange(20)]))
+        path.write_bytes(damaged)
+        try:
+            assert mlama.read(path, ["zh", "en"], relations) == expected
+        except InputError as error:
+            errors += 1
+            assert str(path) in str(error)
+    assert 50 < errors < 400  # some damage does no harm, as that of a date
 
 
 def test_the_sample_is_what_the_script_makes(tmp_path):

@@ -54,6 +54,15 @@ class _BrokeOff(Exception):
     """It may go better at the next try."""
 
 
+class _Redirects(urllib.request.HTTPRedirectHandler):
+    """Goes only where a download may begin, too: urllib itself would follow to an FTP server."""
+
+    def redirect_request(self, request, answer, code, message, headers, address):
+        if not address.startswith(("http://", "https://")):
+            raise _Elsewhere(f"redirects to {address}, expected http://… or https://…")
+        return super().redirect_request(request, answer, code, message, headers, address)
+
+
 def fetch(downloads: Sequence[Download], tell: Tell) -> None:
     """Fetch all of them, or raise the first error. Only one process at a time may fetch the same file."""
     waiting, news = queue.SimpleQueue(), queue.SimpleQueue()
@@ -136,7 +145,7 @@ def _receive(address: str, download: Download, tell: Tell, stop: threading.Event
     have = download.begun()
     request = urllib.request.Request(address, headers={"Range": f"bytes={have}-"} if have else {})
     try:
-        with urllib.request.urlopen(request, timeout=STALL) as answer:
+        with urllib.request.build_opener(_Redirects).open(request, timeout=STALL) as answer:
             start, total = _part(answer)
             if None not in (total, download.size) and total != download.size:
                 raise _Elsewhere(f"has {total:,} bytes, expected {download.size:,}")
@@ -150,14 +159,17 @@ def _receive(address: str, download: Download, tell: Tell, stop: threading.Event
                 return  # it was whole, only its size was not known
             tell(-have)
             download.partial.unlink(missing_ok=True)
+        said = f"HTTP {error.code} {str(error.reason).partition(chr(10))[0][:200]}"
         if error.code in (408, 416, 425, 429) or error.code >= 500:
-            raise _BrokeOff(f"HTTP {error.code} {error.reason}") from None
-        raise _Elsewhere(f"HTTP {error.code} {error.reason}") from None
+            raise _BrokeOff(said) from None
+        raise _Elsewhere(said) from None
     except urllib.error.URLError as error:
         reason = getattr(error.reason, "strerror", None) or error.reason
         raise _BrokeOff(f"can't be reached ({reason}; is there a network?)") from None
     except TimeoutError:
         raise _BrokeOff(f"nothing came for {STALL} seconds") from None
+    except (ValueError, OverflowError, http.client.InvalidURL):  # a host or a port that can't be
+        raise _Elsewhere("is no address on the network, or redirects to one that isn't") from None
     except (OSError, http.client.HTTPException) as error:
         raise _BrokeOff(f"broke off ({getattr(error, 'strerror', None) or type(error).__name__})") from None
     if end is not None and got < end and not stop.is_set():

@@ -7,6 +7,7 @@ may lie at any depth. A fact has the same `uuid` in every language, and its one 
 """
 
 import re
+import struct
 import zipfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -16,6 +17,8 @@ from kn.facts import MASK, Bag, Bags, check_name
 from kn.files import InputError, read_jsonl
 
 TEMPLATES = "templates.jsonl"
+ENCRYPTED = 0x41  # flags of a file in a zip
+LARGEST, MOST = 1 << 27, 1 << 32  # bytes of a file in a zip, and of all; a fact takes some 200
 LABELS = ("sub_label", "obj_label")
 TEXTS = ("uuid", *LABELS, "sub_uri", "obj_uri")
 
@@ -88,18 +91,41 @@ def _files(path: Path, language: str) -> dict[str, File]:
     if path.is_dir():
         everywhere: Iterable[File] = sorted(path.rglob(TEMPLATES))
     else:
+        if not path.exists():
+            raise InputError(f"{path}: no such folder or zip: bash 0_get_data.sh mlama fetches it")
         try:
-            archive = zipfile.ZipFile(path)
-        except FileNotFoundError:
-            raise InputError(f"{path}: no such folder or zip: bash 0_get_data.sh mlama fetches it") from None
-        except (zipfile.BadZipFile, OSError) as error:
-            raise InputError(f"{path}: neither a folder nor a zip that can be read ({error})") from None
+            archive = open_zip(path)
+        except InputError as error:
+            raise InputError(
+                f"{path}: {error}; MLAMA (--mlama) names mLAMA's zip, or the folder that was in it"
+            ) from None
         everywhere = [zipfile.Path(archive, n) for n in archive.namelist() if n.split("/")[-1] == TEMPLATES]
     folders = {file.parent.name: file.parent for file in everywhere}
     if language not in folders:
         there = f"there are {' '.join(sorted(folders))}" if folders else "there is none at all"
         raise InputError(f"{path}: no {language}/{TEMPLATES} in it; of languages {there}")
     return {file.name: file for file in folders[language].iterdir()}
+
+
+def open_zip(path: Path) -> zipfile.ZipFile:
+    """A zip all of whose files can be read, if it is not damaged; else an error says what the zip is."""
+    try:
+        archive = zipfile.ZipFile(path)
+    except OSError as error:
+        raise InputError(f"can't be read ({error.strerror})") from None
+    except (zipfile.BadZipFile, RuntimeError, ValueError, OverflowError, struct.error):
+        raise InputError("is not a whole zip file") from None
+    total = sum(member.file_size for member in archive.infolist())
+    if total > MOST:
+        raise InputError(f"the files in it have {total:,} bytes, expected {MOST:,} at most")
+    for member in archive.infolist():
+        if member.flag_bits & ENCRYPTED:
+            raise InputError(f"{member.filename} in it is encrypted")
+        if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+            raise InputError(f"{member.filename} in it is compressed in a way that this program does not know")
+        if member.file_size > LARGEST:
+            raise InputError(f"{member.filename} in it has {member.file_size:,} bytes, expected {LARGEST:,} at most")
+    return archive
 
 
 def _templates(file: File) -> dict[str, str]:
