@@ -10,7 +10,7 @@
 AMIG replaces a word by the mask token or, for a causal model, by the end-of-text token; w' are the neurons'
 activations then. Its paper derives w - w' and prints w; its program differs from both.
 
-Beware of `amig-paper`: a layer's sum can be negative, and is in a third of the layers or so. Dividing by it turns the
+Beware of `amig-paper`: a layer's sum can be negative, and is in a third of the layers or more. Dividing by it turns the
 signs of that layer, so that neurons that make the answer less probable come first.
 """
 
