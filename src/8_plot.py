@@ -44,7 +44,10 @@ def main() -> None:
     ):
         path = draw(figures_dir / name)
         drawn += path is not None
-        print(path or f"{name}: no results, made by `bash {stage}`")
+        missing = f"no results, made by `bash {stage}`"
+        if stage == "6_run_edit.sh" and found.updates(results / "edit"):
+            missing = f"nothing to draw, `bash {stage}` made no edits that could be measured"
+        print(path or f"{name}: {missing}")
     if not drawn and not (results / "amig").exists():  # stages 9 to 12 draw their own
         raise InputError(f"{results}: no results to draw in it")
 

@@ -1,5 +1,6 @@
 """The report: what it says is what the result files say, beside what is published; and --check."""
 
+import html
 import re
 import shutil
 from statistics import mean
@@ -102,6 +103,25 @@ def test_missing_stages_are_named_with_their_command_and_nothing_at_all_is_an_er
     assert "no record of what made stage 1" in text
     done = report(tmp_path, check=False)
     assert done.returncode == 1 and "no results to report in it" in done.stderr
+
+
+def test_names_in_the_data_are_no_html_and_no_links_in_the_report(stage1, tmp_path):
+    results = tmp_path / "results"
+    shutil.copytree(stage1, results)
+    named = "<img src=x onerror=alert(1)> ![a](http://x/y) \\\\[b](http://x/y) | c\n<b>"
+
+    def rename(record):
+        for entry in record.values():
+            entry["settings"]["bert_model"] = named
+
+    change(results / "TREx-all.args.json", rename)
+    report(results)
+    text = (results / "report.md").read_text()
+    (line,) = [line for line in text.splitlines() if line.startswith("| bert_model |")]
+    (cell,) = re.findall(r"(?:[^|\\]|\\.)+", line.removeprefix("| bert_model |"))[:1]
+    assert html.unescape(re.sub(r"\\(.)", r"\1", cell)).strip() == named.replace("\n", " ")
+    assert not re.search("<[a-zA-Z/!]", text)
+    assert not re.search(r"(?<!\\)(?:\\\\)*\[[^]]*\]\(", text)  # there is no figure here
 
 
 # ---- --check ----

@@ -10,7 +10,7 @@ import sys
 
 import pytest
 
-from conftest import ROOT, run, run_here
+from conftest import GOLDEN, ROOT, run, run_here
 from kn import flags, workers
 
 # A Python that is new enough but has no venv module, as on Debian without python3-venv.
@@ -216,6 +216,34 @@ def test_a_mistake_in_a_setting_names_it(monkeypatch, variable, value, line):
     assert done.returncode == 2 and f"argument --{variable.lower()}: " in done.stderr and done.stderr.count("\n") == 1
 
 
+@pytest.mark.parametrize("script", [name for name in STAGES if name[0] in "34567"])
+def test_what_is_missing_is_said_before_the_model_is_loaded(tmp_path, script):
+    """Which takes seconds: so of two mistakes the one about the model, which stage 1 would make too, comes second."""
+    flags = ["--data_path", GOLDEN / "data" / "PARAREL" / "data_all.json", "--bert_model", "no/where"]
+    flags += ["--output_dir", tmp_path, "--kn_dir", tmp_path]
+    if script[0] in "45":
+        sentences = ["--distant_data_dir", tmp_path, "--query_pairs_path", tmp_path / "pairs.json"]
+        for missing, path in (
+            ("pairs.json: no such file: `bash 0_get_data.sh` fetches", tmp_path / "pairs.json"),
+            (
+                "_P36_new.json: no such file: `bash 0_get_data.sh` fetches",
+                tmp_path / "final_distant_allbags_P36_new.json",
+            ),
+        ):
+            (tmp_path / "kn_bag-P36.json").touch()
+            done = run(script, *flags, *sentences, "--pt_relation", "P36", check=False)
+            assert done.returncode == 1 and missing in done.stderr and done.stderr.count("\n") == 1
+            path.touch()
+        (tmp_path / "kn_bag-P36.json").unlink()
+    for missing, path in (
+        ("no kn_bag-P….json in it: run stage 2 (2_run_kn.sh) first", tmp_path / "kn_bag-P36.json"),
+        ("kn_bag-P103.json: no such file: run stages 1 and 2 for P103 first", tmp_path / "kn_bag-P103.json"),
+    ):
+        done = run(script, *flags, check=False)
+        assert done.returncode == 1 and missing in done.stderr and done.stderr.count("\n") == 1
+        path.touch()
+
+
 def test_a_mistake_ends_all_processes_with_one_line(monkeypatch):
     """Else each would say it, be started again, and say it again."""
     ended = []
@@ -249,3 +277,13 @@ def test_mistakes_end_with_one_line(echoing, command, settings, line):
 def test_help_of_the_sample_run_starts_nothing(echoing):
     done = subprocess.run(["bash", str(echoing / "run_sample.sh"), "--help"], capture_output=True, text=True)
     assert done.returncode == 0 and "--debug 5" in done.stdout and "== Stage" not in done.stdout
+
+
+@pytest.mark.parametrize("folder", ["results", "figures"])
+def test_results_and_figures_are_there_and_their_contents_stay_out_of_git(folder):
+    ignored = ["git", "check-ignore", "--no-index", "-v", "-n", f"{folder}/new/file", f"{folder}/README.md"]
+    done = subprocess.run(ignored, cwd=ROOT, capture_output=True, text=True)
+    if done.returncode == 128:
+        pytest.skip("not a checkout")
+    new, readme = done.stdout.splitlines()
+    assert f"/{folder}/*\t" in new and f"!/{folder}/README.md\t" in readme and (ROOT / folder / "README.md").exists()

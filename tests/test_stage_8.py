@@ -83,3 +83,14 @@ def test_nothing_to_draw_and_results_that_cannot_be_read(tmp_path, results):
     (results / "kn" / "modify_activation_rlt.json").write_text('{"kn_bag-P36": {"rm_')
     done = plot(results)
     assert done.returncode == 1 and "modify_activation_rlt.json, line 1: not valid JSON" in done.stderr
+
+
+def test_a_stage_6_without_edits_is_not_called_missing(results):
+    """As where no fact drawn had neurons, or none was predicted right."""
+    (results / "edit").mkdir()
+    empty = {"edits": 0, "inner_ppl_inc_ratio": None, "ori_changed": None, "success_updated": None}
+    found = {"lambda1": 1, "lambda2": 8, "relations": ["P36"], "averages": {"knowledge neurons": empty}}
+    (results / "edit" / "edit-1-8.json").write_text(json.dumps(found))
+    out = plot(results).stdout
+    assert "update: nothing to draw, `bash 6_run_edit.sh` made no edits that could be measured" in out
+    assert "update: no results" not in out and "erase: no results, made by `bash 7_run_erase.sh`" in out

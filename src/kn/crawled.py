@@ -62,8 +62,20 @@ def read_pairs(path: str | Path, bags: facts.Bags, debug: int) -> dict[str, list
     return pairs
 
 
+def look_for(flags: argparse.Namespace, relations: list[str]) -> None:
+    """Pairs and sentences must be there."""
+    paths = [_path(flags.distant_data_dir, relation) for relation in relations]
+    for path in (Path(flags.query_pairs_path), *paths):
+        if not path.exists():
+            raise InputError(f"{path}: no such file: `bash 0_get_data.sh` fetches the real data")
+
+
+def _path(folder: str | Path, relation: str) -> Path:
+    return Path(folder) / f"final_distant_allbags_{relation}_new.json"
+
+
 def read_sentences(folder: str | Path, relation: str, pairs: list[Pair]) -> list[Sentences]:
-    path = Path(folder) / f"final_distant_allbags_{relation}_new.json"
+    path = _path(folder, relation)
     found = read_json(path)
     if not isinstance(found, list):
         raise InputError(f"{path}: expected a list with the sentences of each fact")

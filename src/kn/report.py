@@ -1,9 +1,12 @@
 """The report as Markdown: settings, tables, figures, and which numbers leave their tolerance. Never imports torch."""
 
 import os
+from html import escape
 from pathlib import Path
+from urllib.parse import quote
 
 from kn.comparison import HEAD, NOTHING, Row, Run, Section, Table, told
+from kn.files import plain
 
 TITLE = "Report: this run beside the papers"
 SETTINGS = (
@@ -59,22 +62,20 @@ def tables(section: Section) -> list[Table]:
 
 def markdown(run: Run, sections: list[Section], figures: Path, target: Path) -> str:
     """`target` is where it will stand: links to figures are relative to it."""
-    lines = [f"# {TITLE}", "", *(f"- {kind}" for kind in provenance(run))]
-    lines += [f"- {name}: {paper['citation']}" for name, paper in run.published.papers.items()]
-    lines += ["", *(f"- {line}" for line in check(sections)[0])]
+    citations = [f"{name}: {paper['citation']}" for name, paper in run.published.papers.items()]
+    lines = [f"# {TITLE}", "", *_list([*provenance(run), *citations]), "", *_list(check(sections)[0])]
     head, rows = settings_table(run)
     if rows:
         lines += ["", "## What made this run", "", *_table(head, rows)]
     for section in sections:
-        lines += ["", f"## {section.title}", ""]
-        lines += [f"- {remark}" for remark in remarks(section)]
+        lines += ["", f"## {section.title}", "", *_list(remarks(section))]
         for table in tables(section):
-            lines += ["", *([f"**{table.title}**", ""] if table.title else [])]
+            lines += ["", *([f"**{_text(table.title)}**", ""] if table.title else [])]
             lines += _table(HEAD, [row.cells() for row in table.rows])
         for name in section.figures:
             path = figures / f"{name}.png"
             if path.exists():
-                link = Path(os.path.relpath(path, target.parent)).as_posix()
+                link = quote(Path(os.path.relpath(path, target.parent)).as_posix())
                 lines += ["", f"![{section.title}: {name}]({link})"]
     return "\n".join(lines) + "\n"
 
@@ -84,7 +85,16 @@ def _table(head: list[str], rows: list[list[str]]) -> list[str]:
 
 
 def _cell(text: str) -> str:
-    return text.replace("|", "\\|").replace("\n", " ")
+    return _text(text).replace("|", "\\|")
+
+
+def _list(items: list[str]) -> list[str]:
+    return [f"- {_text(item)}" for item in items]
+
+
+def _text(text: str) -> str:
+    """Words as they are: names may come from data or from a model, and would be HTML, a link or an image."""
+    return escape(plain(text), quote=False).replace("\\", "\\\\").replace("[", "\\[")
 
 
 def check(sections: list[Section]) -> tuple[list[str], bool]:

@@ -2,13 +2,14 @@
 
 import argparse
 import random
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import nn
 
-from kn import devices, facts, models, neurons, runs, selection
+from kn import crawled, devices, facts, models, neurons, runs, selection
 from kn.adapters import Adapter
 from kn.batches import Prompt
 from kn.files import InputError
@@ -68,6 +69,11 @@ class World:
 def open_world(chosen: argparse.Namespace) -> World:
     bags = facts.read_bags(chosen.data_path, chosen.tmp_data_path)
     relations = facts.choose_relations(bags, chosen.pt_relation)
+    # What is missing is said before the model is loaded, which takes seconds.
+    if "kn_dir" in chosen:
+        neuron_files(chosen.kn_dir, "kn_bag-", relations)
+    if "distant_data_dir" in chosen:
+        crawled.look_for(chosen, relations)
     if chosen.debug >= 0:
         bags = {name: of_relation[: chosen.debug] for name, of_relation in bags.items()}
     return World(bags, relations, *open_model(chosen))
@@ -87,14 +93,20 @@ def open_model(chosen: argparse.Namespace) -> tuple[Encoder, nn.Module, Adapter,
     return encoder, model, adapter, device, settings
 
 
-def read_neurons(kn_dir: str | Path, begin: str, world: World) -> dict[str, list]:
-    """The neurons of each fact of the world's relations; they must be of this model and of these facts."""
+def neuron_files(kn_dir: str | Path, begin: str, relations: Iterable[str]) -> dict[str, Path]:
+    """Where the neurons of these relations are; all must be there."""
     there = neurons.relations_in(Path(kn_dir), begin)
-    found = {}
-    for name in world.relations:
-        path = Path(kn_dir) / f"{begin}{name}.json"
+    paths = {name: Path(kn_dir) / f"{begin}{name}.json" for name in relations}
+    for name, path in paths.items():
         if name not in there:
             raise InputError(f"{path}: no such file: run stages 1 and 2 for {name} first")
+    return paths
+
+
+def read_neurons(kn_dir: str | Path, begin: str, world: World) -> dict[str, list]:
+    """The neurons of each fact of the world's relations; they must be of this model and of these facts."""
+    found = {}
+    for name, path in neuron_files(kn_dir, begin, world.relations).items():
         bags, count = neurons.read_bags(path), len(world.bags[name])
         if world.settings["debug"] >= 0:
             bags = bags[:count]
