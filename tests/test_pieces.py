@@ -3,13 +3,14 @@
 import numpy as np
 import pytest
 import torch
+from transformers import PreTrainedTokenizerFast
 
 import tokenizing
 from families import CAUSAL, FAMILIES, with_inputs
 from kn import models
 from kn.attribution import Engine
 from kn.probing import Probe
-from kn.prompts import NOT_LAST, NOTHING_BEFORE, UNKNOWN, Encoder
+from kn.prompts import NOT_LAST, NOT_ONE_MASK, NOTHING_BEFORE, UNKNOWN, Encoder
 from kn.quadrature import Rule
 from test_families import changed_at, logits_at, neurons_at, slow_attributions
 
@@ -71,6 +72,48 @@ def test_what_cannot_be_scored_says_why():
         == "[MASK] stands beyond the first 4 word pieces"
     )
     assert why("[MASK]", "巴黎城", longest=5, tokenizer=pieces, causal=False) is None
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_an_answer_that_a_tokenizer_of_unigrams_does_not_know_is_unknown(named):
+    tokenizer = tokenizing.unigrams()
+    if not named:  # as in a folder without tokenizer_config.json
+        tokenizer = PreTrainedTokenizerFast(tokenizer_object=tokenizer.backend_tokenizer, mask_token="<mask>")
+    for answer in ("☃", "Par☃is", "☃ Paris"):
+        assert "<unk>" in tokenizer.convert_ids_to_tokens(tokenizer(answer)["input_ids"])
+        found = encoded(tokenizer, "The capital of France is [MASK].", answer, causal=False)
+        assert found.skipped == UNKNOWN and not found.answers
+        assert Encoder(tokenizer, 64).unknown(answer) == UNKNOWN
+    found = encoded(tokenizer, "The capital of France is [MASK].", "Paris", causal=False)
+    assert not found.skipped and found.tokens[found.positions[0]] == "<mask>"
+
+
+def test_an_unknown_piece_is_noticed_though_the_files_do_not_name_it():
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=tokenizing.marked_words().backend_tokenizer, bos_token="<s>")
+    assert tokenizer.unk_token is None
+    assert encoded(tokenizer, "The capital of France is [MASK].", "Par☃is", causal=True).skipped == UNKNOWN
+    assert encoded(tokenizer, "The capital of France is [MASK].", "Paris", causal=True).skipped is None
+
+
+@pytest.mark.parametrize(
+    "build, causal",
+    [
+        (tokenizing.word_pieces, False),
+        (tokenizing.bytes_masked, False),
+        (tokenizing.unigrams, False),
+        (tokenizing.bytes_causal, True),
+    ],
+)
+def test_a_text_with_more_or_fewer_masks_than_one_says_so(build, causal):
+    encoder = Encoder(build(), 64, causal)
+    wrong = ["the capital of France", "the [MASK] of France is [MASK]", ""]
+    if encoder.tokenizer.mask_token == "<mask>":
+        wrong += [f"the {encoder.tokenizer.mask_token} of France is [MASK]", f"in {encoder.tokenizer.mask_token}"]
+    asked = [[[text, "Paris", "P36(capital)"]] for text in wrong]
+    for found in [*encoder.sentences(wrong), *(found for bag in encoder.facts(asked) for found in bag)]:
+        assert found.skipped == NOT_ONE_MASK and not found.positions
+    (found,) = encoder.sentences(["the capital of France is [MASK]"])
+    assert not found.skipped and len(found.positions) == 1
 
 
 def test_a_crawled_sentence_is_read_at_one_place():

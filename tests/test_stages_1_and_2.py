@@ -181,7 +181,7 @@ def uninterrupted(tmp_path_factory):
     "flags, message",
     [
         (["--pt_relation", "P9"], "there is no relation P9; there are P36 P103 P101"),
-        (["--bert_model", "no/where"], "model no/where: not a folder"),
+        (["--bert_model", "no/where"], "model no/where: no such folder"),
         (["--data_path", "none.json"], "none.json: no such file. `bash 0_get_data.sh` fetches"),
         (["--output_dir", "requirements.txt/results"], "requirements.txt/results: the folder can't be made"),
         (["--device", "cuda:99"], "CUDA device"),

@@ -13,8 +13,8 @@ TEXTS = [
 
 
 @cache
-def word_pieces():
-    """BERT's: a Chinese character is a word; unknown words go into pieces."""
+def word_pieces(most: int | None = None):
+    """BERT's: a Chinese character is a word; unknown words go into pieces. `most`: with so many tokens at most."""
     words = ["the", "capital", "of", "france", "is", "in", "city", "par", "ro", "me", "ly", "on", "it", "##aly"]
     letters = sorted({letter for text in TEXTS for letter in text if not letter.isspace()})
     vocabulary = [
@@ -27,7 +27,7 @@ def word_pieces():
         *letters,
         *(f"##{letter}" for letter in letters),
     ]
-    ids = {token: number for number, token in enumerate(dict.fromkeys(vocabulary))}
+    ids = {token: number for number, token in enumerate(list(dict.fromkeys(vocabulary))[:most])}
     tokenizer = Tokenizer(models.WordPiece(ids, unk_token="[UNK]"))
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=False)
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
@@ -84,3 +84,22 @@ def marked_words():
     tokenizer.train_from_iterator(TEXTS, trainer)
     tokenizer.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>", unk_token="<unk>")
+
+
+@cache
+def unigrams():
+    """XLM-RoBERTa's: a piece that is unknown keeps its letters and gets the number of the unknown one."""
+    specials = ["<s>", "<pad>", "</s>", "<unk>"]
+    letters = sorted({letter for text in TEXTS for letter in text if not letter.isspace()})
+    words = ["▁", "▁the", "▁capital", "▁of", "▁France", "▁is", "▁Paris", *letters]
+    pieces = [(token, 0.0) for token in specials] + [(word, -len(letters) / len(word)) for word in words]
+    tokenizer = Tokenizer(models.Unigram(pieces, unk_id=3))
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
+    tokenizer.decoder = decoders.Metaspace()
+    mask = AddedToken("<mask>", lstrip=True, special=True)
+    tokenizer.add_special_tokens([*specials, mask])
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="<s> $A </s>", special_tokens=[("<s>", 0), ("</s>", 2)]
+    )
+    names = {"bos_token": "<s>", "cls_token": "<s>", "sep_token": "</s>", "eos_token": "</s>", "pad_token": "<pad>"}
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="<unk>", mask_token=mask, **names)

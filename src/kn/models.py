@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from kn import decoders, encoders
+from kn import decoders, encoders, tokenizers
 from kn.adapters import Adapter
 from kn.files import InputError, read_object
 
@@ -81,7 +81,7 @@ def load(name: str, revision: str | None, dtype: str, device: torch.device, lowe
         config = AutoConfig.from_pretrained(name, **source)
         adapter = FAMILIES[family]
         adapter.check(config)
-        tokenizer = _tokenizer(name, source, lower_case)
+        tokenizer = tokenizers.load(name, source, lower_case, config, adapter.causal)
         factory = AutoModelForCausalLM if adapter.causal else AutoModelForMaskedLM
         model, report = factory.from_pretrained(
             name,
@@ -107,12 +107,6 @@ def fingerprint(model: nn.Module) -> str:
         few = weight.flatten()[:: max(1, weight.numel() // 1024)]
         digest.update(f"{name} {tuple(weight.shape)}".encode() + few.float().cpu().numpy().tobytes())
     return digest.hexdigest()[:16]
-
-
-def _tokenizer(name: str, source: dict, lower_case: bool):
-    from transformers import AutoTokenizer
-
-    return AutoTokenizer.from_pretrained(name, **source, **({"do_lower_case": True} if lower_case else {}))
 
 
 def _check_weights(

@@ -7,6 +7,7 @@ first where the text ends. So of causal models only facts can be asked whose ans
 
 import re
 import unicodedata
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 
@@ -17,6 +18,7 @@ from kn.facts import MASK, Bag
 NOT_LAST = "the answer does not come last"
 NOTHING_BEFORE = "nothing stands before the answer"
 UNKNOWN = "the answer is unknown to the model"
+NOT_ONE_MASK = f"the text does not have one {MASK} and no other mask"
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,10 @@ class Encoder:
         self.causal = causal
         # Some tokenizers take the beginning of any text for that of a word; the others want to see the space before it.
         self.begins_words = "".join(tokenizer.tokenize("a")).startswith(("▁", "Ġ"))
+        # How an unknown piece is spelt differs: some tokenizers give its own letters.
+        model = tokenizer.backend_tokenizer.model if tokenizer.is_fast else None
+        spelt = getattr(model, "unk_token", None)
+        self.unknown_ids = {tokenizer.unk_token_id, spelt and model.token_to_id(spelt), None}
         self.closing = {tokenizer.sep_token_id, tokenizer.eos_token_id} - {None}
         self.beyond = f"{MASK} stands beyond the first {max_seq_length} word pieces"
 
@@ -50,7 +56,7 @@ class Encoder:
         return [[next(encoded) for _ in bag] for bag in bags]
 
     def sentences(self, texts: list[str]) -> list[Encoded]:
-        """Texts with [MASK] whose answer does not matter: read at one mask, or where a causal model's text ends."""
+        """Texts with one [MASK] whose answer does not matter: read there, or where a causal model's text ends."""
         return self._encode([(text, None) for text in texts])
 
     def text(self, pieces: tuple[int, ...]) -> str:
@@ -67,21 +73,26 @@ class Encoder:
 
     def _encode(self, prompts: list[tuple[str, str | None]]) -> list[Encoded]:
         cached = cache(self._pieces)
-        # What can't be scored is shown with one mask.
-        pieces = [(0,) if answer is None else cached(self._context(text), answer) for text, answer in prompts]
+        pieces = [self._asked(text, answer, cached) for text, answer in prompts]
         if self.causal:
-            pieces = [
-                NOT_LAST if answer is not None and not _closes(text.partition(MASK)[2]) else of_answer
-                for (text, answer), of_answer in zip(prompts, pieces, strict=True)
-            ]
             texts = [text.partition(MASK)[0].rstrip() for text, _ in prompts]
-        else:
+        else:  # what can't be scored is shown with one mask
             texts = [
                 text.replace(MASK, self.tokenizer.mask_token * (1 if isinstance(of_answer, str) else len(of_answer)))
                 for (text, _), of_answer in zip(prompts, pieces, strict=True)
             ]
         ids = self.tokenizer(texts, return_attention_mask=False, verbose=False)["input_ids"] if texts else []
         return [self._read(*prompt) for prompt in zip(texts, ids, pieces, strict=True)]
+
+    def _asked(self, text: str, answer: str | None, pieces: Callable) -> tuple[int, ...] | str:
+        """The answer's pieces in this text, or why they can't be scored; one if the answer does not matter."""
+        if text.count(MASK) != 1:
+            return NOT_ONE_MASK
+        if answer is None:
+            return (0,)
+        if self.causal and not _closes(text.partition(MASK)[2]):
+            return NOT_LAST
+        return pieces(self._context(text), answer)
 
     def _context(self, text: str) -> str:
         """All that matters of the text before the answer, which mostly is whether it ends with a space."""
@@ -98,9 +109,8 @@ class Encoder:
             both, first = tokenize(before + answer), tokenize(before)
             if both[: len(first)] == first:
                 pieces = both[len(first) :]
-        if not pieces or self.tokenizer.unk_token in pieces:
-            return UNKNOWN
-        return tuple(self.tokenizer.convert_tokens_to_ids(pieces))
+        ids = self.tokenizer.convert_tokens_to_ids(pieces)
+        return UNKNOWN if not ids or self.unknown_ids.intersection(ids) else tuple(ids)
 
     def _read(self, text: str, ids: list[int], pieces: tuple[int, ...] | str) -> Encoded:
         known = () if isinstance(pieces, str) else pieces
@@ -113,6 +123,8 @@ class Encoder:
             ids = ids + list(known[:-1])
             skipped = skipped or (self.beyond if len(ids) > self.max_seq_length else None)
         else:
+            if known and ids.count(self.tokenizer.mask_token_id) != len(known):
+                skipped = NOT_ONE_MASK  # the text has the tokenizer's own, too
             if len(ids) > self.max_seq_length:
                 ids = ids[: self.max_seq_length - 1] + ids[-1:]  # the last one closes the text
             masks = [place for place, token in enumerate(ids) if token == self.tokenizer.mask_token_id]

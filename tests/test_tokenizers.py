@@ -1,0 +1,243 @@
+"""Tokenizers from folders that lack files, hold others, or leave open what the model learnt."""
+
+import json
+import shutil
+
+import pytest
+from transformers import AutoConfig, PreTrainedTokenizerFast
+
+import tokenizing
+from conftest import GOLDEN, run, stage1_flags
+from kn import models, tokenizers
+from kn.files import InputError
+
+TEXT = "The capital of France is [MASK]."
+
+
+def load(folder, lower_case=False):
+    config = AutoConfig.from_pretrained(folder)
+    return tokenizers.load(
+        str(folder), {"revision": None}, lower_case, config, models.FAMILIES[config.model_type].causal
+    )
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """To fill, by `save` or with the golden world's files."""
+    return tmp_path / "model"
+
+
+def save(folder, family, tokenizer, size=400):
+    tokenizer.save_pretrained(folder)
+    edit(folder / "config.json", model_type=family, vocab_size=size)
+
+
+def copy(folder, *files):
+    folder.mkdir()
+    for file in ("config.json", *files):
+        shutil.copy(GOLDEN / "model" / file, folder)
+
+
+def edit(file, **entries):
+    """None takes an entry away."""
+    found = json.loads(file.read_text()) if file.exists() else {}
+    found |= entries
+    file.write_text(json.dumps({name: value for name, value in found.items() if value is not None}))
+
+
+def part(folder, *keys):
+    found = json.loads((folder / "tokenizer.json").read_text())
+    for key in keys:
+        found = found[key]
+    return found
+
+
+def without(folder, *files):
+    for file in files:
+        (folder / file).unlink()
+
+
+def line(folder):
+    """Why it is refused."""
+    with pytest.raises(InputError) as refused:
+        load(folder)
+    assert "\n" not in str(refused.value) and str(folder) in str(refused.value)
+    return str(refused.value)
+
+
+# ---- what can't be used ----
+
+
+@pytest.mark.parametrize("family", models.FAMILIES)
+def test_a_folder_without_a_tokenizer_is_refused(folder, family):
+    folder.mkdir()
+    edit(folder / "config.json", model_type=family, vocab_size=400)
+    assert "its tokenizer is missing: expected tokenizer.json" in line(folder)
+
+
+def test_a_stage_says_that_the_tokenizer_is_missing(folder, tmp_path):
+    copy(folder, "model.safetensors")
+    done = run("1_analyze_mlm.py", *stage1_flags(tmp_path / "out", "--bert_model", folder), check=False)
+    assert done.returncode == 1 and done.stderr.splitlines()[-1].endswith("as they come with the model")
+    assert "Traceback" not in done.stderr and not list((tmp_path / "out").glob("*.jsonl"))
+
+
+@pytest.mark.parametrize(
+    "content, why",
+    [
+        ("{}", "can't make a tokenizer of tokenizer.json (KeyError: 'added_tokens')"),
+        ("[]", "tokenizer.json: expected an object, found []"),
+        ('{"a": ', "tokenizer.json, line 1: not valid JSON"),
+        ("", "tokenizer.json, line 1: not valid JSON"),
+        ('{"version": "1.0", "added_tokens": [], "model": {"type": "x"}}', "can't make a tokenizer of tokenizer.json"),
+    ],
+)
+def test_a_tokenizer_json_that_is_none_is_one_line(folder, content, why):
+    copy(folder)
+    (folder / "tokenizer.json").write_text(content)
+    assert why in line(folder)
+
+
+def test_a_setting_of_the_wrong_type_is_one_line(folder):
+    copy(folder, "tokenizer.json", "tokenizer_config.json")
+    edit(folder / "tokenizer_config.json", model_max_length="x")
+    assert "can't make a tokenizer of tokenizer.json and tokenizer_config.json (TypeError" in line(folder)
+
+
+def test_a_masked_model_needs_a_mask_token(folder):
+    save(folder, "xlm-roberta", tokenizing.marked_words())
+    assert "no mask token, which a masked model is asked with" in line(folder)
+
+
+def test_a_mask_token_that_the_model_never_saw_is_refused(folder):
+    copy(folder, "tokenizer.json", "tokenizer_config.json")
+    edit(folder / "tokenizer_config.json", mask_token="☃")
+    edit(folder / "config.json", vocab_size=333)  # transformers adds it behind the vocabulary
+    assert "has token ids up to 333, the model has none above 332" in line(folder)
+
+
+@pytest.mark.parametrize("file", ["tokenizer.model", "sentencepiece.bpe.model"])
+def test_a_tokenizer_of_sentencepiece_names_the_packages(folder, file):
+    folder.mkdir()
+    family = "llama" if file == "tokenizer.model" else "xlm-roberta"
+    edit(folder / "config.json", model_type=family, vocab_size=400)
+    (folder / file).write_bytes(b"\x0a\x0bxx")
+    assert line(folder) == (
+        f"{folder / file}: reading it needs two more packages: `.venv/bin/pip install sentencepiece protobuf`"
+    )
+
+
+def test_a_tokenizer_of_a_larger_model_is_refused(folder):
+    copy(folder, "tokenizer.json", "tokenizer_config.json")
+    edit(folder / "config.json", vocab_size=300)
+    assert "its tokenizer has token ids up to 332, the model has none above 299" in line(folder)
+    # An added token that no text has may lie beyond, as some of Gemma's do.
+    edit(folder / "config.json", vocab_size=333)
+    more = load(folder)
+    more.add_tokens(["<image>"])
+    more.save_pretrained(folder)
+    assert len(load(folder)) == 334
+
+
+# ---- what transformers decides otherwise than the model learnt ----
+
+
+@pytest.mark.parametrize("files", [["vocab.txt"], ["tokenizer.json"]])
+def test_a_cased_bert_stays_cased_where_its_files_do_not_say_so(folder, files, golden, golden_bags, capsys):
+    copy(folder, *files)
+    tokenizer = load(folder)
+    assert "doesn't say do_lower_case" in capsys.readouterr().err
+    texts = [text for bags in golden_bags.values() for bag in bags for text, _, _ in bag]
+    assert any(letter.isupper() for letter in "".join(texts).replace("[MASK]", ""))
+    assert tokenizer(texts)["input_ids"] == golden[0](texts)["input_ids"]
+    # Asked for, it is done.
+    assert (
+        load(folder, lower_case=True)(TEXT)["input_ids"]
+        == golden[0](TEXT.lower().replace("[mask]", "[MASK]"))["input_ids"]
+    )
+    assert not capsys.readouterr().err
+
+
+def test_a_bert_said_to_be_lower_case_is(folder, golden, capsys):
+    copy(folder, "vocab.txt")
+    edit(folder / "tokenizer_config.json", do_lower_case=True)
+    lower = golden[0]("the capital of italy")["input_ids"]
+    assert load(folder)("The Capital of Italy")["input_ids"] == lower
+    assert "makes text lower-case, as its files say" in capsys.readouterr().err
+
+
+def test_an_uncased_bert_is_lower_case(folder, golden, capsys):
+    copy(folder, "vocab.txt")
+    words = (folder / "vocab.txt").read_text().splitlines()
+    lower = [word if word.startswith("[") or word == word.lower() else f"{number}" for number, word in enumerate(words)]
+    (folder / "vocab.txt").write_text("\n".join(lower) + "\n")
+    assert load(folder)("The Capital of Italy")["input_ids"] == golden[0]("the capital of italy")["input_ids"]
+    assert not capsys.readouterr().err
+
+
+def test_a_tokenizer_that_can_not_be_lower_case_says_so(folder):
+    save(folder, "gpt2", tokenizing.bytes_causal())
+    with pytest.raises(InputError, match=r"--do_lower_case: the tokenizer of model .* has no such setting"):
+        load(folder, lower_case=True)
+
+
+def test_robertas_mask_takes_its_space_where_files_do_not_say_so(folder, capsys):
+    save(folder, "roberta", tokenizing.bytes_masked())
+    (folder / "vocab.json").write_text(json.dumps(part(folder, "model", "vocab")))
+    (folder / "merges.txt").write_text("\n".join(map(" ".join, part(folder, "model", "merges"))) + "\n")
+    without(folder, "tokenizer.json", "tokenizer_config.json")
+    text = "the city <mask> of Rome"
+    assert load(folder)(text)["input_ids"] == tokenizing.bytes_masked()(text)["input_ids"]
+    assert "takes the space before it" in capsys.readouterr().err
+    # Where files say that it does not, it does not.
+    edit(folder / "tokenizer_config.json", mask_token={"content": "<mask>", "__type": "AddedToken", "lstrip": False})
+    assert len(load(folder)(text)["input_ids"]) == len(tokenizing.bytes_masked()(text)["input_ids"]) + 1
+    assert not capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "said, post_processor, begins, note",
+    [
+        ({"tokenizer_class": "LlamaTokenizer"}, None, True, "a text begins with <s>"),
+        ({"tokenizer_class": "LlamaTokenizerFast", "add_bos_token": True}, None, True, "a text begins with <s>"),
+        ({"tokenizer_class": "PreTrainedTokenizerFast", "add_bos_token": True}, None, True, "a text begins with <s>"),
+        ({"tokenizer_class": "LlamaTokenizer", "add_bos_token": False}, None, False, ""),
+        ({"tokenizer_class": "PreTrainedTokenizerFast"}, None, False, ""),
+        ({"tokenizer_class": "LlamaTokenizer"}, "as it is", True, ""),
+        ({"tokenizer_class": "LlamaTokenizer", "add_bos_token": True}, "nothing", False, "which counts"),
+    ],
+)
+def test_llamas_first_token_is_there_where_only_a_setting_says_it(folder, said, post_processor, begins, note, capsys):
+    save(folder, "llama", tokenizing.marked_words())
+    edit(folder / "tokenizer_config.json", **said)
+    if post_processor != "as it is":
+        nothing = {
+            "type": "TemplateProcessing",
+            "single": [{"Sequence": {"id": "A", "type_id": 0}}],
+            "special_tokens": {},
+        }
+        nothing["pair"] = [*nothing["single"], {"Sequence": {"id": "B", "type_id": 1}}]
+        whole = json.loads((folder / "tokenizer.json").read_text())
+        whole["post_processor"] = nothing if post_processor else None
+        (folder / "tokenizer.json").write_text(json.dumps(whole))
+    expected = tokenizing.marked_words()("the capital of Italy")["input_ids"]
+    assert load(folder)("the capital of Italy")["input_ids"] == (expected if begins else expected[1:])
+    err = capsys.readouterr().err
+    assert note in err and bool(note) == bool(err)
+
+
+@pytest.mark.parametrize(
+    "build, family",
+    [
+        (tokenizing.word_pieces, "bert"),
+        (tokenizing.bytes_masked, "roberta"),
+        (tokenizing.bytes_causal, "gpt2"),
+        (tokenizing.marked_words, "llama"),
+    ],
+)
+def test_whole_folders_are_read_as_they_are(folder, build, family, capsys):
+    save(folder, family, build())
+    texts = [*tokenizing.TEXTS, TEXT, "☃"]
+    loaded = load(folder)
+    assert isinstance(loaded, PreTrainedTokenizerFast)
+    assert loaded(texts)["input_ids"] == build()(texts)["input_ids"] and not capsys.readouterr().err
