@@ -87,10 +87,11 @@ def _no_tokenizer(name: str) -> InputError:
 
 def _check(name: str, tokenizer, config, causal: bool) -> None:
     """That it has words, and no more than the model, and a mask token if the model needs one."""
-    words = {token: number for token, number in tokenizer.get_vocab().items() if token not in _special(tokenizer)}
+    special = _special(tokenizer)
+    words = [number for token, number in tokenizer.get_vocab().items() if token not in special]
     if not words:
         raise _no_tokenizer(name)
-    numbers = list(words.values()) + tokenizer(PROBE)["input_ids"]
+    numbers = words + tokenizer(PROBE)["input_ids"]
     if not causal:
         if tokenizer.mask_token is None:
             raise InputError(
