@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from kn import flags, runs
-from kn.files import InputError, make_folder, write_json, writing
+from kn.files import InputError, make_folder, sha256_of, write_json, writing
 from kn.published import Published
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -84,12 +84,14 @@ def make_up(results: Path, facts: int | None = None, triplets: int = 20) -> None
         count = facts or count
         prompts = round(published.series("data", "prompts per fact", "all")[relation].rerun)
         made = [made_up_fact(relation, fact, prompts, triplets, chance) for fact in range(count)]
-        write_lines(results / f"TREx-all-{relation}.rlt.jsonl", (line for line, _, _ in made))
+        path = results / f"TREx-all-{relation}.rlt.jsonl"
+        write_lines(path, (line for line, _, _ in made))
         write_json(kn_dir / f"kn_bag-{relation}.json", [bag for _, bag, _ in made], indent=None)
         write_lines(kn_dir / f"modify_activation-{relation}.jsonl", (values for _, _, values in made))
         record[relation] = {
             **{"facts": count, "prompts": count * prompts, "scored": count * prompts, "skipped": []},
-            **{"seconds": {"compute": 0.0}, "settings": {"bert_model": "made up"}, "made by": {"device": "none"}},
+            **{"seconds": {"compute": 0.0}, "settings": {"bert_model": "made up"}, "made by": [{"device": "none"}]},
+            "sha256": sha256_of(path),
         }
     write_json(results / "TREx-all.args.json", record)
 

@@ -69,7 +69,6 @@ def search(language: Language, chosen: argparse.Namespace) -> Iterator[results.R
     record = degenerate.record(chosen.output_dir, language.name)
 
     def of_relation(relation: str) -> results.Result:
-        degenerate.settings(chosen.output_dir, language.name, relation)  # refuses one made by another rule
         neurons = to_try(language, relation, chosen)
         uuids = list(neurons)
         settings = world.settings | {

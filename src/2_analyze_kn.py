@@ -11,7 +11,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from kn import figures, flags, found, neurons, runs
+from kn import figures, flags, found, neurons, origins, runs
 from kn.files import InputError, write_json
 from kn.shapes import check, having, number, table, truth, whole
 
@@ -49,6 +49,9 @@ def main() -> None:
         for name in neurons.relations_in(kn_dir, "kn_bag-"):
             if name not in relations:
                 print(f"{kn_dir}: {name} left out: stage 1's results no longer have it", file=sys.stderr)
+    record = runs.Record(kn_dir / neurons.RECORD)
+    for name in (f"{begin}{relation}.json" for begin, _ in METHODS.values() for relation in relations):
+        origins.unchanged(kn_dir / name, record, name, "stage 2 (2_run_kn.sh)")
     bags = {
         method: {name: neurons.read_bags(kn_dir / f"{begin}{name}.json") for name in relations}
         for method, (begin, _) in METHODS.items()

@@ -6,7 +6,8 @@ Reads every `<output_prefix>-P101.rlt.jsonl` of stage 1. Of each prompt the neur
 highest score stay (`--base_threshold` for the baseline); of each fact those that stay in enough of its prompts, a
 share that starts at `--mode_ratio` and moves until the facts of a relation have `--min_neurons` to `--max_neurons` in
 the mean. Writes per relation `kn_bag-P101.json` (the neurons of each fact), `kn_rel-P101.json` (those of many of its
-facts), the same with `base_`, and `refining.json`, which tells how each relation came out.
+facts), the same with `base_`, `refining.json`, which tells how each relation came out, and `neurons.args.json`, which
+records what they are from.
 """
 
 import argparse
@@ -15,9 +16,9 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from kn import flags, runs
-from kn.files import InputError, make_folder, read_jsonl, write_json
-from kn.neurons import Refining, are_triplets, refine_relation, strongest
+from kn import flags, origins, runs
+from kn.files import InputError, make_folder, read_jsonl, sha256_of, write_json
+from kn.neurons import RECORD, Refining, are_triplets, refine_relation, strongest
 from kn.shapes import LARGEST, anything, check, each, having, row, short, table
 
 METHODS = {"ig_gold": "", "base": "base_"}  # the scores, and how the names of what comes from them begin
@@ -66,11 +67,14 @@ def main() -> None:
     if not paths:
         raise InputError(f"{chosen.output_dir}: no {begin}P….rlt.jsonl in it: run stage 1 (1_run_mlm.sh) first")
     kn_dir = make_folder(chosen.kn_dir)
+    record = runs.Record(Path(chosen.output_dir) / f"{chosen.output_prefix}.args.json")
+    relations = {path.name[len(begin) : -len(end)]: path for path in paths}
+    of_one_model(record, relations)
 
     refining = {"settings": vars(chosen), "layers": 0, "relations": {}}
-    found = {}  # all is written at the end: a mistake in the last relation leaves the files of all as they are
-    for path in tqdm(paths, desc="refining", unit="relation", dynamic_ncols=True):
-        relation = path.name[len(begin) : -len(end)]
+    found, made_from = {}, {}  # all is written at the end: a mistake in the last relation leaves all files as they are
+    for relation, path in tqdm(relations.items(), desc="refining", unit="relation", dynamic_ncols=True):
+        made_from[relation] = origins.unchanged(path, record, relation, "stage 1 (1_run_mlm.sh)")
         kept, layers = thin(path, shares)
         refining["layers"] = max(refining["layers"], layers)
         refining["relations"][relation] = {}
@@ -80,8 +84,31 @@ def main() -> None:
     for name, refined in found.items():
         write_json(kn_dir / name.format("bag"), refined.bags)
         write_json(kn_dir / name.format("rel"), refined.relation)
+    bags = {
+        f"{prefix}kn_bag-{relation}.json": settings or {}
+        for relation, settings in made_from.items()
+        for prefix in METHODS.values()
+    }
+    entries = {name: {"sha256": sha256_of(kn_dir / name), "settings": settings} for name, settings in bags.items()}
+    write_json(kn_dir / RECORD, entries)
     write_json(kn_dir / "refining.json", refining)
     print(f"{kn_dir}: the neurons of {len(paths)} relations")
+
+
+def of_one_model(record: runs.Record, relations: dict[str, Path]) -> None:
+    """Refuse to mix the neurons of several models. Say of which relations the model is not known."""
+    made = {relation: record.made(relation) for relation in relations}
+    origins.of_unknown_origin(record, [relation for relation, of_relation in made.items() if of_relation is None])
+    by_weights = {}
+    for relation, of_relation in made.items():
+        if of_relation:
+            by_weights.setdefault(of_relation["settings"].get("weights"), relation)
+    if len(by_weights) > 1:
+        one, other = list(by_weights.values())[:2]
+        raise InputError(
+            f"{relations[other]}: was made with another model than that of {one}: give each model a RESULTS folder of "
+            "its own, and delete here what is of the other one"
+        )
 
 
 def thin(path: Path, shares: dict[str, float]) -> tuple[dict[str, list], int]:

@@ -225,7 +225,7 @@ def test_stage_4_again_changes_nothing_and_other_settings_are_refused(distant):
     before = {path.name: path.read_bytes() for path in distant.iterdir()}
     run("4_check_weights_distant.py", *crawled_flags(distant.parent))
     other = run("4_check_weights_distant.py", *crawled_flags(distant.parent, "--seed", "1"), check=False)
-    assert other.returncode == 1 and "was made with seed = 42, this run has 1" in other.stderr
+    assert other.returncode == 1 and "was made with SEED=42, this run has 1" in other.stderr
     assert {path.name: path.read_bytes() for path in distant.iterdir()} == before
 
 

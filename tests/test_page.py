@@ -72,6 +72,7 @@ def test_text_that_looks_like_html_stays_text(tmp_path, bench):
     evil = "</script><b>&\"'"
     path = tmp_path / "TREx-all-P19.rlt.jsonl"
     path.write_text(path.read_text().replace("P19(made up)", evil.replace('"', '\\"')))
+    (tmp_path / "TREx-all.args.json").unlink()  # which tells that it was changed
     report(tmp_path)
     page = Page((tmp_path / "report.html").read_text())
     assert json.loads(page.scripts[0])["relations"]["P19"]["label"] == evil

@@ -87,7 +87,7 @@ def test_our_own_results_stand_in_the_report(stage1, tmp_path):
     record = read(results / "TREx-all.args.json")
     assert number(found["The data", "prompts", "all"][2]) == sum(entry["prompts"] for entry in record.values())
     text = (results / "report.md").read_text()
-    settings = record["P36"]["settings"] | record["P36"]["made by"]
+    settings = record["P36"]["settings"] | record["P36"]["made by"][0]
     for name in ("bert_model", "rule", "points", "dtype", "torch", "device"):
         (line,) = [line for line in text.splitlines() if line.startswith(f"| {name} |")]
         assert f"| {settings[name]} |" in line

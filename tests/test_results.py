@@ -164,12 +164,14 @@ def test_a_damaged_part_is_made_again(tmp_path, damage, capsys):
 
 def test_other_settings_are_refused_by_name(tmp_path):
     make(tmp_path)
-    with pytest.raises(InputError, match="made with rule = riemann, this run has literal"):
+    with pytest.raises(
+        InputError, match=r"with RULE=riemann, this run has literal: delete .*P1.jsonl .* or set RESULTS="
+    ):
         result_in(tmp_path, settings=SETTINGS | {"rule": "literal"})
     other = tmp_path / "unfinished"
     with pytest.raises(Crash):
         make(other, stopping_at(0))
-    with pytest.raises(InputError, match="made with points = 20, this run has 40"):
+    with pytest.raises(InputError, match="with --points 20, this run has 40: finish it with those settings"):
         list(results.make([result_in(other, settings=SETTINGS | {"points": 40})], {}))
 
 
@@ -177,14 +179,61 @@ def test_other_settings_are_refused_by_name(tmp_path):
 def test_a_finished_result_that_was_changed_is_named(tmp_path, damage):
     make(tmp_path)
     (tmp_path / "P1.jsonl").write_text(damage)
-    with pytest.raises(InputError, match=r"P1\.jsonl: is not as it was written"):
+    with pytest.raises(InputError, match=r"P1\.jsonl: has changed since it was written: delete it and run again"):
         make(tmp_path)
 
 
-def test_a_result_of_the_published_program_counts_as_finished(tmp_path):
+def test_a_result_of_unknown_origin_is_refused_and_left_alone(tmp_path):
     (tmp_path / "P1.jsonl").write_text("theirs\n")
-    (made,) = make(tmp_path, work=None)
-    assert made.was_there and (tmp_path / "P1.jsonl").read_text() == "theirs\n"
+    with pytest.raises(
+        InputError, match=r"P1\.jsonl: what made it is unknown, .*args\.json has no entry for P1: restore"
+    ):
+        result_in(tmp_path)
+    make(tmp_path / "ours")
+    (tmp_path / "ours" / "args.json").unlink()
+    with pytest.raises(InputError, match="what made it is unknown"):
+        result_in(tmp_path / "ours")
+    assert (tmp_path / "P1.jsonl").read_text() == "theirs\n"
+    assert (tmp_path / "ours" / "P1.jsonl").read_text() == EXPECTED
+
+
+@pytest.mark.parametrize("damage", ["", '{"P1": {"sha2', "[]", '{"P1": 3}', '{"P1": {"sha256": 1, "settings": {}}}'])
+def test_a_damaged_record_names_the_remedy(tmp_path, damage):
+    make(tmp_path)
+    (tmp_path / "args.json").write_text(damage)
+    with pytest.raises(InputError, match=r"args\.json.*: put a copy of it back, or delete it and the results it desc"):
+        result_in(tmp_path)
+
+
+def test_cut_off_between_the_result_and_its_record(tmp_path, monkeypatch):
+    """Also where the record tells of a result that was there before, made with other settings."""
+    make(tmp_path)
+    (tmp_path / "P1.jsonl").unlink()
+    other = SETTINGS | {"rule": "literal"}
+
+    def crash(*_):
+        raise Crash
+
+    monkeypatch.setattr(runs.Record, "add", crash)
+    with pytest.raises(Crash):
+        list(results.make([result_in(tmp_path, settings=other)], {}))
+    monkeypatch.undo()
+    assert (tmp_path / "P1.jsonl").exists() and (tmp_path / "P1.jsonl.parts").exists()
+    (made,) = results.make([result_in(tmp_path, settings=other)], {})
+    assert made.about["settings"]["rule"] == "literal" and content(tmp_path) == {"P1.jsonl", "args.json"}
+
+
+def test_the_record_names_all_that_made_a_result(tmp_path):
+    def stop_after_the_first(unit, done):
+        if unit.start:
+            raise Crash
+        return work(unit, done)
+
+    with pytest.raises(Crash):
+        list(results.make([result_in(tmp_path, stop_after_the_first)], {"device": "one", "commit": "a"}))
+    for _ in range(2):  # nothing is made the second time
+        (made,) = results.make([result_in(tmp_path)], {"device": "another", "commit": "a"})
+    assert made.about["made by"] == [{"device": "one", "commit": "a"}, {"device": "another", "commit": "a"}]
 
 
 def test_two_runs_at_once_share_the_work(tmp_path, capsys):

@@ -65,7 +65,7 @@ def test_draws_of_its_own_are_seeded_and_do_not_depend_on_what_is_run(kn_dir, tm
 def test_finished_relations_are_kept_and_other_settings_refused(kn_dir):
     run("3_modify_activation.py", *flags(kn_dir, "--pt_relation", "P36"))
     other = run("3_modify_activation.py", *flags(kn_dir, "--pt_relation", "P36", "--seed", "1"), check=False)
-    assert "made with seed = 42, this run has 1" in other.stderr and other.returncode == 1
+    assert "made with SEED=42, this run has 1" in other.stderr and other.returncode == 1
 
 
 def change(kn_dir, fact, neurons):

@@ -143,7 +143,7 @@ def test_what_is_counted(world):
     assert fewer["published"]["neurons"] == 2 * fewer["published"]["pairs"]
     assert 0 < fewer["published"]["pairs"] < summary["en"]["all"][ARMS[0]]["published"]["pairs"]
     other = run("11_degenerate.py", *flags, "--low", "0.1", "--high", "0.02", check=False)
-    assert "was made with low = 0.5, this run has 0.1" in other.stderr and other.returncode == 1
+    assert "was made with --low 0.5, this run has 0.1" in other.stderr and other.returncode == 1
 
 
 def test_scores_of_right_and_wrong_objects(world):
@@ -285,9 +285,9 @@ def test_one_language_and_what_is_missing(world, tmp_path):
     missing = run("12_fact_check.py", *elsewhere, check=False)
     assert "run stage 11 (11_run_degenerate.sh) for zh and P30 first" in missing.stderr
     fewer = run("12_fact_check.py", *flags, "--debug", "2", check=False)
-    assert "degenerate-P30.jsonl: was made with --debug -1, this run has 2" in fewer.stderr
+    assert "degenerate-P30.jsonl: was made with all facts, this run has --debug 2" in fewer.stderr
     higher = run("11_degenerate.py", *flags, *FOUND, "--thresholds", "0.9", check=False)
-    assert "was made with threshold = 0.2, this run has 0.9" in higher.stderr
+    assert "was made with --threshold 0.2, this run has 0.9" in higher.stderr
     other = tmp_path / "other"
     shutil.copytree(folder / "model", other)
     model = two_languages.KINDS[family].from_pretrained(other)
@@ -297,4 +297,4 @@ def test_one_language_and_what_is_missing(world, tmp_path):
     flags = [other if flag == folder / "model" else flag for flag in flags]
     for script in ("11_degenerate.py", "12_fact_check.py"):
         refused = run(script, *flags, check=False)
-        assert "was made with another model: each model needs an --output_dir of its own" in refused.stderr
+        assert "was made with another model (" in refused.stderr

@@ -227,8 +227,8 @@ def test_what_a_user_gets_wrong(world, tmp_path):
     assert "no relation P1" in error(stage_9, *flags, "--languages", "en", "--pt_relation", "P1")
     elsewhere = [*flags[:4], "--output_dir", tmp_path, *flags[6:]]
     assert "run stage 9 (9_run_amig.sh) for en" in error(stage_10, *elsewhere, "--languages", *LANGUAGES)
-    assert "made with threshold" in error(stage_9, *flags, "--languages", "en", "--thresholds", "0.4")
+    assert "made with --threshold" in error(stage_9, *flags, "--languages", "en", "--thresholds", "0.4")
     two_languages.write_model("bert" if asked.family == "gpt2" else "gpt2", tmp_path / "model")
     other = ["--bert_model", tmp_path / "model", *flags[2:]]
     assert "made with another model" in error(stage_10, *other, "--languages", *LANGUAGES)
-    assert "made with bert_model" in error(stage_9, *other, "--languages", "en")
+    assert "made with MODEL=" in error(stage_9, *other, "--languages", "en")

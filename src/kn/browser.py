@@ -9,8 +9,10 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from kn import found
+from kn import found, origins
 from kn.files import InputError, read_json, read_jsonl, reading
+from kn.neurons import RECORD
+from kn.runs import Record
 
 # None where it was not measured. Probabilities are of the answer; changes are those of its mean over prompts.
 COLUMNS = (
@@ -25,16 +27,24 @@ Brief = dict  # what stage 1 says of a prompt
 
 def facts_of(results: Path, kn_dir: Path, prefix: str) -> dict[str, dict]:
     """By relation its label and its facts."""
-    record = found.read_if_there(results / f"{prefix}.args.json") or {}
+    stage_1 = Record(results / f"{prefix}.args.json")
+    stage_2 = Record(kn_dir / RECORD)
+    stage_3 = Record(kn_dir / "modify_activation.args.json")
+    record = stage_1.read()
     paths = {path.name[len(prefix) + 1 : -len(".rlt.jsonl")]: path for path in results.glob(f"{prefix}-*.rlt.jsonl")}
-    factors = found.read_if_there(kn_dir / "modify_activation.args.json") or {}
     relations = {}
     for relation in tqdm(found.by_number(paths), desc="reading facts", unit="relation", dynamic_ncols=True):
-        neurons = kn_dir / f"kn_bag-{relation}.json"
-        bags = read_json(neurons) if neurons.exists() else []
+        origins.unchanged(paths[relation], stage_1, relation, "stage 1 (1_run_mlm.sh)")
+        neurons, changes = kn_dir / f"kn_bag-{relation}.json", kn_dir / f"modify_activation-{relation}.jsonl"
+        bags, modified, factors = [], {}, [0, 2]
+        if neurons.exists():
+            origins.unchanged(neurons, stage_2, neurons.name, "stage 2 (2_run_kn.sh)")
+            bags = read_json(neurons)
+        if changes.exists():
+            made = origins.unchanged(changes, stage_3, relation, "stage 3 (3_run_modify_activation.sh)")
+            modified, factors = _modified(changes), (made or {}).get("factors", factors)
         skipped = {(skip["fact"], skip["prompt"]) for skip in record.get(relation, {}).get("skipped", ())}
-        modified = _modified(kn_dir / f"modify_activation-{relation}.jsonl")
-        places = _places(factors.get(relation, {}).get("settings", {}).get("factors", [0, 2]))
+        places = _places(factors)
         facts, label = [], relation
         for number, briefs in enumerate(_prompts(paths[relation])):
             label = briefs[0]["relation"]
@@ -42,8 +52,8 @@ def facts_of(results: Path, kn_dir: Path, prefix: str) -> dict[str, dict]:
             of_prompts = modified.get(number)
             if of_prompts is not None and len(of_prompts) != len(scored):
                 raise InputError(
-                    f"{kn_dir / f'modify_activation-{relation}.jsonl'}, fact {number}: has {len(of_prompts)} prompts, "
-                    f"stage 1 scored {len(scored)}: of other data?"
+                    f"{changes}, fact {number}: has {len(of_prompts)} prompts, stage 1 scored {len(scored)}: "
+                    "of other data?"
                 )
             bag = bags[number] if number < len(bags) else None
             facts.append(_fact(briefs, scored, bag, of_prompts, places))
@@ -83,7 +93,7 @@ def _places(factors: list[float]) -> list[int | None]:
 
 def _modified(path: Path) -> dict[int, list[list[float]]]:
     """By fact, for each prompt the probability as it is and with each factor."""
-    return {line["fact"]: line["knowledge neurons"]["own"] for line in read_jsonl(path)} if path.exists() else {}
+    return {line["fact"]: line["knowledge neurons"]["own"] for line in read_jsonl(path)}
 
 
 def _prompts(path: Path):

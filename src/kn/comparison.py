@@ -88,6 +88,12 @@ def with_interval(ours: Measured | None) -> str:
     return told(value) if low is None else f"{told(value)} ({told(low)} to {told(high)})"
 
 
+def makers(entry: dict) -> list[dict]:
+    """What made a result. Several processes, or runs, may have; an earlier version recorded one of them."""
+    made_by = entry.get("made by") or [{}]
+    return made_by if isinstance(made_by, list) else [made_by]
+
+
 class Run:
     """The results of a run, what made them, and what is published beside them."""
 
@@ -117,7 +123,7 @@ class Run:
         """The settings of each of a stage's results, and what else made it; stage 2 has one for all."""
         record = self.records.get(stage, {})
         entries = [record] if "settings" in record else record.values()
-        return [entry["settings"] | entry.get("made by", {}) for entry in entries]
+        return [entry["settings"] | maker for entry in entries for maker in makers(entry)]
 
     def departures(self, *stages: str) -> list[str]:
         """In which settings of these stages the run is not the paper's."""

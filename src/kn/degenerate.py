@@ -22,7 +22,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from kn import intervals, located, shapes
+from kn import intervals, located, origins, shapes
 from kn.batches import Prompt
 from kn.files import InputError, read_jsonl
 from kn.languages import Language
@@ -149,15 +149,6 @@ def record(output_dir: str | Path, language: str) -> Record:
     return Record(located.folder(output_dir, language) / "degenerate.args.json")
 
 
-def settings(output_dir: str | Path, language: str, relation: str) -> dict:
-    """What made a relation's result; empty where there is no record of it."""
-    found = record(output_dir, language).read().get(relation, {}).get("settings", {})
-    if found and "threshold" not in found:
-        changed = "was made when any of a fact's strongest neurons were tried, and not only its knowledge neurons"
-        raise InputError(f"{path(output_dir, language, relation)}: {changed}: delete it and run stage 11 again")
-    return found
-
-
 def read(output_dir: str | Path, language: Language, relation: str) -> dict[str, list[Pair]]:
     """By uuid the degenerate pairs of the facts of a relation, found with the language's model and facts."""
     file = path(output_dir, language.name, relation)
@@ -165,16 +156,15 @@ def read(output_dir: str | Path, language: Language, relation: str) -> dict[str,
         raise InputError(
             f"{file}: no such file: run stage 11 (11_run_degenerate.sh) for {language.name} and {relation} first"
         )
-    made, world = settings(output_dir, language.name, relation), language.world
-    if made.get("weights") != world.settings["weights"]:
-        raise InputError(f"{file}: was made with another model: each model needs an --output_dir of its own")
-    if made["debug"] != world.settings["debug"]:
-        raise InputError(f"{file}: was made with --debug {made['debug']}, this run has {world.settings['debug']}")
+    stage, settings = "stage 11 (11_run_degenerate.sh)", language.world.settings
+    made = origins.known(file, made_by := record(output_dir, language.name), relation, stage, settings)
+    here = {"debug": settings["debug"], "threshold": made.get("threshold")}  # whatever it was, it has to be there
+    origins.compare(file, made, here, f"delete it and run {stage} with the same --debug", made_by.path)
     found = {}
     for number, line in enumerate(read_jsonl(file), 1):
         shapes.check(line, FACT, place := f"{file}, entry {number}")
         pairs = [Pair(*pair) for pair in line[ARMS[0]]["pairs"]]
-        world.check_neurons(members(pairs), place)
+        language.world.check_neurons(members(pairs), place)
         if line["uuid"] not in language.facts[relation]:
             raise InputError(f"{place}: the data have no fact {line['uuid']}: of other data?")
         found[line["uuid"]] = pairs

@@ -4,13 +4,22 @@ import hashlib
 import json
 import os
 import platform
+import re
 import zipfile
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 
+try:
+    import fcntl
+except ImportError:  # not on Windows; there two runs on one folder do the work twice
+    fcntl = None
+
 UNFINISHED = ".unfinished"
+LARGEST_MEMBER = 1 << 30  # bytes that a file in a zip may unpack to; mLAMA's largest are some megabytes
+SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")  # half of a character, or one of a pair that makes one
 
 
 def plain(text: str) -> str:
@@ -39,23 +48,41 @@ class Entry(dict):
         raise MissingKey(f"{self.place}: expected {key!r}, found an object that {about}: not a file that belongs here?")
 
 
-def _named(place: str):
-    """A hook for `json` that makes every object an Entry of this place."""
+def parsed(text: str, place: str, several_lines: bool = False):
+    """The value of a JSON text. Whatever is wrong with the text ends in one line that names the place."""
 
     def entry(pairs: list[tuple]) -> Entry:
         made = Entry(pairs)
+        if len(made) < len(pairs):
+            names = [name for name, _ in pairs]
+            twice = next(name for name in made if names.count(name) > 1)
+            raise InputError(f"{place}: an object has {twice!r} twice")
         made.place = place
         return made
 
-    return entry
+    def constant(name: str):
+        raise InputError(f"{place}: expected a number, found {name}")
+
+    try:
+        value = json.loads(text, object_pairs_hook=entry, parse_constant=constant)
+        if SURROGATE.search(text):
+            json.dumps(value, ensure_ascii=False).encode()
+        return value
+    except json.JSONDecodeError as error:
+        line = f", line {error.lineno}" if several_lines else ""
+        raise InputError(f"{place}{line}: not valid JSON ({error.msg})") from None
+    except UnicodeEncodeError as error:
+        half = f"\\u{ord(error.object[error.start]):04x}"
+        raise InputError(f"{place}: a text has {half}, which is half of a character") from None
+    except RecursionError:
+        raise InputError(f"{place}: brackets are nested too deeply") from None
+    except ValueError:  # Python's own words are advice to programmers
+        raise InputError(f"{place}: a number has too many digits") from None
 
 
 def read_json(path: str | Path):
     with reading(path) as file:
-        try:
-            return json.load(file, object_pairs_hook=_named(str(path)))
-        except json.JSONDecodeError as error:
-            raise InputError(f"{path}, line {error.lineno}: not valid JSON ({error.msg})") from None
+        return parsed(file.read(), str(path), several_lines=True)
 
 
 def read_object(path: str | Path) -> Entry:
@@ -70,18 +97,17 @@ def read_jsonl(path: str | Path | zipfile.Path) -> Iterator:
     """The values of a file, maybe of one in a zip, with one JSON value a line; empty lines are passed over."""
     with reading(path) as file:
         for number, line in enumerate(file, 1):
-            if not line.strip():
-                continue
-            try:
-                yield json.loads(line, object_pairs_hook=_named(f"{path}, line {number}"))
-            except json.JSONDecodeError as error:
-                raise InputError(f"{path}, line {number}: not valid JSON ({error.msg})") from None
+            if line.strip():
+                yield parsed(line, f"{path}, line {number}")
 
 
 @contextmanager
 def reading(path: str | Path | zipfile.Path):
     try:
-        with (Path(path) if isinstance(path, str) else path).open("r", encoding="utf-8") as file:
+        path = Path(path) if isinstance(path, str) else path
+        if isinstance(path, zipfile.Path):
+            _check_member(path)
+        with path.open("r", encoding="utf-8") as file:
             yield file
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: not a UTF-8 text file (byte {error.start})") from None
@@ -93,6 +119,14 @@ def reading(path: str | Path | zipfile.Path):
         raise InputError(f"{path}: the zip is damaged here ({error})") from None
 
 
+def _check_member(path: zipfile.Path) -> None:
+    member = path.root.NameToInfo.get(path.at)
+    if member and member.flag_bits & 1:
+        raise InputError(f"{path}: is encrypted: unpack the zip, and name the folder")
+    if member and member.file_size > LARGEST_MEMBER:
+        raise InputError(f"{path}: unpacks to {member.file_size:,} bytes, more than a file of facts has")
+
+
 @contextmanager
 def writing(path: str | Path, mode: str = "w"):
     """A file that gets its name only when it is whole and on the disk: written beside it, flushed, renamed."""
@@ -101,7 +135,9 @@ def writing(path: str | Path, mode: str = "w"):
     unfinished = path.with_name(f".{path.name}.{platform.node()}.{os.getpid()}{UNFINISHED}")
     try:
         make_folder(path.parent)
+        _sweep(path.parent)
         with open(unfinished, mode, encoding=None if "b" in mode else "utf-8") as file:
+            lock(file, wait=False)  # until the process ends: see _sweep
             yield file
             file.flush()
             os.fsync(file.fileno())
@@ -110,6 +146,30 @@ def writing(path: str | Path, mode: str = "w"):
         raise InputError(f"{path}: can't be written ({error.strerror})") from None
     finally:
         unfinished.unlink(missing_ok=True)
+
+
+@cache
+def _sweep(folder: Path) -> None:
+    """Remove what killed runs left unfinished, which no process has locked any more. Once a folder will do."""
+    for left in folder.glob(f".*{UNFINISHED}"):
+        if not re.search(rf"\.\d+{UNFINISHED}$", left.name):
+            continue  # a download without its process's number, which can be resumed
+        with suppress(OSError), open(left, "rb") as file:
+            if lock(file, wait=False):
+                left.unlink()
+
+
+def lock(file, wait: bool) -> bool | None:
+    """Lock a file until it is closed or the process ends; whether that worked. None where there are no locks."""
+    if not fcntl:
+        return None
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except BlockingIOError:
+        return False
+    except OSError:
+        return None
+    return True
 
 
 def remove_unfinished(path: Path) -> None:

@@ -37,7 +37,7 @@ class Language:
 
     def located(self, output_dir: str, preset: str, relation: str) -> dict[str, Located]:
         """By uuid what stage 9 found of the relation's facts, with this model."""
-        found = located.read(output_dir, self.name, preset, relation, self.world.settings["weights"])
+        found = located.read(output_dir, self.name, preset, relation, self.world.settings)
         path = located.path(output_dir, self.name, preset, relation)
         for uuid in self.facts[relation]:
             if uuid not in found:

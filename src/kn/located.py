@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 
-from kn import shapes
+from kn import origins, shapes
 from kn.files import InputError, read_jsonl
 from kn.neurons import Neuron, Triplet
 from kn.runs import Record
@@ -60,14 +60,12 @@ def record(output_dir: str | Path, language: str, preset: str) -> Record:
     return Record(folder(output_dir, language) / f"{preset}.args.json")
 
 
-def read(output_dir: str | Path, language: str, preset: str, relation: str, weights: str) -> dict[str, Located]:
-    """By uuid the facts of a relation, which the model with these `weights` (a fingerprint) must have been asked."""
+def read(output_dir: str | Path, language: str, preset: str, relation: str, settings: dict) -> dict[str, Located]:
+    """By uuid the facts of a relation, which the model of these `settings` must have been asked."""
     file = path(output_dir, language, preset, relation)
     if not file.exists():
         raise InputError(f"{file}: no such file: run stage 9 (9_run_amig.sh) for {language} and {relation} first")
-    made = record(output_dir, language, preset).read().get(relation, {}).get("settings", {}).get("weights")
-    if made != weights:
-        raise InputError(f"{file}: was made with another model: each model needs an --output_dir of its own")
+    origins.known(file, record(output_dir, language, preset), relation, "stage 9 (9_run_amig.sh)", settings)
     found = {}
     for number, line in enumerate(read_jsonl(file), 1):
         place = f"{file}, entry {number}"

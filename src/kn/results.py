@@ -22,7 +22,8 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from kn.files import InputError, make_folder, read_json, remove_unfinished, sha256_of, write_json, writing
+from kn.files import InputError, make_folder, read_object, sha256_of, write_json, writing
+from kn.origins import ELSEWHERE, check_sum, compare
 from kn.runs import Record, locked
 from kn.workers import FIRST, WORKERS
 
@@ -61,7 +62,7 @@ class Result:
     @property
     def about(self) -> dict:
         """What the record says: settings, sums over the units' summaries, what made it."""
-        return self.record.read().get(self.name, {})
+        return self.record.made(self.name) or {}
 
     def finished(self) -> bool:
         return self.path.exists() and not self.folder.exists()
@@ -84,11 +85,11 @@ class Result:
             disable=not FIRST,
         ) as bar:
             if lanes == 1:
-                self._work(bar)
+                self._work(bar, made_by)
             else:
                 # Each lane is like a process of its own: while one waits for the device, another keeps it busy.
                 with ThreadPoolExecutor(lanes) as pool:
-                    running = [pool.submit(self._work, bar) for _ in range(lanes)]
+                    running = [pool.submit(self._work, bar, made_by) for _ in range(lanes)]
                     try:
                         for lane in as_completed(running):
                             lane.result()
@@ -97,24 +98,39 @@ class Result:
                         raise
         with self._door():
             if self.folder.exists() and all(self._file(number).exists() for number in range(len(self.units))):
-                self._join(made_by)
+                self._join()
 
     def _is_there(self) -> bool:
         """Whether it is finished. One made with other settings, or damaged since, is an error."""
-        made = self.about if self.path.exists() else None
-        if not made:
-            return self.finished()  # of a published program's result there is no record
-        compare(self.path, made["settings"], self.settings, "choose another --output_dir, or delete it")
-        if sha256_of(self.path) != made["sha256"]:
-            raise InputError(f"{self.path}: is not as it was written: delete it, then run again")
-        self._clear()  # a kill may have kept who joined it from that
+        if not self.path.exists():
+            return False
+        parts = self.folder.exists()  # looked for first: the record is written before they go
+        made = self.record.made(self.name)
+        if parts and not (made and self._describes(made)):
+            return False  # the parts are being joined, or joining them was cut off
+        remedy = f"delete {self.path} to make it again, or {ELSEWHERE}"
+        if made is None:
+            raise InputError(
+                f"{self.path}: what made it is unknown, {self.record.path} has no entry for {self.name}: restore that "
+                f"file, or {remedy}"
+            )
+        compare(self.path, made["settings"], self.settings, remedy, self.record.path)
+        check_sum(self.path, made["sha256"], "run again")
+        if parts or self._joined().exists():  # a kill kept the one who joined them from clearing up
+            with self._door():
+                self._clear()
         return True
+
+    def _describes(self, made: dict) -> bool:
+        same = all(made["settings"].get(key) == value for key, value in self.settings.items())
+        return same and sha256_of(self.path) == made["sha256"]
 
     def _begin(self) -> None:
         """Make the folder of parts, or see what is in it."""
         begun = self.folder / "settings.json"
         if begun.exists():
-            compare(self.folder, read_json(begun), self.settings, f"run it with that, or delete {self.folder}")
+            remedy = f"finish it with those settings, or delete {self.folder} to start over, or {ELSEWHERE}"
+            compare(self.folder, read_object(begun), self.settings, remedy, begun)
         else:
             make_folder(self.folder)
             write_json(begun, self.settings)
@@ -123,7 +139,7 @@ class Result:
                 tqdm.write(f"{self._file(number)}: damaged, made again", file=sys.stderr)
                 self._file(number).unlink()
 
-    def _work(self, bar: tqdm) -> None:
+    def _work(self, bar: tqdm, made_by: dict) -> None:
         def done(facts: int) -> None:
             if self.stopped:
                 sys.exit()  # ends this lane only
@@ -138,7 +154,7 @@ class Result:
                 elif mine and self.folder.exists():  # or someone has joined the parts by now
                     self.counted.add(number)
                     lines, summary = self.work(unit, done)
-                    self._write(number, lines, summary)
+                    self._write(number, lines, summary, made_by)
                 elif not mine and WORKERS == 1 and number not in self.counted and not self.shared:
                     self.shared = True
                     tqdm.write(f"{self.path}: another run is making it too, they share the work", file=sys.stderr)
@@ -150,44 +166,50 @@ class Result:
         """A lock for who looks whether the result is there, begins it or joins it."""
         return locked(self.path.with_name(f".{self.path.name}.lock"))
 
-    def _write(self, number: int, lines: list[str], summary: dict) -> None:
+    def _write(self, number: int, lines: list[str], summary: dict, made_by: dict) -> None:
         body = "".join(f"{line}\n" for line in lines)
+        about = json.loads(json.dumps({"summary": summary, "made by": made_by}))  # as it will be read
         with writing(self._file(number)) as file:
             file.write(body)
-            json.dump(summary | {"sha256": hashlib.sha256(body.encode()).hexdigest()}, file)
+            json.dump(about | {"sha256": _sha256(body, about)}, file)
 
     def _read(self, number: int) -> tuple[str, dict] | None:
-        """A part and its summary; None where it is damaged."""
+        """The lines of a part, and its summary and what made it; None if it is damaged."""
         try:
             text = self._file(number).read_text(encoding="utf-8")
             end = text.rfind("\n") + 1  # a unit may be without lines
-            body, summary = text[:end], json.loads(text[end:])
-            if summary.pop("sha256") == hashlib.sha256(body.encode()).hexdigest():
-                return body, summary
-        except (ValueError, KeyError, AttributeError):
+            body, about = text[:end], json.loads(text[end:])
+            if about.pop("sha256") == _sha256(body, about):
+                return body, about
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             pass
         return None
 
-    def _join(self, made_by: dict) -> None:
-        """Write the result from its parts, and the sum of their summaries into the record."""
+    def _join(self) -> None:
+        """Write the result from its parts; into the record the sums of their summaries, and all that made them."""
         total: dict = {"facts": sum(map(len, self.units))}
-        remove_unfinished(self.path)
+        makers: list[dict] = []
         with writing(self.path) as file:
             for number in range(len(self.units)):
                 part = self._read(number)
                 if part is None:
                     raise InputError(f"{self._file(number)}: damaged since it was written: run again")
-                body, summary = part
+                body, about = part
                 file.write(body)
-                for key, value in summary.items():
+                for key, value in about["summary"].items():
                     value = Counter(value) if isinstance(value, dict) else value
                     total[key] = total[key] + value if key in total else value
-        made = {"sha256": sha256_of(self.path), "settings": self.settings, "made by": made_by}
+                if about["made by"] not in makers:
+                    makers.append(about["made by"])
+        made = {"sha256": sha256_of(self.path), "settings": self.settings, "made by": makers}
         self.record.add(self.name, total | made)
         self._clear()
 
+    def _joined(self) -> Path:
+        return self.folder.with_name(f".{self.folder.name}.joined")
+
     def _clear(self) -> None:
-        gone = self.folder.with_name(f".{self.folder.name}.joined")
+        gone = self._joined()
         shutil.rmtree(gone, ignore_errors=True)
         if self.folder.exists():
             self.folder.rename(gone)  # under its name the folder is there with all its parts, or not at all
@@ -219,7 +241,5 @@ def _finished(waiting: deque[Result]) -> Iterator[Result]:
             yield result
 
 
-def compare(path: Path, made: dict, now: dict, hint: str) -> None:
-    for key in now:
-        if made.get(key) != now[key]:
-            raise InputError(f"{path}: was made with {key} = {made.get(key)}, this run has {now[key]}: {hint}")
+def _sha256(body: str, about: dict) -> str:
+    return hashlib.sha256((body + json.dumps(about, sort_keys=True)).encode()).hexdigest()

@@ -14,13 +14,8 @@ from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
-from kn.files import InputError, read_object, write_json
-from kn.workers import FIRST, WORKERS, end_all, end_with_parent
-
-try:
-    import fcntl
-except ImportError:  # not on Windows; there two runs on one folder do the work twice
-    fcntl = None
+from kn.files import InputError, lock, read_object, write_json
+from kn.workers import FIRST, NOTES, WORKERS, end_all, end_with_parent
 
 
 def guard(main: Callable[[], None]) -> None:
@@ -33,8 +28,11 @@ def guard(main: Callable[[], None]) -> None:
     signal.signal(signal.SIGTERM, stop)
     if WORKERS > 1:
         end_with_parent()
+    NOTES.clear()
     try:
         main()
+        for line in NOTES:
+            print(line, file=sys.stderr)
     except InputError as error:
         end_all(f"error: {error}")
     except KeyboardInterrupt:
@@ -86,7 +84,24 @@ class Record:
         self.path = path
 
     def read(self) -> dict:
-        return read_object(self.path) if self.path.exists() else {}
+        if not self.path.exists():
+            return {}
+        try:
+            return read_object(self.path)
+        except InputError as error:
+            raise InputError(f"{error}: put a copy of it back, or delete it and the results it describes") from None
+
+    def made(self, name: str) -> dict | None:
+        """What made a result of a stage; None if the record does not say."""
+        entry = self.read().get(name)
+        if entry is not None and not (
+            isinstance(entry, dict) and isinstance(entry.get("sha256"), str) and isinstance(entry.get("settings"), dict)
+        ):
+            raise InputError(
+                f"{self.path}: {name}: expected 'sha256' and 'settings', found {str(entry)[:80]!r}: "
+                "put a copy of it back, or delete it and the results it describes"
+            )
+        return entry
 
     def add(self, name: str, entry: dict) -> None:
         with locked(self.path.with_name(f".{self.path.name}.lock")):
@@ -107,15 +122,7 @@ def locked(path: Path, wait: bool = True) -> Iterator[bool]:
     except OSError as error:
         raise InputError(f"{path}: can't be written ({error.strerror})") from None
     with file:
-        mine = True
-        if fcntl:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-            except BlockingIOError:
-                mine = False
-            except OSError:
-                pass
-        yield mine
+        yield lock(file, wait) is not False
 
 
 def _commit() -> str | None:

@@ -7,7 +7,7 @@ uses; `Run.section` puts the published numbers beside it.
 from statistics import mean
 
 from kn import amig_sections, found
-from kn.comparison import Run, Section
+from kn.comparison import Run, Section, makers
 
 KNOWLEDGE = "knowledge neurons"
 
@@ -181,7 +181,8 @@ def erase(run: Run) -> Section:
 def cost(run: Run) -> Section:
     of_devices: dict[str, list[dict]] = {}
     for entry in run.records["stage 1"].values():
-        of_devices.setdefault(entry["made by"]["device"], []).append(entry)
+        devices = dict.fromkeys(maker["device"] for maker in makers(entry))
+        of_devices.setdefault(" and ".join(devices), []).append(entry)
     values = {
         ("seconds a prompt", f"this run, {device}"): (
             sum(sum(entry["seconds"].values()) for entry in entries) / max(sum(e["scored"] for e in entries), 1),

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from kn import crawled, devices, facts, models, neurons, runs, selection
+from kn import crawled, devices, facts, models, neurons, origins, runs, selection
 from kn.adapters import Adapter
 from kn.batches import Prompt
 from kn.files import InputError
@@ -115,7 +115,26 @@ def read_neurons(kn_dir: str | Path, begin: str, world: World) -> dict[str, list
         for number, bag in enumerate(bags):
             world.check_neurons(bag, f"{path}, fact {number}")
         found[name] = bags
+    _check_origin(kn_dir, begin, world)
     return found
+
+
+def _check_origin(kn_dir: str | Path, begin: str, world: World) -> None:
+    """Neurons that stage 2 recorded must be as it wrote them, of this model and of these facts."""
+    record, unknown = runs.Record(Path(kn_dir) / neurons.RECORD), []
+    for name in world.relations:
+        path = Path(kn_dir) / f"{begin}{name}.json"
+        made = origins.unchanged(path, record, path.name, "stage 2 (2_run_kn.sh)")
+        if not made or origins.of_earlier_version(made, world.settings):
+            unknown.append(name)
+            continue
+        origins.same_model(path, made, world.settings, "stages 1 and 2")
+        if made.get("debug") == world.settings["debug"] and made.get("data") != runs.digest(world.bags[name]):
+            raise InputError(
+                f"{path}: was made from other facts: run stages 1 and 2 with these, in another RESULTS folder"
+            )
+    if begin == "kn_bag-":  # of the baseline's the same would be said
+        origins.of_unknown_origin(record, unknown)
 
 
 def read_some_neurons(kn_dir: str | Path, begin: str, world: World) -> dict[str, list]:

@@ -19,6 +19,13 @@ LOCAL_WORKERS = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
 WORKERS = int(os.environ.get("WORLD_SIZE", 1))
 FIRST = RANK == 0  # it alone talks to the user
 RESTARTS = 3
+NOTES: list[str] = []  # what the user has to know of a run that comes through
+
+
+def note(line: str) -> None:
+    """Have a line said when the script ends, unless it ends with an error: then that one line is all."""
+    if FIRST:
+        NOTES.append(line)
 
 
 def end_with_parent() -> None:
