@@ -137,6 +137,7 @@ def test_the_published_program_s_results_are_read_and_it_is_said(tmp_path, golde
     assert said.startswith(
         f"note: {GOLDEN}/results/TREx-all.args.json does not say what made the results of P101 and 2"
     )
+    workers.NOTES.clear()
     for kn_dir in (tmp_path / "kn", GOLDEN / "results" / "kn"):
         for begin in ("kn_bag-", "base_kn_bag-"):
             assert stages.read_neurons(kn_dir, begin, another(made, golden_bags))
