@@ -205,7 +205,7 @@ def test_other_points_and_a_preset_that_turns_signs(world, tmp_path):
     assert points == {"dai": 10, "amig": None}
     before = (folder / "dai-P37.jsonl").read_bytes()
     refused = run("9_analyze_amig.py", *flags, "--presets", "dai", check=False)
-    assert "was made with points = 10, this run has 20" in refused.stderr and refused.returncode == 1
+    assert "was made with --points 10, this run has 20" in refused.stderr and refused.returncode == 1
     assert (folder / "dai-P37.jsonl").read_bytes() == before
     done = run("9_analyze_amig.py", *flags, "--presets", "amig-paper", "--pt_relation", "P37")
     assert "neurons that lower the probability come first" in done.stderr.splitlines()[0]

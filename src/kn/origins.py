@@ -33,13 +33,18 @@ MEANINGS = {
     "erased": "with other neurons",
     "largest unit": "by a version of the program that divides the work differently",
 }
-# Settings that earlier versions did not record: whether a result without one is valid all the same, by its settings,
-# and else why not.
-LATER: dict[str, tuple[Callable[[dict], bool], str]] = {
-    "threshold": (
-        lambda made: False,
+# Settings that earlier versions did not record: when a result without one is valid all the same, by its settings and
+# those of this run; and what to say of one that is not.
+LATER: dict[str, tuple[Callable[[dict, dict], bool], str]] = {
+    "threshold": (  # of stage 11
+        lambda made, now: False,
         "when any of a fact's strongest neurons were tried, and not only its knowledge neurons",
     ),
+    "order": (lambda made, now: False, "when a fact's numbers came in the order of its bag, and not by layer"),
+    "points": (
+        lambda made, now: now["points"] in (None, 20),
+        "from 20 points, the only number there was",
+    ),  # of stage 9
 }
 
 ELSEWHERE = "set RESULTS=another/folder for this run"
@@ -58,8 +63,9 @@ def compare(path: Path, made: dict, now: dict, remedy: str, record: Path) -> Non
     for key in now:
         if key in made and made[key] == now[key]:
             continue
-        valid, why = LATER.get(key, (lambda made: False, f"by a version that did not record {VARIABLES.get(key, key)}"))
-        if key not in made and valid(made):
+        never = (lambda made, now: False, f"by a version that did not record {VARIABLES.get(key, key)}")
+        valid, why = LATER.get(key, never)
+        if key not in made and valid(made, now):
             continue
         about = _different(key, made[key], now[key]) if key in made else why
         raise InputError(f"{path}: was made {about}: {remedy}")
