@@ -21,8 +21,8 @@ import time
 from collections import Counter
 from pathlib import Path
 
-from kn import figures, flags, languages, located, results, runs, selection, success
-from kn.files import read_jsonl, write_json
+from kn import figures, flags, languages, located, results, runs, selection, shapes, success
+from kn.files import write_json
 from kn.languages import Language, Unrelated
 from kn.neurons import Neuron
 from kn.presets import PRESETS
@@ -30,6 +30,9 @@ from kn.probing import Probe
 
 LIKN = "LIKN"
 UNIT = 32  # facts: what a killed run loses at most
+NEURONS = shapes.each(shapes.row(shapes.whole, shapes.whole), "neuron")
+EDITS = shapes.table(shapes.having(success.LINE))
+LINE = shapes.having({"neurons": shapes.table(NEURONS), LIKN: NEURONS, "edits": EDITS})
 
 
 def parse() -> argparse.Namespace:
@@ -77,7 +80,7 @@ def main() -> None:
 
     measured = {}
     for result in results.make(map(of_relation, world.relations), runs.provenance(world.device), world.lanes):
-        lines = measured[result.name] = list(read_jsonl(result.path))
+        lines = measured[result.name] = [line for line, _ in shapes.lines(result.path, LINE)]
         without, about = sum(not line[LIKN] for line in lines), ", is there already, skipped" * result.was_there
         print(
             f"{result.name}: {result.path}{about}; {len(lines)} facts scored in both languages, {without} without LIKN"

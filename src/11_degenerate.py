@@ -19,9 +19,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from kn import degenerate, figures, flags, languages, results, runs, selection
+from kn import degenerate, figures, flags, languages, results, runs, selection, shapes
 from kn.degenerate import ARMS, Pair
-from kn.files import read_jsonl
 from kn.languages import Language
 from kn.neurons import Neuron
 from kn.probing import Probe
@@ -55,7 +54,9 @@ def main() -> None:
     for language in opened:
         for result in search(language, chosen):
             print(f"{language.name} {result.name}: {result.path}" + ", is there already, skipped" * result.was_there)
-            found.setdefault(language.name, {})[result.name] = list(read_jsonl(result.path))
+            found.setdefault(language.name, {})[result.name] = [
+                line for line, _ in shapes.lines(result.path, degenerate.FACT)
+            ]
     if found:
         tell(found, opened, chosen)
 

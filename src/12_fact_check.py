@@ -26,10 +26,9 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
-from kn import checking, degenerate, figures, flags, languages, located, mlama, results, runs, selection
+from kn import checking, degenerate, figures, flags, languages, located, mlama, results, runs, selection, shapes
 from kn.checking import PREDICTED, SCORES
 from kn.degenerate import PRESET
-from kn.files import read_jsonl
 from kn.languages import Language
 from kn.mlama import Fact
 from kn.neurons import Neuron
@@ -72,7 +71,7 @@ def main() -> None:
         lines = {}
         for result in check(language, plans, objects, chosen):
             print(f"{language.name} {result.name}: {result.path}" + ", is there already, skipped" * result.was_there)
-            lines[result.name] = list(read_jsonl(result.path))
+            lines[result.name] = [line for line, _ in shapes.lines(result.path, checking.FACT)]
         if FIRST:
             tell(language, plans, lines, chosen)
 

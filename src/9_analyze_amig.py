@@ -23,8 +23,8 @@ from pathlib import Path
 
 from torch import Tensor
 
-from kn import figures, flags, languages, located, results, runs, selection, success
-from kn.files import read_jsonl, write_json
+from kn import figures, flags, languages, located, results, runs, selection, shapes, success
+from kn.files import write_json
 from kn.languages import Language, Unrelated
 from kn.located import KEPT_LEAST, KEPT_SHARE, Located
 from kn.presets import PRESETS, SIGNS, Locator, with_points
@@ -32,6 +32,7 @@ from kn.probing import Probe
 from kn.workers import FIRST
 
 UNIT = 32  # facts: what a killed run loses at most
+LOCALIZED = shapes.having({"uuid": shapes.text, "layers": shapes.each(shapes.whole)} | success.LINE)
 
 
 def parse() -> argparse.Namespace:
@@ -197,7 +198,7 @@ def test(
         return results.Result(path, relation, results.units(len(facts), UNIT), work, settings | depends, record)
 
     return {
-        result.name: {line["uuid"]: line for line in read_jsonl(result.path)}
+        result.name: {line["uuid"]: line for line, _ in shapes.lines(result.path, LOCALIZED)}
         for result in results.make(map(of_relation, world.relations), runs.provenance(world.device), world.lanes)
     }
 

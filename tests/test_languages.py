@@ -151,7 +151,8 @@ def test_a_changed_file_of_stage_11_is_named(folder, change, said):
     language = stage_9(folder)
     settings = language.world.settings | {"threshold": 0.3}
     degenerate.record(folder / "results", "en").add("P37", {"settings": settings})
-    lines = [{"uuid": uuid, "lineid": 0, "knowledge neurons": {"pairs": [PAIR]}} for uuid in language.facts["P37"]]
+    arms = {"knowledge neurons": {"pairs": [PAIR]}, "random neurons": {"pairs": []}}
+    lines = [{"uuid": uuid, "lineid": 0} | arms for uuid in language.facts["P37"]]
     path = degenerate.path(folder / "results", "en", "P37")
     write(path, lines)
     assert degenerate.read(folder / "results", language, "P37")["P37 2"] == [degenerate.Pair(*PAIR)]

@@ -225,6 +225,20 @@ def test_results_by_the_earlier_rule_are_refused(world, tmp_path):
     assert {path: path.read_bytes() for path in kept} == kept
 
 
+def test_results_that_hold_something_else_are_named(world, tmp_path):
+    _, folder, flags, _ = world
+    shutil.copytree(folder / "results", tmp_path / "results")
+    flags = [tmp_path / "results" if flag == folder / "results" else flag for flag in flags]
+    for script, name, column, more in (
+        ("12_fact_check.py", "fact_check", "probability", []),
+        ("11_degenerate.py", "degenerate", ARMS[1], FOUND),
+    ):
+        of_language = tmp_path / "results" / "amig" / "en"
+        path = two_languages.change_result(of_language, name, "P36", lambda line, at=column: line.update({at: 0.5}))
+        done = run(script, *flags, *more, check=False)
+        assert done.returncode == 1 and f"{path}, entry 1" in done.stderr and done.stderr.count("\n") == 1
+
+
 def test_what_the_model_itself_predicts(tmp_path, monkeypatch):
     """The objects of one piece are made likely, so that some are predicted. Of several pieces all have to be."""
     two_languages.write_facts(tmp_path / "mlama")

@@ -1,6 +1,7 @@
 """Stages 9 and 10 on a tiny world in two languages, with a masked and with a causal model."""
 
 import json
+import shutil
 
 import pytest
 
@@ -192,6 +193,20 @@ def test_a_run_goes_on_and_ends_in_the_same_bytes(world):
     run("10_language_independent.py", *flags, "--languages", *LANGUAGES)
     assert printed.count("is there already, skipped") == 5
     assert {path: path.read_bytes() for path in before} == before
+
+
+def test_results_that_hold_something_else_are_named(world, tmp_path):
+    folder, flags, _, _ = world
+    shutil.copytree(folder / "results", tmp_path / "results")
+    flags = [tmp_path / "results" if flag == folder / "results" else flag for flag in flags]
+    for script, languages, name, column in (
+        ("10_language_independent.py", ["en", "zh"], "amig", "LIKN"),
+        ("9_analyze_amig.py", ["en"], "localization-dai", "related"),
+    ):
+        of_languages = tmp_path / "results" / "amig" / "_".join(languages)
+        path = two_languages.change_result(of_languages, name, "P36", lambda line, at=column: line.update({at: 0.5}))
+        done = run(script, *flags, "--languages", *languages, check=False)
+        assert done.returncode == 1 and f"{path}, entry 1" in done.stderr and done.stderr.count("\n") == 1
 
 
 def test_other_points_and_a_preset_that_turns_signs(world, tmp_path):

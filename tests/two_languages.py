@@ -1,5 +1,6 @@
 """A tiny world in two languages, in mLAMA's layout, and tiny random models of it; a slow way to ask these."""
 
+import hashlib
 import json
 
 import torch
@@ -64,6 +65,19 @@ def write_model(family, folder):
             weight.add_(torch.randn(weight.shape) * 0.3)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+
+
+def change_result(folder, name, relation, change):
+    """Change the first line of a result, and its record too, so that only what the line holds is wrong."""
+    path, record = folder / f"{name}-{relation}.jsonl", folder / f"{name}.args.json"
+    first, *others = path.read_text().splitlines()
+    first = json.loads(first)
+    change(first)
+    path.write_text("\n".join([json.dumps(first), *others, ""]))
+    made = json.loads(record.read_text())
+    made[relation]["sha256"] = hashlib.sha256(path.read_bytes()).hexdigest()
+    record.write_text(json.dumps(made))
+    return path
 
 
 class Asked:

@@ -11,7 +11,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from kn import measures
+from kn import measures, shapes
 from kn.mlama import Fact
 from kn.neurons import Neuron
 
@@ -22,6 +22,11 @@ COMMON = 0.7  # of the most frequent neuron's count
 PUBLISHED = 1e-6  # threshold of the mean attribution
 SCORES = ("attribution", "random neurons", "probability")
 PREDICTED = "predicted"  # whether the model's most probable word is the object
+
+FACT = shapes.having(  # a line of stage 12
+    {"part": shapes.text, "objects": shapes.each(shapes.text, least=2), PREDICTED: shapes.each(shapes.truth, least=2)}
+    | dict.fromkeys(SCORES, shapes.each(shapes.number, least=2))
+)
 
 Scores = dict[str, list]  # of a fact's right object and of its wrong ones, by the name of the score; PREDICTED too
 

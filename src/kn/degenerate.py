@@ -24,7 +24,7 @@ import numpy as np
 
 from kn import intervals, located, origins, shapes
 from kn.batches import Prompt
-from kn.files import InputError, read_jsonl
+from kn.files import InputError
 from kn.languages import Language
 from kn.neurons import Neuron
 from kn.probing import Probe
@@ -138,7 +138,7 @@ def _unordered(pair: Pair) -> frozenset:
 
 NEURON = shapes.row(shapes.whole, shapes.whole)
 PAIRS = shapes.each(shapes.row(NEURON, NEURON, *[shapes.number] * 4), "pair")
-FACT = shapes.having({"uuid": shapes.text, ARMS[0]: shapes.having({"pairs": PAIRS})})
+FACT = shapes.having({"uuid": shapes.text} | dict.fromkeys(ARMS, shapes.having({"pairs": PAIRS})))
 
 
 def path(output_dir: str | Path, language: str, relation: str) -> Path:
@@ -161,8 +161,7 @@ def read(output_dir: str | Path, language: Language, relation: str) -> dict[str,
     here = {"debug": settings["debug"], "threshold": made.get("threshold")}  # whatever it was, it has to be there
     origins.compare(file, made, here, f"delete it and run {stage} with the same --debug", made_by.path)
     found = {}
-    for number, line in enumerate(read_jsonl(file), 1):
-        shapes.check(line, FACT, place := f"{file}, entry {number}")
+    for line, place in shapes.lines(file, FACT):
         pairs = [Pair(*pair) for pair in line[ARMS[0]]["pairs"]]
         language.world.check_neurons(members(pairs), place)
         if line["uuid"] not in language.facts[relation]:

@@ -12,7 +12,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from kn import origins, shapes
-from kn.files import InputError, read_jsonl
+from kn.files import InputError
 from kn.neurons import Neuron, Triplet
 from kn.runs import Record
 
@@ -67,9 +67,7 @@ def read(output_dir: str | Path, language: str, preset: str, relation: str, sett
         raise InputError(f"{file}: no such file: run stage 9 (9_run_amig.sh) for {language} and {relation} first")
     origins.known(file, record(output_dir, language, preset), relation, "stage 9 (9_run_amig.sh)", settings)
     found = {}
-    for number, line in enumerate(read_jsonl(file), 1):
-        place = f"{file}, entry {number}"
-        shapes.check(line, FACT, place)
+    for line, place in shapes.lines(file, FACT):
         known = [line[name] for name in ("uuid", "lineid", "text", "answer")]
         if "skipped" in line:
             shapes.check(line, SKIPPED, place)

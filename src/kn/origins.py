@@ -45,6 +45,7 @@ LATER: dict[str, tuple[Callable[[dict, dict], bool], str]] = {
         lambda made, now: now["points"] in (None, 20),
         "from 20 points, the only number there was",
     ),  # of stage 9
+    "columns": (lambda made, now: False, "when what the model itself predicts was not recorded"),  # of stage 12
 }
 
 ELSEWHERE = "set RESULTS=another/folder for this run"

@@ -4,9 +4,10 @@ check(value, table(each(whole, "fact")), "kn.json")    # kn.json, 'P36', fact 3:
 """
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
-from kn.files import InputError
+from kn.files import InputError, read_jsonl
 
 LARGEST = 1e300  # in amount; what is larger is Infinity, or a number of hundreds of digits
 
@@ -18,6 +19,13 @@ def check(value, shape: Shape, place) -> None:
     if problem := shape(value):
         where, what = problem
         raise InputError(f"{', '.join([str(place), *where])}: {what}")
+
+
+def lines(path: str | Path, shape: Shape) -> Iterator[tuple[object, str]]:
+    """The values of a JSON-lines file, and the place of each."""
+    for number, line in enumerate(read_jsonl(path), 1):
+        check(line, shape, place := f"{path}, entry {number}")
+        yield line, place
 
 
 def short(value, longest: int = 80) -> str:

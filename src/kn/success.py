@@ -16,7 +16,7 @@ from functools import partial
 
 import numpy as np
 
-from kn import intervals
+from kn import intervals, shapes
 from kn.neurons import Neuron
 from kn.probing import Probe
 from kn.prompts import Encoded
@@ -26,6 +26,8 @@ SIDES = ("related", "unrelated")
 CUTS = {"zeroing": 20.0, "doubling": 250.0}  # relative changes above these the published program leaves out
 
 RATES = ("SR", "SR of medians", "SR of absolute changes")
+# What a line has to hold, by arm: the number of neurons, and what `measure` found on either side.
+LINE = {"neurons": shapes.table(shapes.whole)} | dict.fromkeys(SIDES, shapes.table(shapes.row(*[shapes.number] * 3)))
 OUTSIDE = (
     "An SR may lie outside its own interval: it divides by the mean change on unrelated facts, which may happen to be "
     "closer to zero than in most draws of facts."
@@ -99,9 +101,7 @@ def complete(line: dict) -> bool:
 
 
 def summary(measured: dict[str, list[dict]], seed: int) -> dict:
-    """The rates of each arm, of all facts that it has neurons for and of those of each relation. A line has by arm the
-    number of `neurons`, and what `measure` found on either side.
-    """
+    """The rates of each arm, of all facts that it has neurons for and of those of each relation; see LINE."""
     every = [line for lines in measured.values() for line in lines]
     return {
         "all": _by_arm(every, seed),
