@@ -16,7 +16,6 @@ Results do not name their model: give each model an `--output_dir` of its own. O
 
 import argparse
 import json
-import sys
 import time
 from collections import Counter
 from pathlib import Path
@@ -29,7 +28,7 @@ from kn.languages import Language, Unrelated
 from kn.located import KEPT_LEAST, KEPT_SHARE, Located
 from kn.presets import PRESETS, SIGNS, Locator, with_points
 from kn.probing import Probe
-from kn.workers import FIRST
+from kn.workers import FIRST, note
 
 UNIT = 32  # facts: what a killed run loses at most
 LOCALIZED = shapes.having({"uuid": shapes.text, "layers": shapes.each(shapes.whole)} | success.LINE)
@@ -58,8 +57,8 @@ def parse() -> argparse.Namespace:
 
 def main() -> None:
     chosen = parse()
-    if "amig-paper" in chosen.presets and FIRST:
-        print(f"note: {SIGNS}", file=sys.stderr)
+    if "amig-paper" in chosen.presets:
+        note(SIGNS)
     (language,) = languages.open_languages(chosen, 1)
     for preset in dict.fromkeys(chosen.presets):
         locate(preset, language, chosen)

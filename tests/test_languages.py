@@ -5,8 +5,8 @@ import json
 import pytest
 
 import two_languages
-from kn import degenerate, flags, languages, located, mlama
-from kn.files import InputError
+from kn import degenerate, flags, languages, located, mlama, workers
+from kn.files import InputError, sha256_of
 from kn.mlama import Fact
 
 NEURONS = [[2, 7, 0.5], [0, 3, 0.2], [1, 0, -0.1]]
@@ -38,23 +38,31 @@ def chosen(folder, *more):
     return parser.parse_args([str(flag) for flag in (*model, "--output_dir", folder / "results", *more)])
 
 
-def test_relations_that_the_paper_leaves_out(folder, capsys):
+@pytest.fixture
+def notes(monkeypatch):
+    monkeypatch.setattr(workers, "NOTES", [])
+    return workers.NOTES
+
+
+def test_relations_that_the_paper_leaves_out(folder, notes):
     (opened,) = languages.open_languages(chosen(folder, "--languages", "en"))
     assert opened.world.relations == ["P30", "P36", "P37"]
-    assert "left out, as in the paper: P31 P527; name a relation to include it" in capsys.readouterr().err
+    assert "left out, as in the paper: P31 P527; name a relation to include it" in notes
+    notes.clear()
     (named,) = languages.open_languages(chosen(folder, "--languages", "en", "--pt_relation", "P31", "P36"))
-    assert named.world.relations == ["P31", "P36"] and "P527" not in capsys.readouterr().err
+    assert named.world.relations == ["P31", "P36"] and notes == []
     # Whatever is named, the same facts are drawn to compare with.
     assert (
         languages.Unrelated([named]).pools.keys() == languages.Unrelated([opened]).pools.keys() == {"P30", "P36", "P37"}
     )
 
 
-def test_traditional_characters_are_told(folder, capsys):
+def test_traditional_characters_are_told(folder, notes):
     languages.open_languages(chosen(folder, "--languages", "en", "zh"))
-    assert "zh: 1 of 11 facts have traditional characters, kept as they are" in capsys.readouterr().err
+    assert "zh: 1 of 11 facts have traditional characters, kept as they are" in notes[-1]
+    notes.clear()
     languages.open_languages(chosen(folder, "--languages", "zh", "--pt_relation", "P36"))
-    assert "traditional" not in capsys.readouterr().err
+    assert notes == []
 
     def is_traditional(subject, answer):
         return mlama.is_traditional(Fact("", 0, subject, answer, "", "", []))
@@ -80,15 +88,16 @@ def stage_9(folder, change=lambda lines: None):
         for uuid, fact in language.facts["P37"].items()
     ]
     change(lines)
-    write(located.path(folder / "results", "en", "amig", "P37"), lines)
-    made = {"settings": {"weights": language.world.settings["weights"]}}
-    located.record(folder / "results", "en", "amig").add("P37", made)
+    record = located.record(folder / "results", "en", "amig")
+    write(located.path(folder / "results", "en", "amig", "P37"), lines, record, language.world.settings)
     return language
 
 
-def write(path, lines):
+def write(path, lines, record, settings):
+    """A result, and its record as if it had been written like this."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("\n".join(map(json.dumps, lines)))
+    record.add("P37", {"sha256": sha256_of(path), "settings": settings})
 
 
 def one(change):
@@ -101,7 +110,7 @@ def one(change):
     [
         (lambda line: line | {"neurons": [["2", 7, 0.5]]}, "entry 3"),
         (lambda line: line | {"neurons": [[2, 7.0, 0.5]]}, "entry 3"),
-        (lambda line: line | {"neurons": [[2, 7, float("nan")]]}, "entry 3"),
+        (lambda line: line | {"neurons": [[2, 7, float("nan")]]}, "line 3"),
         (lambda line: line | {"neurons": [[2, 7]]}, "entry 3"),
         (lambda line: line | {"neurons": [[-1, 7, 0.5]]}, "entry 3"),
         (lambda line: line | {"neurons": [[True, 7, 0.5]]}, "entry 3"),
@@ -136,7 +145,7 @@ def test_a_file_of_stage_9_as_it_should_be(folder):
     [
         (lambda line: line | {"knowledge neurons": {"pairs": [PAIR[:5]]}}, "entry 3"),
         (lambda line: line | {"knowledge neurons": {"pairs": [[[2, 7], [0, "3"], *PAIR[2:]]]}}, "entry 3"),
-        (lambda line: line | {"knowledge neurons": {"pairs": [[*PAIR[:5], float("inf")]]}}, "entry 3"),
+        (lambda line: line | {"knowledge neurons": {"pairs": [[*PAIR[:5], float("inf")]]}}, "line 3"),
         (
             lambda line: line | {"knowledge neurons": {"pairs": [[[2, 7], [9, 3], *PAIR[2:]]]}},
             "there is no neuron [9, 3]",
@@ -150,13 +159,13 @@ def test_a_file_of_stage_9_as_it_should_be(folder):
 def test_a_changed_file_of_stage_11_is_named(folder, change, said):
     language = stage_9(folder)
     settings = language.world.settings | {"threshold": 0.3}
-    degenerate.record(folder / "results", "en").add("P37", {"settings": settings})
+    record = degenerate.record(folder / "results", "en")
     arms = {"knowledge neurons": {"pairs": [PAIR]}, "random neurons": {"pairs": []}}
     lines = [{"uuid": uuid, "lineid": 0} | arms for uuid in language.facts["P37"]]
     path = degenerate.path(folder / "results", "en", "P37")
-    write(path, lines)
+    write(path, lines, record, settings)
     assert degenerate.read(folder / "results", language, "P37")["P37 2"] == [degenerate.Pair(*PAIR)]
-    write(path, [*lines[:2], change(lines[2]), lines[3]])
+    write(path, [*lines[:2], change(lines[2]), lines[3]], record, settings)
     with pytest.raises(InputError) as error:
         degenerate.read(folder / "results", language, "P37")
     assert "degenerate-P37.jsonl" in str(error.value) and said in str(error.value) and "\n" not in str(error.value)

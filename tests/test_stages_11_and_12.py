@@ -212,16 +212,27 @@ def test_results_by_the_earlier_rule_are_refused(world, tmp_path):
     _, folder, flags, _ = world
     shutil.copytree(folder / "results", tmp_path / "results")
     flags = [tmp_path / "results" if flag == folder / "results" else flag for flag in flags]
-    record = tmp_path / "results" / "amig" / "en" / "degenerate.args.json"
-    made = read(record)
-    for entry in made.values():
-        del entry["settings"]["threshold"]
-    record.write_text(json.dumps(made))
-    kept = {path: path.read_bytes() for path in (tmp_path / "results").rglob("*.json*")}
+    kept = {path: path.read_bytes() for path in (tmp_path / "results").rglob("*.jsonl")}
+
+    def without(name, setting):
+        record = tmp_path / "results" / "amig" / "en" / f"{name}.args.json"
+        made = read(record)
+        for entry in made.values():
+            del entry["settings"][setting]
+        record.write_text(json.dumps(made))
+
+    def refused(script, *more):
+        done = run(script, *flags, *more, check=False)
+        assert done.returncode == 1 and done.stderr.count("\n") == 1
+        return done.stderr
+
+    without("fact_check", "columns")
+    made = "when what the model itself predicts was not recorded"
+    assert f"fact_check-P36.jsonl: was made {made}" in refused("12_fact_check.py", "--pt_relation", "P36")
+    without("degenerate", "threshold")
+    made = "when any of a fact's strongest neurons were tried, and not only its knowledge neurons"
     for script, more in (("11_degenerate.py", FOUND), ("12_fact_check.py", [])):
-        refused = run(script, *flags, *more, check=False)
-        assert refused.returncode == 1 and refused.stderr.count("\n") == 1
-        assert "degenerate-P30.jsonl: was made when any of a fact's strongest neurons were tried" in refused.stderr
+        assert f"degenerate-P30.jsonl: was made {made}" in refused(script, *more)
     assert {path: path.read_bytes() for path in kept} == kept
 
 

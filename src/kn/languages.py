@@ -7,7 +7,6 @@ Facts come in mLAMA's layout. A fact has one prompt in each language, and the sa
 
 import argparse
 import random
-import sys
 from dataclasses import dataclass, field
 
 from kn import facts, flags, located, mlama, stages
@@ -16,7 +15,7 @@ from kn.files import InputError
 from kn.located import KEPT_SHARE, THRESHOLD, THRESHOLDS, Located
 from kn.prompts import Encoded
 from kn.stages import World
-from kn.workers import FIRST
+from kn.workers import note
 
 UNUSED = ("P31", "P527")  # relations of mLAMA that the paper leaves out
 
@@ -88,19 +87,18 @@ def open_languages(chosen: argparse.Namespace, count: int | None = None) -> list
     found = mlama.read(chosen.mlama, names)
     bags: Bags = found.bags(names[0])
     relations = facts.choose_relations(bags, chosen.pt_relation)
-    notes = [f"left out: {line}" for line in found.left_out]
+    for line in found.left_out:
+        note(f"left out: {line}")
     if not chosen.pt_relation and (unused := [name for name in relations if name in UNUSED]):
         relations = [name for name in relations if name not in unused]
-        notes.append(f"left out, as in the paper: {' '.join(unused)}; name a relation to include it")
+        note(f"left out, as in the paper: {' '.join(unused)}; name a relation to include it")
     if not relations:
         raise InputError(f"{chosen.mlama}: has no relation to work on in {' and '.join(names)}")
     for name in names:
         every = [fact for relation in relations for fact in found.facts[name][relation].values()]
         if name.startswith("zh") and (some := sum(map(mlama.is_traditional, every))):
             converted = "kept as they are; the paper's program converts them to simplified ones"
-            notes.append(f"{name}: {some} of {len(every)} facts have traditional characters, {converted}")
-    for line in notes if FIRST else ():
-        print(line, file=sys.stderr)
+            note(f"{name}: {some} of {len(every)} facts have traditional characters, {converted}")
     opened = stages.open_model(chosen)
     first = None if chosen.debug < 0 else chosen.debug
     return [
