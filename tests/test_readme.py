@@ -1,0 +1,92 @@
+"""The commands in the documentation can be copied: their scripts, flags and settings are there."""
+
+import re
+import shlex
+
+import pytest
+
+from conftest import ROOT, run_here
+from kn import flags
+
+FOLDERS = ("data", "figures", "results", "slurm")
+PAGES = ["README.md", "docs/verification.md", *(f"{folder}/README.md" for folder in FOLDERS)]
+SHELL_ONLY = re.findall(r"^([A-Z]+)=", (ROOT / "config.sh").read_text(), re.M)
+SETTINGS = {*flags.SETTINGS, *SHELL_ONLY, "PYTHONPATH", "OMP_NUM_THREADS", "KN_REAL_DATA"}
+OF_PYTEST = {"-k", "-m"}
+
+
+def commands(page):
+    """The lines of fenced blocks that call something, and what stands in backticks and names a script."""
+    text, fenced = (ROOT / page).read_text(), re.compile(r"^```\n(.*?)^```", re.M | re.S)
+    for block in fenced.findall(text):
+        yield from (line for line in block.splitlines() if re.match(r"(\w+=\S+ )*(bash|sbatch|\S*python3?) ", line))
+    for code in re.findall(r"`([^`]+)`", fenced.sub("", text)):
+        if re.search(r"(^|\s)\S+\.(sh|sbatch|py)(\s|$)", code) and "import " not in code:
+            yield " ".join(code.split())
+
+
+ALL = sorted({(page, command) for page in PAGES for command in commands(page)})
+
+
+def words(command):
+    """The settings in front of a command, and its words; what stands in brackets may be left out."""
+    found = shlex.split(re.sub(r"[][]|…", "", command), comments=True)
+    found = found[: found.index("|")] if "|" in found else found
+    settings = []
+    while re.match(r"\w+=", found[0]):
+        settings.append(found.pop(0))
+    while found[0] in ("time", "/usr/bin/time", "-v"):
+        found.pop(0)
+    return settings, found
+
+
+def python_scripts(script):
+    """What a script of the shell runs."""
+    text = (ROOT / script).read_text()
+    named = re.findall(r"src/(\w+\.py)", text) + re.findall(r"^run_(?:stage|on_languages) (\w+\.py)", text, re.M)
+    further = re.findall(r"\b[0-9]+_run_\w+\.sh", text) if script.startswith("slurm/") else []
+    return [f"src/{name}" for name in named] + [name for stage in further for name in python_scripts(stage)]
+
+
+def known_flags(script):
+    explained = run_here(script, ["--help"])
+    assert explained.returncode == 0, explained.stderr
+    return set(re.findall(r"--?[a-z_0-9]+", explained.stdout))
+
+
+def test_commands_are_found_in_the_documentation():
+    found = {" ".join(words(command)[1]) for _, command in ALL}
+    assert {"bash run_sample.sh", "bash slurm/pipeline.sh", "sbatch slurm/gpus.sbatch 6_run_edit.sh 1 8"} <= found
+    assert len(found) > 50
+
+
+@pytest.mark.parametrize("page, command", ALL, ids=lambda value: value[:60])
+def test_a_command_can_be_copied(monkeypatch, page, command):
+    settings, found = words(command)
+    assert {setting.split("=")[0] for setting in settings} <= SETTINGS
+    if len(found) == 1:  # a script that is named, not called
+        assert any((ROOT / folder / found[0]).exists() for folder in ("", "src", "slurm", "tests")), found
+        return
+    started_by, script, *arguments = found
+    if started_by == "sbatch":
+        scripts = [word for word in found if word.endswith((".sh", ".sbatch"))]
+        assert scripts and all((ROOT / name).exists() for name in scripts)
+        script, arguments = scripts[-1], found[found.index(scripts[-1]) + 1 :]
+    elif script.endswith(".py"):
+        assert started_by == ".venv/bin/python"
+        assert script.startswith("src/") or "PYTHONPATH=src" in settings
+    else:
+        assert started_by == "bash" and script.endswith(".sh")
+    assert (ROOT / script).exists()
+    asked = {word.split("=")[0] for word in arguments if re.match("--?[a-z]", word)}
+    if script != "run_tests.sh" and asked:
+        monkeypatch.syspath_prepend((ROOT / script).parent)  # as Python does
+        python = [script] if script.endswith(".py") else python_scripts(script)
+        assert asked <= set().union(*map(known_flags, python))
+    else:
+        assert asked <= OF_PYTEST
+    # The sample's models know only the sample's facts.
+    if any(word.startswith("data/sample/bilingual") for word in arguments):
+        assert "MLAMA=data/sample/mlama" in settings
+    if "MODEL=data/sample/model" in settings:
+        assert "DATA=data/sample" in settings
