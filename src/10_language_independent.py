@@ -53,7 +53,6 @@ def main() -> None:
     record = runs.Record(folder / f"{chosen.preset}.args.json")
     settings = world.settings | {name: getattr(chosen, name) for name in ("preset", "seed")}
     settings["thresholds"] = {language.name: language.threshold for language in both}
-    settings["max_tokens"] = probe.batches.max_tokens
 
     def of_relation(relation: str) -> results.Result:
         neurons = read_neurons(relation, both, chosen)

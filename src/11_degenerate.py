@@ -79,7 +79,6 @@ def search(language: Language, chosen: argparse.Namespace) -> Iterator[results.R
             "low": chosen.low,
             "high": chosen.high,
             "seed": chosen.seed,
-            "max_tokens": probe.batches.max_tokens,
             "data": runs.digest([[uuid, language.facts[relation][uuid].bag] for uuid in uuids]),
             "neurons": runs.digest(neurons),
         }

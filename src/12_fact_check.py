@@ -116,7 +116,6 @@ def check(
             "wrong": chosen.wrong,
             "columns": [*SCORES, PREDICTED],
             "seed": chosen.seed,
-            "max_tokens": locator.engine.batches.max_tokens,
             "data": runs.digest([[uuid, language.facts[relation][uuid].bag] for uuid in uuids]),
             "objects": runs.digest(sorted((name, sorted(true)) for name, true in objects[relation].true.items())),
             "neurons": runs.digest([planned.parts, planned.neurons]),

@@ -62,7 +62,6 @@ def main() -> None:
     settings = world.settings | {
         **{name: getattr(chosen, name) for name in ("rule", "get_pred", "get_ig_pred", "get_ig_gold", "get_base")},
         "points": points,
-        "max_tokens": engine.batches.max_tokens,
     }
     record = runs.Record(folder / f"{chosen.output_prefix}.args.json")
     largest = UNIT_OF_WHOLE_LISTS if whole_lists else UNIT[world.device.type]

@@ -62,7 +62,6 @@ def main() -> None:
         settings = world.settings | {
             "factors": chosen.factors,
             "seed": chosen.seed,
-            "max_tokens": probe.batches.max_tokens,
             "data": runs.digest(world.bags[relation]),
             "neurons": runs.digest(neurons),
             "others": runs.digest(others),

@@ -71,7 +71,6 @@ def main() -> None:
             fed = {arm: as_drawn(draws, f"{ARMS[arm]}{relation}", fed[arm], neurons[arm], chosen.draws) for arm in ARMS}
         settings = world.settings | {
             "seed": chosen.seed,
-            "max_tokens": probe.batches.max_tokens,
             "data": runs.digest(world.bags[relation]),
             "neurons": runs.digest(bags),
             "sentences": runs.digest(fed),

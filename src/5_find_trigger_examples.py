@@ -45,7 +45,6 @@ def main() -> None:
             crawled.mask_objects(sentences[relation][fact], pairs[relation][fact]) for fact in world.facts(relation)
         ]
         settings = world.settings | {
-            "max_tokens": probe.batches.max_tokens,
             "data": runs.digest(world.bags[relation]),
             "neurons": runs.digest(neurons[relation]),
             "sentences": runs.digest([fact.th for fact in masked]),

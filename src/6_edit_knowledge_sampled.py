@@ -97,7 +97,6 @@ def main() -> None:
     common = world.settings | {
         "lambdas": pairs,
         "seed": chosen.seed,
-        "max_tokens": probe.batches.max_tokens,
         "data": runs.digest(world.bags),
     }
 

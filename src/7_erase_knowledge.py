@@ -46,7 +46,7 @@ def main() -> None:
     folder = make_folder(Path(chosen.output_dir) / "erase")
     record = runs.Record(folder / "erase.args.json")
     places = [(relation, fact) for relation in world.bags for fact in world.facts(relation)]
-    settings = world.settings | {"max_tokens": probe.batches.max_tokens, "data": runs.digest(world.bags)}
+    settings = world.settings | {"data": runs.digest(world.bags)}
 
     common = {relation: selection.most_common(bags[relation], chosen.num_neurons) for relation in world.relations}
     erased = {}

@@ -74,7 +74,6 @@ def locate(preset: str, language: Language, chosen: argparse.Namespace) -> None:
     locator = Locator(way, world.adapter, world.encoder, chosen.max_tokens)
     settings = world.settings | {"language": language.name, "preset": preset}
     settings["points"] = None if way.rule == "gauss" else way.points
-    settings["max_tokens"] = locator.engine.batches.max_tokens
 
     def of_relation(relation: str) -> results.Result:
         uuids = list(language.facts[relation])
@@ -178,7 +177,6 @@ def test(
     world, folder = language.world, located.folder(chosen.output_dir, language.name)
     record = runs.Record(folder / f"localization-{preset}.args.json")
     settings = world.settings | {"preset": preset, "threshold": language.threshold, "seed": chosen.seed}
-    settings["max_tokens"] = probe.batches.max_tokens
 
     def of_relation(relation: str) -> results.Result:
         found = language.located(chosen.output_dir, preset, relation)

@@ -194,7 +194,7 @@ def test_batches_are_halved_when_memory_runs_out(golden, golden_bags, monkeypatc
     monkeypatch.setattr(adapter, "run_on", scarce)
     engine = Engine(adapter, "riemann", 20, 2048)
     assert distances(attributed(engine, prompts), expected).max() <= 1e-5
-    assert engine.batches.max_tokens < 2048
+    assert engine.batches.limit < 2048
     most = 0
     with pytest.raises(InputError, match="out of memory with a single prompt"):
         attributed(engine, prompts)

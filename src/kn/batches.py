@@ -5,6 +5,8 @@ Of an answer of one piece, position and piece may stand there as they are. Each 
 the batch; what is told of the prompt is the mean over its pieces.
 """
 
+import threading
+import time
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from itertools import accumulate, pairwise
@@ -22,6 +24,7 @@ Found = TypeVar("Found")
 
 # Enough to keep the device busy. BERT-base then takes about 13 GB on a GPU for each of the units that are under way.
 MAX_TOKENS = {"cpu": 2048, "cuda": 16384}
+WAIT = 0.1  # seconds after a shortage, for the batches of other lanes to end
 
 
 class Rows:
@@ -55,7 +58,8 @@ class Batches:
 
     def __init__(self, adapter: Adapter, max_tokens: int | None = None):
         self.adapter = adapter
-        self.max_tokens = max_tokens or MAX_TOKENS[adapter.device.type]
+        self.limit = max_tokens or MAX_TOKENS[adapter.device.type]  # tokens a batch; lowered where memory is short
+        self.lock = threading.Lock()
 
     def over(
         self, prompts: list[Prompt], points: int, work: Callable[[list[int], Rows], Found], paths: int = 1
@@ -69,19 +73,24 @@ class Batches:
             by_length.setdefault(len(ids), []).append(place)
         for length in sorted(by_length):
             places = by_length[length]
+            least = self.adapter.tokens(length, points) * paths  # what a batch of one reading has
             while places:
-                batch = self._next(places, prompts, self.rows(length, points, paths))
+                limit = self.limit
+                batch = self._next(places, prompts, max(1, limit // least))
                 try:
                     found = work(batch, Rows([prompts[place] for place in batch], self.adapter.device))
                 except torch.OutOfMemoryError:
-                    self._halve(len(batch))
+                    if len(batch) == 1 and limit < least:
+                        what = "out of memory with a single prompt"
+                        raise InputError(f"{what}: set DTYPE=bfloat16, or use a device with more memory") from None
+                    self._halve(limit)
                     continue
                 yield batch, found
                 places = places[len(batch) :]
 
     def rows(self, length: int, points: int, paths: int = 1) -> int:
         """How many readings of this length go into a batch."""
-        return max(1, self.max_tokens // (self.adapter.tokens(length, points) * paths))
+        return max(1, self.limit // (self.adapter.tokens(length, points) * paths))
 
     @staticmethod
     def _next(places: list[int], prompts: list[Pieces], rows: int) -> list[int]:
@@ -89,11 +98,13 @@ class Batches:
         ends = list(accumulate(len(prompts[place][2]) for place in first))
         return first[: max(1, bisect_right(ends, rows))]
 
-    def _halve(self, prompts: int) -> None:
-        if prompts == 1:
-            raise InputError("out of memory with a single prompt: use --dtype bfloat16, or a larger device")
-        self.max_tokens //= 2
+    def _halve(self, limit: int) -> None:
+        """Lower the limit that was too high. Of lanes that met with the same shortage, the first one does."""
+        with self.lock:
+            if self.limit == limit:
+                self.limit //= 2
         torch.cuda.empty_cache()
+        time.sleep(WAIT)
 
 
 def upload(values: Sequence, device: torch.device, dtype: torch.dtype | None = None) -> Tensor:

@@ -11,7 +11,7 @@ from torch import nn
 
 from kn import crawled, devices, facts, models, neurons, origins, runs, selection
 from kn.adapters import Adapter
-from kn.batches import Prompt
+from kn.batches import MAX_TOKENS, Prompt
 from kn.files import InputError
 from kn.neurons import ARMS
 from kn.prompts import Encoded, Encoder
@@ -86,7 +86,9 @@ def open_model(chosen: argparse.Namespace) -> tuple[Encoder, nn.Module, Adapter,
     names = ("bert_model", "revision", "do_lower_case", "max_seq_length", "debug", "dtype")
     settings = {name: getattr(chosen, name) for name in names} | {
         "weights": models.fingerprint(model),
-        "device": device.type,  # the last digits depend on it
+        # The last digits depend on these. What was asked for is recorded: a shortage of memory lowers what is used.
+        "device": device.type,
+        "max_tokens": chosen.max_tokens or MAX_TOKENS[device.type],
     }
     adapter = models.adapt(model)
     encoder = Encoder(tokenizer, min(chosen.max_seq_length, adapter.longest), adapter.causal)
