@@ -241,3 +241,34 @@ def test_whole_folders_are_read_as_they_are(folder, build, family, capsys):
     loaded = load(folder)
     assert isinstance(loaded, PreTrainedTokenizerFast)
     assert loaded(texts)["input_ids"] == build()(texts)["input_ids"] and not capsys.readouterr().err
+
+
+def test_the_fingerprint_changes_with_what_becomes_of_a_text_and_with_nothing_else(folder):
+    shutil.copytree(GOLDEN / "model", folder)
+    tokenizer = load(folder)
+    before = tokenizers.fingerprint(tokenizer)
+    tokenizer("a b c", truncation=True, max_length=3, padding="max_length")  # settings of a call
+    assert tokenizers.fingerprint(tokenizer) == before
+    file = folder / "tokenizer.json"
+    content = json.loads(file.read_text())
+    words = content["model"]["vocab"]
+    content["model"]["vocab"] = dict(reversed(words.items()))
+    file.write_text(json.dumps(content, indent=3))
+    assert tokenizers.fingerprint(load(folder)) == before
+    words["botany"], words["geology"] = words["geology"], words["botany"]
+    file.write_text(json.dumps(content | {"model": content["model"] | {"vocab": words}}))
+    assert tokenizers.fingerprint(load(folder)) != before
+
+
+def test_a_result_of_another_tokenizer_is_refused(folder, stage1, tmp_path):
+    shutil.copytree(GOLDEN / "model", folder)
+    shutil.copytree(stage1, tmp_path / "results")
+    text = (folder / "tokenizer.json").read_text()
+    for old, new in (('"botany"', '"+"'), ('"geology"', '"botany"'), ('"+"', '"geology"')):
+        text = text.replace(old, new)
+    (folder / "tokenizer.json").write_text(text)
+    flags = stage1_flags(tmp_path / "results", "--pt_relation", "P36", "--bert_model", str(folder))
+    record = tmp_path / "results" / "TREx-all.args.json"
+    record.write_text(record.read_text().replace(str(GOLDEN / "model"), str(folder)))
+    done = run("1_analyze_mlm.py", *flags, check=False)
+    assert done.returncode == 1 and "P36.rlt.jsonl: was made with another tokenizer: delete" in done.stderr

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from kn import crawled, devices, facts, models, neurons, origins, runs, selection
+from kn import crawled, devices, facts, models, neurons, origins, runs, selection, tokenizers
 from kn.adapters import Adapter
 from kn.batches import MAX_TOKENS, Prompt
 from kn.files import InputError
@@ -86,6 +86,7 @@ def open_model(chosen: argparse.Namespace) -> tuple[Encoder, nn.Module, Adapter,
     names = ("bert_model", "revision", "do_lower_case", "max_seq_length", "debug", "dtype")
     settings = {name: getattr(chosen, name) for name in names} | {
         "weights": models.fingerprint(model),
+        "tokenizer": tokenizers.fingerprint(tokenizer),
         # The last digits depend on these. What was asked for is recorded: a shortage of memory lowers what is used.
         "device": device.type,
         "max_tokens": chosen.max_tokens or MAX_TOKENS[device.type],
