@@ -1,6 +1,8 @@
 """Adapters against transformers' own logits; what a model that can't be used says."""
 
 import json
+import random
+import re
 import shutil
 
 import pytest
@@ -8,9 +10,11 @@ import torch
 from torch import nn
 
 from conftest import GOLDEN, prompts_of
+from families import CAUSAL, FAMILIES, prompts
 from kn import models
 from kn.files import InputError
-from kn.linear import FrozenLinear
+from kn.linear import FrozenLinear, look_again
+from kn.probing import Probe
 
 CPU = torch.device("cpu")
 
@@ -66,25 +70,106 @@ def test_frozen_products_and_their_gradients_are_torchs(dtype, tolerance):
         assert torch.allclose(ours, theirs, rtol=tolerance, atol=tolerance * theirs.abs().max().item())
 
 
-def test_weights_changed_in_place_are_noticed():
-    layer = nn.Linear(4, 4).requires_grad_(False)
-    frozen, x = FrozenLinear(layer), torch.ones(1, 4)
-    before = frozen(x)
+def through_data(layer):
+    layer.weight.data[0, 0] += 1
+
+
+def other_data(layer):
+    layer.weight.data = layer.weight.data * 2
+
+
+def other_bias(layer):
+    layer.bias.data = layer.bias.data + 1
+
+
+def other_parameter(layer):
+    layer.weight = nn.Parameter(torch.randn(4, 4), requires_grad=False)
+
+
+def in_place(layer):
     layer.weight[0, 0] += 1
-    assert frozen(x)[0, 0].item() == pytest.approx(before[0, 0].item() + 1)
-    assert torch.allclose(frozen(x), layer(x))
+
+
+def swapped_columns(layer):
+    layer.weight.data[:, :2] = layer.weight.data[:, [1, 0]]
+
+
+def no_bias(layer):
+    layer.bias = None
+
+
+@pytest.mark.parametrize("transposed", [False, True])
+@pytest.mark.parametrize(
+    "change", [in_place, through_data, other_data, other_bias, other_parameter, swapped_columns, no_bias]
+)
+def test_changed_weights_are_noticed(change, transposed):
+    layer = nn.Linear(4, 4).requires_grad_(False)
+    frozen, x = FrozenLinear(layer, transposed), torch.tensor([[1.0, 2, 3, 4]], requires_grad=True)
+    before = frozen(x)
+    change(layer)
+    look_again()
+    after = frozen(x)
+    weight = layer.weight.t() if transposed else layer.weight
+    assert torch.allclose(after, nn.functional.linear(x, weight, layer.bias))
+    assert not torch.allclose(after, before)
+    (gradient,) = torch.autograd.grad(after.sum(), x)
+    assert torch.allclose(gradient[0], weight.sum(0))
+    assert torch.equal(frozen.weight, weight)
+
+
+@pytest.mark.parametrize("name", ["bert", "gpt2", "llama"])
+def test_an_adapter_reads_the_model_as_it_is_now(name):
+    """Each parameter got other values in a way that PyTorch keeps no record of, or another tensor."""
+    model = FAMILIES[name].model(name, torch.float32).requires_grad_(False)
+    asked = prompts(name in CAUSAL)
+    probe = Probe(models.adapt(model))
+    before = probe.read(asked).probabilities
+    for number, (path, weight) in enumerate(model.named_parameters()):
+        other = weight + torch.randn_like(weight) / 10
+        if number % 3 == 0:
+            weight.data[:] = other
+        elif number % 3 == 1:
+            weight.data = other
+        else:
+            module, _, key = path.rpartition(".")
+            setattr(model.get_submodule(module), key, nn.Parameter(other, requires_grad=False))
+    expected = Probe(models.adapt(model)).read(asked).probabilities
+    assert probe.read(asked).probabilities == pytest.approx(expected, abs=1e-6)
+    assert abs(expected - before).max() > 1e-3
 
 
 def test_the_fingerprint_tells_models_apart(golden):
     _, model = golden
     before = models.fingerprint(model)
-    weight = model.bert.encoder.layer[0].output.dense.weight
-    kept = weight[0, 0].item()
-    with torch.no_grad():
-        weight[0, 0] += 1
-        assert models.fingerprint(model) != before
-        weight[0, 0] = kept
+    assert re.fullmatch("sha256:[0-9a-f]{64}", before)
+    chance = random.Random(0)
+    for name, weight in model.named_parameters():  # any bit of any number counts
+        bits = weight.detach().flatten().view(torch.int32)
+        place, bit = chance.randrange(len(bits)), 1 << chance.randrange(31)
+        bits[place] ^= bit
+        assert models.fingerprint(model) != before, name
+        bits[place] ^= bit
     assert models.fingerprint(model) == before
+
+
+def test_the_fingerprint_tells_types_and_configurations_apart():
+    found = [
+        models.fingerprint(FAMILIES["gpt_neox"].model("gpt_neox", torch.float32)),
+        models.fingerprint(FAMILIES["gpt_neox"].model("gpt_neox", torch.bfloat16)),
+        models.fingerprint(FAMILIES["gpt_neox, one after the other"].model("gpt_neox", torch.float32)),
+    ]
+    assert len(set(found)) == 3
+
+
+def test_the_fingerprint_is_that_of_the_model_wherever_it_lies(tmp_path):
+    """A copy, saved anew, with entries that act on nothing."""
+    for name in ("bert", "gpt2", "gemma3_text"):
+        model = FAMILIES[name].model(name, torch.float32)
+        before = models.fingerprint(model)
+        model.config.id2label, model.config.bos_token_id = {0: "no", 1: "yes", 2: "maybe"}, 3
+        model.save_pretrained(tmp_path / name)
+        kind = type(model)
+        assert models.fingerprint(kind.from_pretrained(tmp_path / name)) == before
 
 
 def test_a_model_that_is_not_there_is_one_clear_line(tmp_path, monkeypatch):

@@ -131,3 +131,10 @@ class Adapter:
 
     def _probes(self, x: Tensor) -> Tensor:
         return torch.zeros(self.depth, len(x), self.width, dtype=x.dtype, device=x.device, requires_grad=True)
+
+
+def scaled(q: Tensor, k: Tensor, scale: float) -> tuple[Tensor, Tensor]:
+    """What is multiplied for the attention's scores. A product may be beyond float16, before it is scaled or after."""
+    if q.dtype == torch.float16:
+        q, k = q.float(), k.float()
+    return q * scale, k

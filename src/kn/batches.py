@@ -15,7 +15,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from kn import asked
+from kn import asked, linear
 from kn.adapters import Adapter
 from kn.asked import Pieces, Prompt
 from kn.files import InputError
@@ -68,6 +68,7 @@ class Batches:
         so many `paths`.
         """
         prompts = asked.prompts(prompts, self.adapter)
+        linear.look_again()
         by_length: dict[int, list[int]] = {}
         for place, (ids, _, _) in enumerate(prompts):
             by_length.setdefault(len(ids), []).append(place)

@@ -16,7 +16,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from kn.adapters import Adapter, Change, Ffn, Pass
+from kn.adapters import Adapter, Change, Ffn, Pass, scaled
 from kn.linear import FrozenLinear
 
 Rotation = tuple[Tensor, Tensor]  # cosines and sines
@@ -37,6 +37,7 @@ class Layer:
     scale: float  # of the attention's scores
     cap: float | None = None  # of the attention's scores
     window: int | None = None  # how many tokens one looks at, itself and those just before; None: all
+    precise: bool = False  # the attention's scores are float32, even where the model is bfloat16
     parallel: bool = False  # attention and FFN read the same input
     after_attention: Callable[[Tensor], Tensor] = _unchanged
     after_ffn: Callable[[Tensor], Tensor] = _unchanged
@@ -190,9 +191,10 @@ def _attend(layer: Layer, q: Tensor, k: Tensor, v: Tensor, sight: Tensor) -> Ten
     and values.
     """
     heads, shared = q.shape[1], k.shape[1]
+    q, k = _scaled(layer, q, k)
     q = q.unflatten(1, (shared, heads // shared))
-    scores = _scores(layer, q @ k[:, :, None].transpose(-1, -2)).masked_fill(~sight, -torch.inf)
-    return (_softmax(scores) @ v[:, :, None]).flatten(1, 2).transpose(1, 2).flatten(2)
+    scores = _capped(layer, q @ k[:, :, None].transpose(-1, -2)).masked_fill(~sight, -torch.inf)
+    return (_softmax(scores).to(v.dtype) @ v[:, :, None]).flatten(1, 2).transpose(1, 2).flatten(2)
 
 
 def _attend_at(layer: Layer, q: Tensor, k: Tensor, v: Tensor, keys: Tensor, values: Tensor, sight: Tensor) -> Tensor:
@@ -200,21 +202,27 @@ def _attend_at(layer: Layer, q: Tensor, k: Tensor, v: Tensor, keys: Tensor, valu
     prompts, shared = keys.shape[:2]
     # prompts x shared heads x rows of a prompt x heads that share x size
     q, k, v = (x.unflatten(0, (prompts, -1)).unflatten(2, (shared, -1)).transpose(1, 2) for x in (q, k, v))
-    scores = (q.flatten(2, 3) @ keys.transpose(-1, -2)).unflatten(2, q.shape[2:4])
+    q, k = _scaled(layer, q, k)
+    scores = (q.flatten(2, 3) @ keys.to(q.dtype).transpose(-1, -2)).unflatten(2, q.shape[2:4])
     own = (q * k).sum(-1, keepdim=True)
-    scores = _scores(layer, scores).masked_fill(~sight[:, None, None, None], -torch.inf)
-    weights = _softmax(torch.cat((scores, _scores(layer, own)), -1))
+    scores = _capped(layer, scores).masked_fill(~sight[:, None, None, None], -torch.inf)
+    weights = _softmax(torch.cat((scores, _capped(layer, own)), -1)).to(v.dtype)
     mixed = (weights[..., :-1].flatten(2, 3) @ values).view_as(q) + weights[..., -1:] * v
     return mixed.transpose(1, 2).flatten(2).flatten(0, 1)
 
 
-def _scores(layer: Layer, products: Tensor) -> Tensor:
-    scores = products * layer.scale
+def _scaled(layer: Layer, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
+    if layer.precise:
+        q, k = (x.to(torch.promote_types(x.dtype, torch.float32)) for x in (q, k))
+    return scaled(q, k, layer.scale)
+
+
+def _capped(layer: Layer, scores: Tensor) -> Tensor:
     return scores if layer.cap is None else layer.cap * torch.tanh(scores / layer.cap)
 
 
 def _softmax(scores: Tensor) -> Tensor:
-    return scores.softmax(-1, torch.promote_types(scores.dtype, torch.float32)).to(scores.dtype)
+    return scores.softmax(-1, torch.promote_types(scores.dtype, torch.float32))
 
 
 def _separate(layer: nn.Module, size: int, norms: tuple = (_unchanged, _unchanged)) -> Callable:
@@ -285,6 +293,7 @@ class GptNeo(Decoder):
                     neurons=_plain_ffn(FrozenLinear(block.mlp.c_fc), block.mlp.act),
                     down=FrozenLinear(block.mlp.c_proj),
                     scale=1.0,
+                    precise=True,
                     window=model.config.window_size if attention.attention_type == "local" else None,
                 )
             )
@@ -310,6 +319,7 @@ class GptJ(Decoder):
                 neurons=_plain_ffn(FrozenLinear(block.mlp.fc_in), block.mlp.act),
                 down=FrozenLinear(block.mlp.fc_out),
                 scale=block.attn.head_dim**-0.5,
+                precise=True,
                 parallel=True,
             )
             for block in body.h
@@ -356,16 +366,14 @@ class GptNeoX(Decoder):
 class Llama(Decoder):
     """Llama and what is built like it: RMS norms, turned queries and keys, gated FFN. A neuron is gate times up."""
 
-    families = ("llama", "mistral", "qwen2", "qwen3", "gemma")
+    families = ("llama", "qwen2", "qwen3", "gemma")
 
     def __init__(self, model: nn.Module):
         super().__init__(model)
-        body, config = model.model, model.config
+        body = model.model
         self.rotary, self.final_norm = body.rotary_emb, body.norm
-        window = getattr(config, "sliding_window", None)
-        self.kinds = getattr(config, "layer_types", None) or ["sliding_attention"] * len(body.layers)
         self.layers = []
-        for block, kind in zip(body.layers, self.kinds, strict=True):
+        for block in body.layers:
             attention, ffn = block.self_attn, block.mlp
             norms = getattr(attention, "q_norm", _unchanged), getattr(attention, "k_norm", _unchanged)
             self.layers.append(
@@ -377,12 +385,24 @@ class Llama(Decoder):
                     neurons=_gated_ffn(FrozenLinear(ffn.gate_proj), ffn.act_fn, FrozenLinear(ffn.up_proj)),
                     down=FrozenLinear(ffn.down_proj),
                     scale=attention.scaling,
-                    window=window if kind == "sliding_attention" else None,
+                    # Llama and Gemma have none, whatever their configuration says.
+                    window=getattr(attention, "sliding_window", None),
                 )
             )
 
     def rotations(self, x: Tensor) -> list[Rotation]:
         return [_angles(self.rotary, x)] * self.depth
+
+
+class Mistral(Llama):
+    """Has the same window in all layers, whatever its configuration says of their types."""
+
+    families = ("mistral",)
+
+    def __init__(self, model: nn.Module):
+        super().__init__(model)
+        for layer in self.layers:
+            layer.window = model.config.sliding_window
 
 
 class Gemma2(Llama):
@@ -405,6 +425,12 @@ class Gemma2(Llama):
 
 class Gemma3(Gemma2):
     families = ("gemma3_text",)
+
+    def __init__(self, model: nn.Module):
+        super().__init__(model)
+        self.kinds = model.config.layer_types
+        for layer in self.layers:
+            layer.cap = None  # the configuration may name one, but transformers does not use it
 
     def rotations(self, x: Tensor) -> list[Rotation]:
         of_kind = {kind: _angles(self.rotary, x, kind) for kind in set(self.kinds)}

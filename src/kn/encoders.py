@@ -3,7 +3,6 @@
 A family is added by a class that says where the parts of its model are, as those at the end.
 """
 
-import math
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from functools import partial
@@ -12,16 +11,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import gelu, layer_norm
 
-from kn.adapters import Adapter, Change, Ffn, Pass
+from kn.adapters import Adapter, Change, Ffn, Pass, scaled
 from kn.linear import FrozenLinear
 
 
 class Norm:
     def __init__(self, module: nn.LayerNorm):
-        self.shape, self.weight, self.bias, self.eps = module.normalized_shape, module.weight, module.bias, module.eps
+        self.module, self.shape, self.eps = module, module.normalized_shape, module.eps
 
     def __call__(self, x: Tensor) -> Tensor:
-        return layer_norm(x, self.shape, self.weight, self.bias, self.eps)
+        return layer_norm(x, self.shape, self.module.weight, self.module.bias, self.eps)
 
 
 @dataclass
@@ -162,8 +161,9 @@ class PostNormEncoder(Adapter):
     def _attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Every token looks at every token: rows are prompts of equal length, so nothing is masked."""
         q, k, v = (x.unflatten(-1, (self.heads, -1)).transpose(1, 2) for x in (q, k, v))
-        scores = (q @ k.transpose(-1, -2)) / math.sqrt(q.shape[-1])
-        return (scores.softmax(-1) @ v).transpose(1, 2).flatten(-2)
+        q, k = scaled(q, k, q.shape[-1] ** -0.5)
+        weights = (q @ k.transpose(-1, -2)).softmax(-1).to(v.dtype)
+        return (weights @ v).transpose(1, 2).flatten(-2)
 
 
 def _layer_of_bert(layer: nn.Module) -> Layer:

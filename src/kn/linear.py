@@ -12,40 +12,88 @@ from torch.nn.functional import linear
 
 ROWS = 1024  # the number of rows that the layout is made for; any other number works as well
 
+_asked = 0
+
+
+def look_again() -> None:
+    """From now on each layer makes sure, before its next product, that its weights are those that were laid out.
+
+    Weights that were replaced, or changed in place, are noticed at each product. This is for those that were written
+    to through `.data`, of which PyTorch keeps no record. It takes one pass over the weights.
+    """
+    global _asked
+    _asked += 1
+
 
 class FrozenLinear:
     """A linear layer for many products with the same weights. Its gradient is that of its input alone.
 
-    Weights that were changed in place are noticed by their version, and laid out anew.
+    Whatever is done to the layer's weights, the next product is with the new ones.
     """
 
     def __init__(self, layer: nn.Module, transposed: bool = False):
         """`transposed`: the layer's weights are inputs x outputs, as GPT-2's. `weight` is the other way round."""
-        weight = layer.weight.detach()
-        self.weight = weight.t() if transposed else weight
-        self.bias = None if layer.bias is None else layer.bias.detach()
-        self.packs = _packs(self.weight)
-        self.version = None
+        self.layer, self.transposed = layer, transposed
+        self._take()
+
+    @property
+    def weight(self) -> Tensor:
+        self._look()
+        return self._weight
+
+    @property
+    def bias(self) -> Tensor | None:
+        self._look()
+        return self._bias
 
     def __call__(self, x: Tensor) -> Tensor:
+        self._look()
         if not self.packs:
-            return linear(x, self.weight, self.bias)
-        if self.version != self.weight._version:
-            self.forward_weight = _pack(self.weight.contiguous())
-            self.backward_weight = _pack(self.weight.t().contiguous())
-            self.version = self.weight._version
+            return linear(x, self._weight, self._bias)
+        if self.version != self._weight._version or (self.asked != _asked and self._written_to()):
+            self.forward_weight, self.backward_weight = _pack(self._weight), None
+            self.version, self.product = self._weight._version, self._own_product()
+        self.asked = _asked
         return _Product.apply(x, self)
+
+    def _look(self) -> None:
+        """The layer may have other tensors by now. Those held here aren't freed, so no other has their address."""
+        own = self.layer
+        if _address(own.weight) != _address(self._weight) or _address(own.bias) != _address(self._bias):
+            self._take()
+
+    def _take(self) -> None:
+        weight, bias = self.layer.weight.detach(), self.layer.bias
+        self._weight = weight.t() if self.transposed else weight
+        self._bias = None if bias is None else bias.detach()
+        self.packs = _packs(weight)
+        self.version = self.asked = None
+
+    def _own_product(self) -> Tensor:
+        """A product with random numbers, which other weights would have differently."""
+        width = self._weight.shape[1]
+        return self._weight @ torch.rand(width, generator=torch.Generator().manual_seed(0)).to(self._weight)
+
+    def _written_to(self) -> bool:
+        return not torch.equal(self.product, self._own_product())
 
 
 class _Product(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x: Tensor, layer: FrozenLinear) -> Tensor:
         ctx.layer = layer
-        return _multiply(x, layer.forward_weight, layer.bias)
+        return _multiply(x, layer.forward_weight, layer._bias)
 
     @staticmethod
     def backward(ctx, gradient: Tensor):
-        return _multiply(gradient, ctx.layer.backward_weight, None), None
+        layer = ctx.layer
+        if layer.backward_weight is None:  # where no gradients are asked for it is spared
+            layer.backward_weight = _pack(layer._weight.t())
+        return _multiply(gradient, layer.backward_weight, None), None
+
+
+def _address(tensor: Tensor | None) -> int | None:
+    return None if tensor is None else tensor.data_ptr()
 
 
 def _packs(weight: Tensor) -> bool:
@@ -58,7 +106,7 @@ def _packs(weight: Tensor) -> bool:
 
 
 def _pack(weight: Tensor) -> Tensor:
-    return torch.ops.mkldnn._reorder_linear_weight(weight, ROWS)
+    return torch.ops.mkldnn._reorder_linear_weight(weight.contiguous(), ROWS)
 
 
 def _multiply(x: Tensor, packed: Tensor, bias: Tensor | None) -> Tensor:

@@ -7,13 +7,16 @@ transformers calls `model_type`, and list the class in ADAPTERS below. A tiny co
 """
 
 import hashlib
+import json
+import os
 import re
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from kn import decoders, encoders, tokenizers
 from kn.adapters import Adapter
@@ -30,13 +33,19 @@ DTYPES = {
 ADAPTERS = (
     *(encoders.Bert, encoders.Roberta, encoders.DistilBert, encoders.Electra),
     *(decoders.Gpt2, decoders.GptNeo, decoders.GptJ, decoders.GptNeoX),
-    *(decoders.Llama, decoders.Gemma2, decoders.Gemma3),
+    *(decoders.Llama, decoders.Mistral, decoders.Gemma2, decoders.Gemma3),
 )
 FAMILIES = {family: adapter for adapter in ADAPTERS for family in adapter.families}
 
 # What checkpoints of earlier versions of transformers keep beside their weights: masks, positions, angles.
 NO_WEIGHTS = re.compile(r"(attn|attention)\.(masked_)?bias$|position_ids$|rotary_emb\.inv_freq$|embed_positions$")
 
+# Entries of a configuration that do not act on logits.
+NOT_TELLING = re.compile(
+    r"architectures|model_type|transformers_version|(torch_)?dtype|use_cache|_name_or_path|id2label|label2id|auto_map"
+    r"|(bos|eos)_token_id|initializer_range|task_specific_params|gradient_checkpointing|\w*(dropout|pdrop)(_prob)?|summary_\w+"
+    r"|output_\w+|return_dict"
+)
 NO_NETWORK = (
     "model {name}: no such folder, and not downloaded before, and the hub can't be reached. On a machine with network: "
     "`.venv/bin/hf download {name} --local-dir FOLDER`; copy FOLDER here, and set MODEL=/path/to/FOLDER"
@@ -58,7 +67,7 @@ def load(name: str, revision: str | None, dtype: str, device: torch.device, lowe
     logging.disable_progress_bar()
     huggingface_hub.utils.logging.set_verbosity_error()
     source = {"revision": revision, "trust_remote_code": False}
-    with _one_line(name):
+    with line_for(name):
         if Path(name).is_dir():
             entries = read_object(Path(name) / "config.json")
         elif Path(name).exists():
@@ -91,9 +100,10 @@ def load(name: str, revision: str | None, dtype: str, device: torch.device, lowe
             ignore_mismatched_sizes=True,  # so that they come in the report
             **source,
         )
-    _check_weights(name, model, **report)
+        _check_weights(name, model, **report)
+        model = model.to(device).eval().requires_grad_(False)
     torch.backends.cuda.matmul.allow_tf32 = dtype == "tf32"
-    return tokenizer, model.to(device).eval().requires_grad_(False)
+    return tokenizer, model
 
 
 def adapt(model: nn.Module) -> Adapter:
@@ -101,12 +111,40 @@ def adapt(model: nn.Module) -> Adapter:
 
 
 def fingerprint(model: nn.Module) -> str:
-    """Short, and different for different weights: a run must not go on with another model under the same name."""
+    """Another for other weights, and for another configuration: a run must not go on with another model."""
+    digest = hashlib.sha256(json.dumps(telling(model), sort_keys=True, default=str).encode())
+    names, weights = zip(*sorted(model.named_parameters()), strict=True)  # each once, also what the model has twice
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+        for name, weight, of_weight in zip(names, weights, pool.map(_digest, weights), strict=True):
+            digest.update(f"{name} {tuple(weight.shape)} {weight.dtype} {of_weight}".encode())
+    return f"sha256:{digest.hexdigest()}"
+
+
+def _digest(weight: Tensor) -> str:
+    """Of all its bytes. What lies on a GPU is fetched in parts."""
     digest = hashlib.sha256()
-    for name, weight in model.state_dict().items():
-        few = weight.flatten()[:: max(1, weight.numel() // 1024)]
-        digest.update(f"{name} {tuple(weight.shape)}".encode() + few.float().cpu().numpy().tobytes())
-    return digest.hexdigest()[:16]
+    for part in weight.detach().flatten().split(1 << 24):
+        digest.update(part.cpu().view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+def telling(model: nn.Module) -> dict:
+    """What a model's configuration says beyond what is usual in its family, and may act on what the model computes."""
+    entries = model.config.to_diff_dict()
+    return {key: value for key, value in sorted(entries.items()) if not NOT_TELLING.fullmatch(key)}
+
+
+@contextmanager
+def line_for(name: str, verb: str = "load") -> Iterator[None]:
+    """A folder can be wrong in so many ways that transformers answers with any kind of exception."""
+    try:
+        yield
+    except InputError:
+        raise
+    except torch.OutOfMemoryError:
+        raise InputError(f"model {name}: it does not fit: use DTYPE=bfloat16, or a larger device") from None
+    except Exception as error:
+        raise InputError(f"model {name}: transformers can't {verb} it ({_line(error)})") from None
 
 
 def _check_weights(
@@ -158,17 +196,6 @@ def _hub_answers(name: str, revision: str | None) -> bool:
     except Exception:
         return False
     return True
-
-
-@contextmanager
-def _one_line(name: str) -> Iterator[None]:
-    """A folder can be wrong in so many ways that transformers answers with any kind of exception."""
-    try:
-        yield
-    except InputError:
-        raise
-    except Exception as error:
-        raise InputError(f"model {name}: transformers can't load it ({_line(error)})") from None
 
 
 def _line(error: Exception | str) -> str:

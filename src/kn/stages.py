@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from kn import crawled, devices, facts, models, neurons, origins, runs, selection, tokenizers
+from kn import agreement, crawled, devices, facts, models, neurons, origins, runs, selection, tokenizers
 from kn.adapters import Adapter
 from kn.batches import MAX_TOKENS, Prompt
 from kn.files import InputError
@@ -92,7 +92,9 @@ def open_model(chosen: argparse.Namespace) -> tuple[Encoder, nn.Module, Adapter,
         "max_tokens": chosen.max_tokens or MAX_TOKENS[device.type],
     }
     adapter = models.adapt(model)
-    encoder = Encoder(tokenizer, min(chosen.max_seq_length, adapter.longest), adapter.causal)
+    longest = min(chosen.max_seq_length, adapter.longest)
+    agreement.check(model, adapter, chosen.bert_model, longest)
+    encoder = Encoder(tokenizer, longest, adapter.causal)
     return encoder, model, adapter, device, settings
 
 
