@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
-# Stage 2: the neurons of each fact, then their statistics and distribution over layers. Flags go to the first part: --help.
+# Stage 2: the neurons of each fact, then their statistics and distribution over layers. Flags: --help.
 [ -n "$BASH_VERSION" ] || exec bash "$0" "$@" # called as `sh SCRIPT`, say
 source "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/setup.sh"
 source ./config.sh
 
 .venv/bin/python src/2_get_kn.py "$@" || exit
 [[ " $* " == *" --help "* || " $* " == *" -h "* ]] && exit
-exec .venv/bin/python src/2_analyze_kn.py
+shared_flags --kn_dir -- "$@"
+exec .venv/bin/python src/2_analyze_kn.py "${shared[@]}"

@@ -27,6 +27,18 @@ JOB=${JOB:-knowledge-neurons}                # the same for all machines of a jo
 
 own=() # a stage's own flags, set by its script
 
+# Which of the flags given to a script are for its other part, too: `shared_flags NAME … -- "$@"` leaves them in `shared`.
+shared_flags() {
+    local names=" "
+    while [[ $1 != -- ]]; do names+="$1 "; shift; done
+    shared=()
+    while [[ $# -gt 1 ]]; do
+        shift
+        [[ $names == *" ${1%%=*} "* ]] && shared+=("$1")
+        [[ $names == *" $1 "* && $# -gt 1 ]] && { shared+=("$2"); shift; }
+    done
+}
+
 # How a stage that asks the model is run: `run_stage SCRIPT [relation …] [flag …]`.
 run_stage() {
     local script=$1 relations=()

@@ -1,4 +1,4 @@
-"""Set-up on machines that lack something, in a copy of the repository's scripts."""
+"""Scripts of the shell, in a copy of them: set-up on machines that lack something, settings, mistakes."""
 
 import json
 import os
@@ -9,9 +9,11 @@ import subprocess
 import sys
 
 import pytest
+import torch
 
 from conftest import GOLDEN, ROOT, run, run_here
-from kn import flags, workers
+from kn import devices, flags, workers
+from kn.files import InputError
 
 # A Python that is new enough but has no venv module, as on Debian without python3-venv.
 WITHOUT_VENV = f"""#!/bin/sh
@@ -102,7 +104,12 @@ def test_a_stage_gets_its_flags_and_nothing_that_nobody_set(echoing):
         ("6_run_edit.sh 1 8 P19", "6_edit_knowledge_sampled.py --pt_relation P19 --norm_lambda1 1 --norm_lambda2 8"),
         ("9_run_amig.sh m en P19", "9_analyze_amig.py --pt_relation P19 --bert_model m --languages en"),
         ("2_run_kn.sh --threshold 0.3", "2_get_kn.py --threshold 0.3\nsrc/2_analyze_kn.py"),
+        ("2_run_kn.sh --kn_dir k --passes 3", "2_get_kn.py --kn_dir k --passes 3\nsrc/2_analyze_kn.py --kn_dir k"),
         ("8_run_plot.sh --check", "8_plot.py\nsrc/8_report.py --check"),
+        (
+            "8_run_plot.sh --output_dir=r --check --fig_dir f",
+            "8_plot.py --output_dir=r --fig_dir f\nsrc/8_report.py --output_dir=r --check --fig_dir f",
+        ),
         ("0_get_data.sh mlama en", "0_get_data.py mlama en"),
     ):
         assert called(f"bash {echoing}/{given}") == f"src/{expected}\n"
@@ -214,6 +221,31 @@ def test_a_mistake_in_a_setting_names_it(monkeypatch, variable, value, line):
     monkeypatch.delenv(variable)
     done = run("1_analyze_mlm.py", "--get_base", f"--{variable.lower()}", value, check=False)
     assert done.returncode == 2 and f"argument --{variable.lower()}: " in done.stderr and done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "wanted, gpus, workers, line",
+    [
+        ("auto", [], 3, "GPUS=3: this machine has 2 CUDA devices"),
+        ("cuda", [0, 7, 2], 3, "--gpus 0,7,2: this machine has 2 CUDA devices"),
+        ("cuda", [1], 3, "--gpus 1: names 1 GPUs for 3 processes"),
+        ("cuda:2", [], 1, "cuda:2 (--device, DEVICE): this machine has 2 CUDA devices"),
+    ],
+)
+def test_gpus_that_are_not_there(monkeypatch, wanted, gpus, workers, line):
+    """Told under the name that the user knows, by whichever process meets it."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "set_device", lambda device: None)
+    monkeypatch.setattr(devices, "LOCAL_WORKERS", workers)
+    said = set()
+    for rank in range(workers):
+        monkeypatch.setattr(devices, "LOCAL_RANK", rank)
+        try:
+            assert devices.choose(wanted, gpus).type == "cuda"
+        except InputError as error:
+            said.add(str(error))
+    assert said == {line}
 
 
 @pytest.mark.parametrize("script", [name for name in STAGES if name[0] in "34567"])

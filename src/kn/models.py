@@ -62,7 +62,7 @@ def load(name: str, revision: str | None, dtype: str, device: torch.device, lowe
     from transformers.utils import logging
 
     if dtype == "tf32" and device.type != "cuda":
-        raise InputError("--dtype tf32 needs a CUDA device")
+        raise InputError("DTYPE (--dtype): tf32 needs a CUDA device")
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     huggingface_hub.utils.logging.set_verbosity_error()
