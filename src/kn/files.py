@@ -18,7 +18,6 @@ except ImportError:  # not on Windows; there two runs on one folder do the work 
     fcntl = None
 
 UNFINISHED = ".unfinished"
-LARGEST_MEMBER = 1 << 30  # bytes that a file in a zip may unpack to; mLAMA's largest are some megabytes
 SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")  # half of a character, or one of a pair that makes one
 
 
@@ -105,8 +104,6 @@ def read_jsonl(path: str | Path | zipfile.Path) -> Iterator:
 def reading(path: str | Path | zipfile.Path):
     try:
         path = Path(path) if isinstance(path, str) else path
-        if isinstance(path, zipfile.Path):
-            _check_member(path)
         with path.open("r", encoding="utf-8") as file:
             yield file
     except UnicodeDecodeError as error:
@@ -117,14 +114,6 @@ def reading(path: str | Path | zipfile.Path):
         raise InputError(f"{path}: can't be read ({error.strerror})") from None
     except (zipfile.BadZipFile, zlib.error) as error:
         raise InputError(f"{path}: the zip is damaged here ({error})") from None
-
-
-def _check_member(path: zipfile.Path) -> None:
-    member = path.root.NameToInfo.get(path.at)
-    if member and member.flag_bits & 1:
-        raise InputError(f"{path}: is encrypted: unpack the zip, and name the folder")
-    if member and member.file_size > LARGEST_MEMBER:
-        raise InputError(f"{path}: unpacks to {member.file_size:,} bytes, more than a file of facts has")
 
 
 @contextmanager
