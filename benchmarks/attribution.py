@@ -9,6 +9,8 @@ product measured on this machine in the same type. Where captum is installed (`.
 integrated gradients of the same neurons are computed beside it, layer by layer and unpadded.
 """
 
+from kn.start import guard
+
 from collections import Counter
 
 import torch
@@ -156,4 +158,4 @@ def fastest_product(adapter: PostNormEncoder) -> float:
 
 
 if __name__ == "__main__":
-    runs.guard(main)
+    guard(main)

@@ -8,6 +8,8 @@ the batch through the whole sequence, gradients down to that layer only and logi
 batch of `--whole_batch` rows that was fastest here. `literal` has the same points as it.
 """
 
+from kn.start import guard
+
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
@@ -84,4 +86,4 @@ def whole(model: GPT2LMHeadModel, prompts: torch.Tensor, batch: int) -> torch.Te
 
 
 if __name__ == "__main__":
-    runs.guard(main)
+    guard(main)

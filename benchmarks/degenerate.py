@@ -7,6 +7,8 @@ A BERT of base size with random weights and prompts of 8 to 16 random tokens; of
 prompt is not padded. Both ways' losses are compared.
 """
 
+from kn.start import guard
+
 import random
 
 import numpy as np
@@ -80,4 +82,4 @@ def one_by_one(model: BertForMaskedLM, prompts: list, asked: list) -> list[np.nd
 
 
 if __name__ == "__main__":
-    runs.guard(main)
+    guard(main)

@@ -12,6 +12,8 @@ of the highest than a trained model's, so "text" and "MB" are too high with them
 Seconds of the parts are of all processes and lanes: on a GPU tokenising and making text go on beside computing.
 """
 
+from kn.start import guard
+
 import argparse
 import os
 import random
@@ -172,4 +174,4 @@ def load(model, dtype: str, device: torch.device):
 
 
 if __name__ == "__main__":
-    runs.guard(main)
+    guard(main)

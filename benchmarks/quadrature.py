@@ -11,6 +11,8 @@ prompts of which other neurons reach 0.2 of the highest score, as stage 2 picks 
 is the tolerance above which the engine climbs, and its numbers: .png, .pdf and .csv.
 """
 
+from kn.start import guard
+
 import argparse
 from collections import Counter
 from pathlib import Path
@@ -151,4 +153,4 @@ def plot(errors: dict[str, dict[str, np.ndarray]], path: Path) -> Path:
 
 
 if __name__ == "__main__":
-    runs.guard(main)
+    guard(main)

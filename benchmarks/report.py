@@ -6,6 +6,8 @@ Made-up results of stages 1 to 3 for 34 relations, 27,738 facts and 253,448 prom
 (`--chromium`), where it is opened, sorted by click and filtered. Nothing of it says anything about a model.
 """
 
+from kn.start import guard
+
 import json
 import random
 import shutil
@@ -16,7 +18,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from kn import flags, runs
+from kn import flags
 from kn.files import InputError, make_folder, sha256_of, write_json, writing
 from kn.published import Published
 
@@ -132,4 +134,4 @@ def body_of(dom: str) -> str:
 
 
 if __name__ == "__main__":
-    runs.guard(main)
+    guard(main)

@@ -9,6 +9,8 @@ to it. "arithmetic" is what the seconds would be if they grew as the number of o
 from the common point of all lines on. Writes a figure and its numbers: .png, .pdf and .csv.
 """
 
+from kn.start import guard
+
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -124,4 +126,4 @@ def draw(rows: list[list], header: list[str], path: Path) -> Path:
 
 
 if __name__ == "__main__":
-    runs.guard(main)
+    guard(main)

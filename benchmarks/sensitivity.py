@@ -13,6 +13,8 @@ same layers beside it. Stage 1's results have no scores below 0.1 of the highest
 all numbers: .png, .pdf and .csv.
 """
 
+from kn.start import guard
+
 import argparse
 from pathlib import Path
 from statistics import mean
@@ -259,4 +261,4 @@ def plot(by_choice: dict, by_points: dict, path: Path) -> Path:
 
 
 if __name__ == "__main__":
-    runs.guard(main)
+    guard(main)

@@ -18,6 +18,8 @@ Neurons are random: 4 a fact and 20 to erase, spread over all layers, which is t
 `--lowest_layer` on. Both ways' numbers are compared.
 """
 
+from kn.start import guard
+
 import json
 import random
 import runpy
@@ -369,4 +371,4 @@ def activations(world: stages.World, text: str, neurons: list) -> list[float]:
 TASKS = {3: modify_activation, 4: check_weights, 6: update, 7: erase_neurons}
 
 if __name__ == "__main__":
-    runs.guard(main)
+    guard(main)

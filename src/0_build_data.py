@@ -8,7 +8,9 @@ reads   PARAREL/raw_data/patterns/P101.jsonl …  LAMA/raw_data/relations.jsonl 
 writes  PARAREL/data_all.json  data_all_allbags.json  data_11.json  data_n1.json  data_nm.json, and query_pairs.json
 """
 
-from kn import facts, flags, runs
+from kn.start import guard
+
+from kn import facts, flags
 
 
 def main() -> None:
@@ -25,4 +27,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    runs.guard(main)
+    guard(main)

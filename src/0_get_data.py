@@ -8,6 +8,8 @@
 What is there and right stays as it is. A download that was broken off goes on where it stopped.
 """
 
+from kn.start import guard
+
 import argparse
 import re
 import shutil
@@ -198,4 +200,4 @@ def copy(source: Path, download: Download) -> None:
 
 
 if __name__ == "__main__":
-    runs.guard(main)
+    guard(main)

@@ -15,6 +15,8 @@ arm has neurons for and once of all that an arm has neurons for: `amig.json`. Th
 `--fig_dir`.
 """
 
+from kn.start import guard
+
 import argparse
 import json
 import time
@@ -168,4 +170,4 @@ def tell(measured: dict[str, list[dict]], both: list[Language], path: Path, chos
 
 
 if __name__ == "__main__":
-    runs.guard(main)
+    guard(main)

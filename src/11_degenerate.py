@@ -13,6 +13,8 @@ relations have, and in which layers: `<output_dir>/amig/degenerate.json`; the la
 several languages each is searched by itself, and the pairs that are degenerate in all of them are counted.
 """
 
+from kn.start import guard
+
 import argparse
 import json
 import time
@@ -195,4 +197,4 @@ def show(language: str, counts: dict[str, dict]) -> None:
 
 
 if __name__ == "__main__":
-    runs.guard(main)
+    guard(main)

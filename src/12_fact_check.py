@@ -17,6 +17,8 @@ Scores per fact: `<output_dir>/amig/en/fact_check-P19.jsonl`, the right object f
 together: `<output_dir>/amig/fact_check.json`; the ROC curves of each language as a figure in `--fig_dir`.
 """
 
+from kn.start import guard
+
 import argparse
 import json
 import time
@@ -233,4 +235,4 @@ def show(title: str, ways: dict[str, dict]) -> None:
 
 
 if __name__ == "__main__":
-    runs.guard(main)
+    guard(main)

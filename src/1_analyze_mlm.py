@@ -9,6 +9,8 @@ value]` from 0.1 of the prompt's highest value up. What made it and what was ski
 `<output_prefix>.args.json`. Cut off anywhere and started again, it goes on.
 """
 
+from kn.start import guard
+
 import argparse
 import time
 from collections import Counter
@@ -164,4 +166,4 @@ def told(entry: dict) -> str:
 
 
 if __name__ == "__main__":
-    runs.guard(main)
+    guard(main)

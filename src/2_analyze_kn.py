@@ -7,6 +7,8 @@ Reads the neurons of all relations in `--kn_dir`, knowledge neurons and baseline
 numbers as `.csv`.
 """
 
+from kn.start import guard
+
 import argparse
 import sys
 from pathlib import Path
@@ -98,4 +100,4 @@ def told(value: float | None) -> str:
 
 
 if __name__ == "__main__":
-    runs.guard(main)
+    guard(main)

@@ -10,6 +10,8 @@ facts), the same with `base_`, `refining.json`, which tells how each relation ca
 records what they are from.
 """
 
+from kn.start import guard
+
 import argparse
 from dataclasses import fields
 from pathlib import Path
@@ -138,4 +140,4 @@ def thin(path: Path, shares: dict[str, float]) -> tuple[dict[str, list], int]:
 
 
 if __name__ == "__main__":
-    runs.guard(main)
+    guard(main)

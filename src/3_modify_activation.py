@@ -9,6 +9,8 @@ knowledge neurons, the baseline's, and as many random neurons of the same layers
 `modify_activation_rlt.json`, and the same beginning with `base_` and `random_`. All in `--kn_dir`.
 """
 
+from kn.start import guard
+
 import argparse
 import json
 from collections import defaultdict
@@ -158,4 +160,4 @@ def show(means: dict[str, dict[str, dict]], factors: list[float]) -> None:
 
 
 if __name__ == "__main__":
-    runs.guard(main)
+    guard(main)

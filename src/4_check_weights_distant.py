@@ -11,6 +11,8 @@ sentences and `no_kn` one without neurons; means over neurons with 95 % interval
 are in the order of its neurons' layers.
 """
 
+from kn.start import guard
+
 import argparse
 import json
 from collections import Counter
@@ -189,4 +191,4 @@ def told(relation: str, summary: dict[str, dict], left_out: dict[str, int]) -> s
 
 
 if __name__ == "__main__":
-    runs.guard(main)
+    guard(main)

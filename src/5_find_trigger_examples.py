@@ -8,6 +8,8 @@ each fact that has neurons and sentences `P740-12.txt`, to read, with the highes
 relation the same as `P740.json`; and every sentence with its sum, a fact a line, `P740.jsonl`.
 """
 
+from kn.start import guard
+
 import argparse
 import json
 from collections import Counter
@@ -129,4 +131,4 @@ def told(relation: str, found: int, facts: int, left_out: dict[str, int]) -> str
 
 
 if __name__ == "__main__":
-    runs.guard(main)
+    guard(main)

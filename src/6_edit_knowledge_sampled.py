@@ -11,6 +11,8 @@ others. In `edit` below `--output_dir`: every edit, the averages and their 95 % 
 `edit-1-8.json`. `--grid` takes every pair of the given strengths on the same draws; their averages are in `grid.json`.
 """
 
+from kn.start import guard
+
 import argparse
 import json
 import math
@@ -214,4 +216,4 @@ def grid_table(pairs: list[dict]) -> str:
 
 
 if __name__ == "__main__":
-    runs.guard(main)
+    guard(main)

@@ -9,6 +9,8 @@ others together and for each; `P19.jsonl` with a line a fact. What is measured b
 it is in `before.jsonl`, made once.
 """
 
+from kn.start import guard
+
 import argparse
 import json
 from pathlib import Path
@@ -169,4 +171,4 @@ def told(relation: str, arm: str, values: dict) -> str:
 
 
 if __name__ == "__main__":
-    runs.guard(main)
+    guard(main)

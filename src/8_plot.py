@@ -7,11 +7,13 @@ of the two strengths), `erase` and `erase_accuracy`, each as PDF and PNG with it
 and which stage makes it.
 """
 
+from kn.start import guard
+
 import argparse
 from pathlib import Path
 from statistics import mean
 
-from kn import figures, flags, found, runs
+from kn import figures, flags, found
 from kn.figures import Point
 from kn.files import InputError
 from kn.found import Measured
@@ -113,4 +115,4 @@ def erase(folder: Path, measure: str, label: str, path: Path) -> Path | None:
 
 
 if __name__ == "__main__":
-    runs.guard(main)
+    guard(main)

@@ -10,11 +10,13 @@ With `--check` it says which numbers of a run with the paper's model, settings a
 ends with status 1 if any does. What cannot be compared is not checked: with another model it says so and ends with 0.
 """
 
+from kn.start import guard
+
 import argparse
 import sys
 from pathlib import Path
 
-from kn import flags, runs
+from kn import flags
 from kn.browser import facts_of
 from kn.comparison import Run
 from kn.files import InputError, writing
@@ -60,4 +62,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    runs.guard(main)
+    guard(main)

@@ -14,6 +14,8 @@ layers of the neurons: a figure in `--fig_dir`.
 Results do not name their model: give each model an `--output_dir` of its own. One of another model is refused.
 """
 
+from kn.start import guard
+
 import argparse
 import json
 import time
@@ -236,4 +238,4 @@ def measure(
 
 
 if __name__ == "__main__":
-    runs.guard(main)
+    guard(main)

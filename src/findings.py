@@ -5,11 +5,13 @@
 Needs stages 2, 3, 4, 6 (with the strengths 1 and 8) and 7; `run_sample.sh` ends with it.
 """
 
+from kn.start import guard
+
 import argparse
 from pathlib import Path
 from statistics import mean
 
-from kn import flags, runs
+from kn import flags
 from kn.files import read_json
 from kn.neurons import ARMS
 
@@ -69,4 +71,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    runs.guard(main)
+    guard(main)

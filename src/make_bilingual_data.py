@@ -7,11 +7,13 @@ reads   data/sample/bilingual/labels.json: what subjects and objects are called 
 writes  data/sample/mlama/en and zh: templates.jsonl, P19.jsonl …
 """
 
+from kn.start import guard
+
 import json
 import uuid
 from pathlib import Path
 
-from kn import flags, runs
+from kn import flags
 from kn.facts import read_pairs
 from kn.files import read_json, writing
 
@@ -51,4 +53,4 @@ def write_jsonl(path: Path, entries: list[dict]) -> None:
 
 
 if __name__ == "__main__":
-    runs.guard(main)
+    guard(main)

@@ -5,10 +5,12 @@
 The facts are real and well known; the "crawled" sentences are frames filled with their subjects and objects.
 """
 
+from kn.start import guard
+
 import random
 from pathlib import Path
 
-from kn import facts, flags, runs
+from kn import facts, flags
 from kn.files import read_json, write_json
 
 SAMPLE = Path(__file__).resolve().parent.parent / "data" / "sample"
@@ -39,4 +41,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    runs.guard(main)
+    guard(main)

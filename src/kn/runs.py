@@ -1,4 +1,4 @@
-"""What a stage does around its work: one-line errors, draws, locks, and the record of what made a result."""
+"""What a stage does around its work: draws, locks, and the record of what made a result."""
 
 import hashlib
 import json
@@ -6,39 +6,14 @@ import multiprocessing
 import os
 import platform
 import random
-import signal
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
 from kn.files import InputError, lock, read_object, write_json
-from kn.workers import FIRST, NOTES, WORKERS, end_all, end_with_parent
-
-
-def guard(main: Callable[[], None]) -> None:
-    """Run a script: what the user can mend ends with one line, an interruption says that nothing is lost."""
-
-    def stop(*_) -> None:
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # once is enough
-        sys.exit("stopped; the same command goes on from here" if FIRST else 1)
-
-    signal.signal(signal.SIGTERM, stop)
-    if WORKERS > 1:
-        end_with_parent()
-    NOTES.clear()
-    try:
-        main()
-        for line in NOTES:
-            print(line, file=sys.stderr)
-    except InputError as error:
-        end_all(f"error: {error}")
-    except KeyboardInterrupt:
-        sys.exit("interrupted; the same command goes on from here")
-    except BrokenPipeError:
-        sys.exit(1)
+from kn.workers import WORKERS, end_with_parent
 
 
 @contextmanager
