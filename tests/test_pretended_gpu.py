@@ -239,7 +239,8 @@ def test_the_numbers_are_the_cpus(ran):
 
 def test_what_made_them_was_the_gpu(ran):
     (record,) = entries(ran[0]["cuda"] / "first" / "TREx-all.args.json")
-    assert record["P36"]["made by"]["device"] == "a pretended GPU" and record["P36"]["settings"]["device"] == "cuda"
+    (maker,) = record["P36"]["made by"]
+    assert maker["device"] == "a pretended GPU" and record["P36"]["settings"]["device"] == "cuda"
 
 
 BEGINNING = ("models.py", "agreement.py")  # what is done once, before the first batch

@@ -61,6 +61,7 @@ class Adapter:
 
     def __init__(self, model: nn.Module):
         self.check(model.config)
+        self.spell: Callable[[list[int]], str] = str  # a prompt in an error line; better a tokenizer's `decode`
         self.words = model.get_input_embeddings()
         self.longest = model.config.max_position_embeddings
 

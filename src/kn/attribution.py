@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from kn import asked
+from kn import asked, finite
 from kn.adapters import Adapter, Pass
 from kn.batches import Batches, Prompt, Rows
 from kn.quadrature import Rule, ladder, paid
@@ -101,7 +101,9 @@ class Engine:
 
         def work(places: list[int], rows: Rows) -> Attributions:
             of_places = None if baselines is None else [baselines[place] for place in places]
-            return self._batch(places, rows, answer, prediction, of_places, wanted)
+            found = self._batch(places, rows, answer, prediction, of_places, wanted)
+            finite.check(self.adapter, rows, found.own, found.answer, found.prediction)
+            return found
 
         for _, found in self.batches.over(prompts, paid(self.ladder[0]), work, most):
             yield found

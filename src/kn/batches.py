@@ -46,6 +46,11 @@ class Rows:
         ends = list(accumulate(self.sizes, initial=0))
         return [merge(of_rows[start:end]) for start, end in pairwise(ends)]
 
+    def firsts(self, prompts: Sequence[int]) -> list[int]:
+        """The first reading of each of these prompts."""
+        starts = list(accumulate(self.sizes, initial=0))
+        return [starts[prompt] for prompt in prompts]
+
     def mean(self, of_rows: Tensor, dim: int = 0) -> Tensor:
         """The mean over the pieces of each prompt; `dim` is that of the rows."""
         if len(self.sizes) == len(self.ids):

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kn import asked
+from kn import asked, finite
 from kn.adapters import Adapter
 from kn.batches import Batches, Prompt, Rows, upload
 
@@ -59,7 +59,9 @@ class Probe:
         readings = Readings.blank(len(prompts))
 
         def work(places: list[int], rows: Rows) -> None:
-            readings.put(places, rows, seen(rows, self.adapter.run(rows.ids, rows.positions).logits).cpu())
+            found = seen(rows, self.adapter.run(rows.ids, rows.positions).logits).cpu()
+            finite.check(self.adapter, rows, found[0])
+            readings.put(places, rows, found)
 
         for _ in self.batches.over(prompts, 1, work):
             pass
@@ -75,8 +77,9 @@ class Probe:
             every = rows.mean(torch.stack(plain.neurons_at, 1).double())  # prompts x layers x neurons
             wanted = [neurons[place] for place in places]
             of_all = [(row, *neuron) for row, of_row in enumerate(wanted) for neuron in of_row]
-            found = every[tuple(upload(np.array(of_all, int).reshape(-1, 3).T, every.device))].cpu().numpy()
-            return np.split(found, np.cumsum([len(of_row) for of_row in wanted])[:-1])
+            found = every[tuple(upload(np.array(of_all, int).reshape(-1, 3).T, every.device))].cpu()
+            finite.check(self.adapter, rows, found, owners=rows.firsts([row for row, *_ in of_all]))
+            return np.split(found.numpy(), np.cumsum([len(of_row) for of_row in wanted])[:-1])
 
         return self._of_each(prompts, 1, work)
 
@@ -116,7 +119,9 @@ class Probe:
             logits = self.adapter.run_on(plain, lowest, of_jobs, ffn, change)
             read.append(_at(_probabilities(logits), answers[of_jobs]))
             order += jobs
-        own, changed = np.split(torch.cat(read).double().cpu().numpy(), [len(answers)])
+        found = torch.cat(read).double().cpu()
+        finite.check(self.adapter, rows, found, owners=[*range(len(answers)), *(row for row, _ in order)])
+        own, changed = np.split(found.numpy(), [len(answers)])
         found = [np.full(1 + len(of_row), own[row]) for row, of_row in enumerate(scalings)]
         for (row, place), value in zip(order, changed, strict=True):
             found[row][1 + place] = value

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from kn import asked
+from kn import asked, finite
 from kn.adapters import Adapter, Pass
 from kn.batches import Prompt, Rows, upload
 from kn.probing import Probe, Readings, seen
@@ -46,6 +46,7 @@ def read_rewritten(
         plain = probe.adapter.run(rows.ids, rows.positions, starts=starts, logits=plainly)
         of_variants = [seen(rows, _logits(probe.adapter, plain, rewrites)) for rewrites in of_rows]
         for readings, of_variant in zip(found, torch.stack(of_variants).cpu(), strict=True):
+            finite.check(probe.adapter, rows, of_variant[0])
             readings.put(places, rows, of_variant)
 
     for places, _ in probe.batches.over(prompts, 1, work):

@@ -92,6 +92,7 @@ def open_model(chosen: argparse.Namespace) -> tuple[Encoder, nn.Module, Adapter,
         "max_tokens": chosen.max_tokens or MAX_TOKENS[device.type],
     }
     adapter = models.adapt(model)
+    adapter.spell = tokenizer.decode
     longest = min(chosen.max_seq_length, adapter.longest)
     agreement.check(model, adapter, chosen.bert_model, longest)
     encoder = Encoder(tokenizer, longest, adapter.causal)

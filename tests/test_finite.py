@@ -1,0 +1,90 @@
+"""Numbers that are not finite: never a result, but a line that names the prompt and the layer."""
+
+import pytest
+import torch
+
+from families import CAUSAL, FAMILIES, prompts
+from kn import finite, models
+from kn.attribution import Engine
+from kn.batches import Rows
+from kn.files import InputError
+from kn.probing import Probe
+from kn.rewriting import Rewrite, read_rewritten
+
+NEURONS = [[0, 1], [2, 3]]
+WAYS = {
+    "read": lambda adapter, asked: Probe(adapter).read(asked),
+    "activations": lambda adapter, asked: Probe(adapter).activations(asked, [NEURONS] * len(asked)),
+    "scaled": lambda adapter, asked: Probe(adapter).scaled(asked, [[(NEURONS, 0.0)]] * len(asked)),
+    "rewritten": lambda adapter, asked: read_rewritten(Probe(adapter), asked, [[Rewrite(NEURONS)] * len(asked)]),
+    "attributed": lambda adapter, asked: list(Engine(adapter, "riemann", 5).attribute(asked)),
+}
+
+
+def tiny(name, dtype=torch.float32):
+    model = FAMILIES[name].model(name, dtype).requires_grad_(False)
+    return model, models.adapt(model), prompts(name in CAUSAL)
+
+
+def refused(way, adapter, asked):
+    with pytest.raises(InputError) as caught:
+        WAYS[way](adapter, asked)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("name", ["bert", "gpt2", "llama"])
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_the_layer_is_named(name, way, bad):
+    model, adapter, asked = tiny(name)
+    FAMILIES[name].projections(model)[1].weight[3, 4] = bad
+    line = refused(way, adapter, asked)
+    assert "in layer 1, of the prompt" in line and "damaged" in line and "\n" not in line
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("name", ["bert", "gpt2"])
+def test_the_prompt_is_named(name, way):
+    """Its word is broken, those of the others are not."""
+    model, adapter, asked = tiny(name)
+    adapter.spell = lambda ids: f"a text of {len(ids)}, {ids[0]}"
+    (token,) = asked[3][0][:1]
+    assert not any(token in ids for ids, _, _ in asked[:3])
+    model.get_input_embeddings().weight[token] = float("nan")
+    adapter.decoder.layer = torch.nn.Linear(24, 60)  # or all logits were of the same weights
+    line = refused(way, adapter, asked)
+    assert f"in the embeddings, of the prompt 'a text of {len(asked[3][0])}, {token}'" in line
+
+
+def test_the_head_is_named():
+    model, adapter, asked = tiny("bert")
+    model.cls.predictions.transform.dense.bias[0] = float("nan")
+    assert "in the prediction head" in refused("read", adapter, asked)
+
+
+def test_what_only_the_change_makes_is_named():
+    _, adapter, asked = tiny("gpt2", torch.float16)
+    with pytest.raises(InputError, match=r"in float16, with changed neurons, of the prompt .*: set DTYPE=float32"):
+        Probe(adapter).scaled(asked, [[(NEURONS, 1.0), (NEURONS, 1e38)]] * len(asked))
+
+
+def test_a_gradient_that_is_not_finite_is_named():
+    _, adapter, asked = tiny("bert")
+    rows = Rows([(ids, [position], [answer]) for ids, position, answer in asked[::2]], torch.device("cpu"))
+    scores = torch.zeros(2, 3, 40)
+    finite.check(adapter, rows, scores, None)
+    scores[1, 2, 7] = float("nan")
+    with pytest.raises(InputError, match="in the gradients of layer 2, of the prompt ") as caught:
+        finite.check(adapter, rows, torch.zeros(2), scores)
+    assert str(asked[2][0]) in str(caught.value)
+
+
+def test_pieces_of_an_answer_belong_to_their_prompt():
+    model, adapter, asked = tiny("bert")
+    (ids, position, answer), other = asked[0], asked[2]
+    several = [(ids, (position, position + 1), (answer, 12)), (other[0], (1, 2), (answer, 12))]
+    token = next(token for token in other[0] if token not in ids)
+    model.get_input_embeddings().weight[token] = float("nan")
+    adapter.decoder.layer = torch.nn.Linear(24, 60)
+    for way in WAYS:
+        assert str(other[0]) in refused(way, adapter, several)
