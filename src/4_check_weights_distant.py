@@ -104,8 +104,6 @@ def by_layer(bag: list) -> list:
 
 def as_drawn(draws: dict, name: str, own: list[Fed], neurons: list, path: str) -> list[Fed]:
     """The sentences that a file gives; it may say `no_exmp` or `no_kn` of facts of which that is true."""
-    if name not in draws:
-        raise InputError(f"{path}: expected the sentences of {len(own)} facts in {name!r}")
     fed = []
     for number, (entry, of_fact, bag) in enumerate(zip(draws[name], own, neurons, strict=False)):
         if isinstance(entry, str) and entry != unmeasured(of_fact, bag):

@@ -110,6 +110,11 @@ WRONG = [
     ("stage 3", at("stage 3", "kn_bag-P36", 5, ["P36", 1]), 'kn_bag-P36, fact 5: ["P36", 1] is of the same relation'),
     ("stage 4", None, "expected an object, found null"),
     ("stage 4", {}, "has nothing for P36: expected P36 or base_P36"),
+    (
+        "stage 4",
+        {name: of for name, of in read(FILES["stage 4"]).items() if name != "base_P101"},
+        "nothing for base_P101",
+    ),
     ("stage 4", at("stage 4", "P103", 7, [["a [MASK]"], ["b [MASK]"]]), '"P103", fact 7: expected a list of 3'),
     ("stage 4", at("stage 4", "P103", 7, 7), '"P103", fact 7: expected a list of 3, found 7'),
     ("stage 4", at("stage 4", "P103", 7, [[], [], {}]), '"P103", fact 7, entry 2: expected a list, found {}'),

@@ -30,6 +30,9 @@ def read_unrelated(path: str, names: dict[str, str], world: World) -> dict[str, 
 def read_sentences(path: str, names: dict[str, str], world: World) -> dict[str, list]:
     """Stage 4: by name the masked sentences [th, h, rd] of each fact, or why nothing is measured of it."""
     found = _by_name(path, names, each(either(text, FED), "fact"), world)
+    for name, relation in names.items():
+        if relation in world.relations and name not in found:
+            raise InputError(f"{path}: has nothing for {name}")
     for name, of_facts in found.items():
         for number, entry in enumerate(of_facts):
             for kind, sentences in zip(KINDS, [] if isinstance(entry, str) else entry, strict=False):
