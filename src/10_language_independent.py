@@ -23,8 +23,7 @@ import time
 from collections import Counter
 from pathlib import Path
 
-from kn import figures, flags, languages, located, results, runs, selection, shapes, success
-from kn.files import write_json
+from kn import figures, flags, languages, located, results, runs, selection, shapes, success, summaries
 from kn.languages import Language, Unrelated
 from kn.neurons import Neuron
 from kn.presets import PRESETS
@@ -161,7 +160,7 @@ def tell(measured: dict[str, list[dict]], both: list[Language], path: Path, chos
             which = "that every arm has neurons for" if lines is same else "that an arm has neurons for"
             print(f"\nSuccess rates measured in {name}, of the facts {which}")
             print(success.table(found[title][name]["all"]))
-    write_json(path, found)
+    summaries.write(path, found)
     counts = {name: Counter(layer for line in every for layer, _ in line["neurons"][name]) for name in names}
     counts["language-independent"] = Counter(layer for line in every for layer, _ in line[LIKN])
     shares = figures.shares(counts, both[0].world.adapter.depth)

@@ -21,7 +21,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from kn import degenerate, figures, flags, languages, results, runs, selection, shapes
+from kn import degenerate, figures, flags, languages, results, runs, selection, shapes, summaries
 from kn.degenerate import ARMS, Pair
 from kn.languages import Language
 from kn.neurons import Neuron
@@ -132,7 +132,7 @@ def search_facts(
 
 def tell(found: dict[str, dict[str, list[dict]]], opened: list[Language], chosen: argparse.Namespace) -> None:
     """Write and show counts of each language and relation, and of all languages together; draw the layers."""
-    record = runs.Record(Path(chosen.output_dir) / "amig" / "degenerate.json")
+    path = Path(chosen.output_dir) / "amig" / "degenerate.json"
     settings = {name: getattr(chosen, name) for name in ("top", "low", "high", "min_interaction", "disjoint", "seed")}
     settings["thresholds"] = {language.name: language.threshold for language in opened}
     depth = opened[0].world.adapter.depth
@@ -145,12 +145,12 @@ def tell(found: dict[str, dict[str, list[dict]]], opened: list[Language], chosen
         together = {arm: [pairs for arms in of_each.values() for pairs in arms[arm]] for arm in ARMS}
         counts = {relation: summarize(arms, depth, chosen) for relation, arms in of_each.items()}
         of_all = summarize(together, depth, chosen)
-        record.add(language, {"settings": settings, "all": of_all, "relations": counts})
+        summaries.add(path, language, {"settings": settings, "all": of_all, "relations": counts})
         show(language, counts | {"all": of_all})
         drawn |= {language: of_all[ARMS[0]]["published"], f"{language}, strict": of_all[ARMS[0]]["strict"]}
     if len(found) > 1:
         of_all = summarize({arm: shared(list(found.values()), arm) for arm in ARMS}, depth, chosen)
-        record.add(" ".join(found), {"settings": settings, "all": of_all})
+        summaries.add(path, " ".join(found), {"settings": settings, "all": of_all})
         show(" and ".join(found), {"all": of_all})
         drawn["in all languages"] = of_all[ARMS[0]]["published"]
     drawn = {name: counts for name, counts in drawn.items() if counts["pairs"]}

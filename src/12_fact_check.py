@@ -28,7 +28,20 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
-from kn import checking, degenerate, figures, flags, languages, located, mlama, results, runs, selection, shapes
+from kn import (
+    checking,
+    degenerate,
+    figures,
+    flags,
+    languages,
+    located,
+    mlama,
+    results,
+    runs,
+    selection,
+    shapes,
+    summaries,
+)
 from kn.checking import PREDICTED, SCORES
 from kn.degenerate import PRESET
 from kn.languages import Language
@@ -216,7 +229,7 @@ def tell(language: Language, plans: dict[str, Plan], lines: dict[str, list[dict]
     settings = {name: getattr(chosen, name) for name in ("wrong", "common", "min_interaction", "seed")}
     facts = {part: len(of_part) for part, of_part in zip(PARTS, (first, second), strict=True)}
     entry = {"settings": settings, "facts": facts, "measures": measured, "relations": of_relations}
-    runs.Record(Path(chosen.output_dir) / "amig" / "fact_check.json").add(language.name, entry)
+    summaries.add(Path(chosen.output_dir) / "amig" / "fact_check.json", language.name, entry)
     for against, ways in measured.items():
         show(f"{language.name}, {len(second)} facts, {against}", ways)
     curves = {name: checking.curve(second, name, chosen.wrong) for name in SCORES}

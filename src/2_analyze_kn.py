@@ -13,9 +13,9 @@ import argparse
 import sys
 from pathlib import Path
 
-from kn import figures, flags, found, neurons, origins, runs
-from kn.files import InputError, write_json
-from kn.shapes import check, having, number, table, truth, whole
+from kn import figures, flags, found, neurons, origins, runs, summaries
+from kn.files import InputError
+from kn.shapes import having, number, table, truth, whole
 
 METHODS = {"knowledge neurons": ("kn_bag-", "ig_gold"), "baseline": ("base_kn_bag-", "base")}
 REFINED = having({"mode_ratio": number, "in range": truth})
@@ -42,11 +42,10 @@ def main() -> None:
     kn_dir = Path(chosen.kn_dir)
     path = kn_dir / "refining.json"
     # The published program leaves no such file; its neurons can be analysed all the same.
-    refining = found.read_if_there(path)
+    refining = found.read_if_there(path, REFINING)
     if refining is None:
         refining, relations = {"layers": 0, "relations": {}}, neurons.relations_in(kn_dir, "kn_bag-")
     else:
-        check(refining, REFINING, path)
         relations = found.by_number(refining["relations"])
         for name in neurons.relations_in(kn_dir, "kn_bag-"):
             if name not in relations:
@@ -72,7 +71,7 @@ def main() -> None:
         statistics[method] = neurons.statistics(bags[method], layers)
         for relation, entry in statistics[method]["relations"].items():
             entry |= refining["relations"].get(relation, {}).get(scores, {"mode_ratio": None, "in range": None})
-    write_json(kn_dir / "statistics.json", statistics)
+    summaries.write(kn_dir / "statistics.json", statistics)
     show(statistics)
     figure = figures.layers(statistics, Path(chosen.fig_dir) / "kneurons_distribution")
     print(f"\n{kn_dir / 'statistics.json'}, {figure}")

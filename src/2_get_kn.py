@@ -18,7 +18,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from kn import flags, origins, runs
+from kn import flags, origins, runs, summaries
 from kn.files import InputError, make_folder, read_jsonl, sha256_of, write_json
 from kn.neurons import RECORD, Refining, are_triplets, refine_relation, strongest
 from kn.shapes import LARGEST, anything, check, each, having, row, short, table
@@ -93,7 +93,7 @@ def main() -> None:
     }
     entries = {name: {"sha256": sha256_of(kn_dir / name), "settings": settings} for name, settings in bags.items()}
     write_json(kn_dir / RECORD, entries)
-    write_json(kn_dir / "refining.json", refining)
+    summaries.write(kn_dir / "refining.json", refining)
     print(f"{kn_dir}: the neurons of {len(paths)} relations")
 
 

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from kn import flags, intervals, results, runs, stages
+from kn import flags, intervals, results, runs, stages, summaries
 from kn.draws import read_unrelated
 from kn.files import make_folder, read_jsonl
 from kn.probing import Probe
@@ -80,8 +80,8 @@ def main() -> None:
         relation = result.name
         measured[relation] = average(result.path, chosen.factors, chosen.seed)
         for arm, begin in stages.ARMS.items():
-            means = runs.Record(kn_dir / f"{begin}modify_activation_rlt.json")
-            means.add(f"{begin}kn_bag-{relation}", measured[relation][arm])
+            path = kn_dir / f"{begin}modify_activation_rlt.json"
+            summaries.add(path, f"{begin}kn_bag-{relation}", measured[relation][arm])
     if measured:
         show(measured, chosen.factors)
 

@@ -20,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
-from kn import crawled, flags, intervals, results, runs, stages
+from kn import crawled, flags, intervals, results, runs, stages, summaries
 from kn.draws import read_sentences
 from kn.files import InputError, make_folder, read_jsonl
 from kn.probing import Probe
@@ -91,10 +91,10 @@ def main() -> None:
         relation, lines = result.name, list(read_jsonl(result.path))
         summary = {arm: average([line[arm] for line in lines], chosen.seed) for arm in ARMS}
         for arm, begin in ARMS.items():
-            published = runs.Record(folder / f"{begin}kn_weights@distant_data.json")
-            published.add(relation, [line[arm] for line in lines])
-        runs.Record(folder / "summary.json").add(relation, summary)
-        print(told(relation, summary, result.about["left out"]))
+            path = folder / f"{begin}kn_weights@distant_data.json"
+            summaries.add(path, relation, [line[arm] for line in lines])
+        summaries.add(folder / "summary.json", relation, summary)
+        print(told(relation, summary, crawled.left_out(result)))
 
 
 def by_layer(bag: list) -> list:

@@ -68,7 +68,7 @@ def main() -> None:
         for example in found:
             write_text(folder / f"{relation}-{example['fact']}.txt", example)
         write_json(folder / f"{relation}.json", found)
-        print(told(relation, len(found), len(world.bags[relation]), result.about["left out"]))
+        print(told(relation, len(found), len(world.bags[relation]), crawled.left_out(result)))
 
 
 def measure_facts(

@@ -22,9 +22,9 @@ from pathlib import Path
 
 import numpy as np
 
-from kn import flags, intervals, results, runs, selection, stages
+from kn import flags, intervals, results, runs, selection, stages, summaries
 from kn.draws import read_edits
-from kn.files import InputError, make_folder, read_jsonl, write_json
+from kn.files import InputError, make_folder, read_jsonl
 from kn.probing import Probe
 from kn.updates import EDITS, arms_of, called, draw_edits, measure
 from kn.workers import FIRST
@@ -138,14 +138,14 @@ def main() -> None:
         ((lambda1, lambda2),), (found,) = pairs, averages
         about |= {"lambda1": lambda1, "lambda2": lambda2, "averages": found}
         edits = {arm: published_edits(lines, arm, called(pairs[0])) for arm in stages.ARMS}
-        write_json(folder / f"{name}.json", about | {"edits": edits})
+        summaries.write(folder / f"{name}.json", about | {"edits": edits})
         print(table(found))
     else:
         of_pairs = [
             {"lambda1": lambda1, "lambda2": lambda2, "averages": found}
             for (lambda1, lambda2), found in zip(pairs, averages, strict=True)
         ]
-        write_json(folder / "grid.json", about | {"pairs": of_pairs})
+        summaries.write(folder / "grid.json", about | {"pairs": of_pairs})
         print(grid_table(of_pairs))
 
 

@@ -17,8 +17,8 @@ from pathlib import Path
 
 import numpy as np
 
-from kn import flags, intervals, results, runs, selection, stages
-from kn.files import make_folder, read_jsonl, write_json
+from kn import flags, intervals, results, runs, selection, stages, summaries
+from kn.files import make_folder, read_jsonl
 from kn.perplexity import surprise
 from kn.probing import Probe
 from kn.rewriting import Rewrite, read_rewritten
@@ -86,7 +86,7 @@ def main() -> None:
             "neurons": erased[relation],
             "facts of the neurons": [facts for _, facts in common[relation]],
         }
-        write_json(folder / f"{relation}.json", selected | found)
+        summaries.write(folder / f"{relation}.json", selected | found)
         for arm, values in found["measures"].items():
             print(told(relation, arm, values))
 

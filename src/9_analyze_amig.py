@@ -24,8 +24,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from kn import figures, flags, languages, located, results, runs, selection, shapes, success
-from kn.files import write_json
+from kn import figures, flags, languages, located, results, runs, selection, shapes, success, summaries
 from kn.languages import Language, Unrelated
 from kn.located import KEPT_LEAST, KEPT_SHARE, Located
 from kn.presets import PRESETS, SIGNS, Locator, with_points
@@ -164,7 +163,7 @@ def compare(presets: list[str], language: Language, chosen: argparse.Namespace) 
             counts[preset].update(layer for uuid in common for layer in of_preset[uuid]["layers"])
     rates = success.summary(lines, chosen.seed)
     path = located.folder(chosen.output_dir, language.name) / "localization.json"
-    write_json(path, {"threshold": language.threshold, **rates})
+    summaries.write(path, {"threshold": language.threshold, **rates})
     print(f"\nSuccess rates in {language.name}, of neurons above {language.threshold:g} of the highest score")
     print(success.table(rates["all"]))
     shares = figures.shares(counts, language.world.adapter.depth)

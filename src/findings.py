@@ -11,8 +11,7 @@ import argparse
 from pathlib import Path
 from statistics import mean
 
-from kn import flags
-from kn.files import read_json
+from kn import flags, summaries
 from kn.neurons import ARMS
 
 
@@ -28,19 +27,19 @@ def main() -> None:
     results, kn_dir = Path(chosen.output_dir), Path(chosen.kn_dir)
     rows: list[tuple[str, dict[str, str]]] = []
 
-    statistics = read_json(kn_dir / "statistics.json")
+    statistics = summaries.read(kn_dir / "statistics.json")
     for name in ("neurons per fact", "shared by two facts of one relation", "shared by facts of two relations"):
         rows.append((name, {arm: f"{of[name]:.2f}" for arm, of in statistics.items() if of[name] is not None}))
 
     for what, key in (("suppressed", "rm_own"), ("amplified", "eh_own")):
         found = {}
         for arm, begin in ARMS.items():
-            measured = read_json(kn_dir / f"{begin}modify_activation_rlt.json").values()
+            measured = summaries.read(kn_dir / f"{begin}modify_activation_rlt.json").values()
             ratios = [of[f"{key}:ave_delta_ratio"] for of in measured if of[f"{key}:ave_delta_ratio"] is not None]
             found[arm] = f"{mean(ratios):+.1%}" if ratios else "-"
         rows.append((f"probability when {what}, mean over relations", found))
 
-    summary = read_json(results / "distant" / "summary.json").values()
+    summary = summaries.read(results / "distant" / "summary.json").values()
     for kind, name in (("th", "subject and object"), ("h", "subject only"), ("rd", "neither")):
         found = {}
         for arm in ("knowledge neurons", "baseline"):
@@ -48,14 +47,14 @@ def main() -> None:
             found[arm] = f"{mean(means):.3f}" if means else "-"
         rows.append((f"activation, sentences with {name}", found))
 
-    edits = read_json(results / "edit" / "edit-1-8.json")["averages"]
+    edits = summaries.read(results / "edit" / "edit-1-8.json")["averages"]
     for name, key in (
         ("updated: prediction changed", "ori_changed"),
         ("updated: new answer predicted", "success_updated"),
     ):
         rows.append((name, {arm: f"{of[key]:.1%}" for arm, of in edits.items() if of["edits"]}))
 
-    erased = [read_json(path)["measures"] for path in sorted((results / "erase").glob("P*.json"))]
+    erased = [summaries.read(path)["measures"] for path in sorted((results / "erase").glob("P*.json"))]
     for side, name in (("", "itself"), ("(for other) ", "other relations")):
         found = {}
         for arm in ("knowledge neurons", "random neurons"):

@@ -327,7 +327,8 @@ def test_what_was_measured_before_is_made_once_and_must_be_of_the_same_settings(
     assert (
         refused.returncode == 1 and "before.jsonl: was made with all facts, this run has --debug 20" in refused.stderr
     )
-    assert [path.name for path in sorted(folder.glob("[!.]*.json*"))] == ["before.jsonl", "erase.args.json"]
+    left = [path.name for path in sorted(folder.glob("[!.]*.json*"))]
+    assert left == ["before.jsonl", "erase.args.json", "summaries.args.json"]
 
 
 def test_fewer_neurons_and_facts_through_the_shell(tmp_path):

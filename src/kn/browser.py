@@ -10,9 +10,10 @@ from pathlib import Path
 from tqdm import tqdm
 
 from kn import found, origins
-from kn.files import InputError, read_json, read_jsonl, reading
-from kn.neurons import RECORD
+from kn.files import SURROGATE, InputError, parsed, read_jsonl, reading
+from kn.neurons import RECORD, read_bags
 from kn.runs import Record
+from kn.shapes import check, each, having, number, optional, text, whole
 
 # None where it was not measured. Probabilities are of the answer; changes are those of its mean over prompts.
 COLUMNS = (
@@ -23,6 +24,11 @@ ABOUT = '[{"tokens": '  # begins each prompt of a fact; within a text its quotes
 FRAME = {"[CLS]", "[SEP]", "<s>", "</s>", "<bos>", "<|endoftext|>", "<|begin_of_text|>"}
 
 Brief = dict  # what stage 1 says of a prompt
+BRIEFS = each(
+    having({"tokens": each(text), "relation": text, "gold_obj": text, "pred_obj": optional(text)}), "prompt", least=1
+)
+SKIPPED = each(having({"fact": whole, "prompt": whole}))
+MODIFIED = having({"fact": whole, "knowledge neurons": having({"own": each(each(number, least=1), "prompt")})})
 
 
 def facts_of(results: Path, kn_dir: Path, prefix: str) -> dict[str, dict]:
@@ -39,23 +45,28 @@ def facts_of(results: Path, kn_dir: Path, prefix: str) -> dict[str, dict]:
         bags, modified, factors = [], {}, [0, 2]
         if neurons.exists():
             origins.unchanged(neurons, stage_2, neurons.name, "stage 2 (2_run_kn.sh)")
-            bags = read_json(neurons)
+            bags = read_bags(neurons)
         if changes.exists():
             made = origins.unchanged(changes, stage_3, relation, "stage 3 (3_run_modify_activation.sh)")
             modified, factors = _modified(changes), (made or {}).get("factors", factors)
-        skipped = {(skip["fact"], skip["prompt"]) for skip in record.get(relation, {}).get("skipped", ())}
+            check(factors, each(number), f"{stage_3.path}, {relation}, factors")
+            if any(len(values) != 1 + len(factors) for of_fact in modified.values() for values in of_fact):
+                raise InputError(f"{changes}: expected {1 + len(factors)} probabilities for each prompt")
+        left_out = record.get(relation, {}).get("skipped", [])
+        check(left_out, SKIPPED, f"{stage_1.path}, {relation}, skipped")
+        skipped = {(skip["fact"], skip["prompt"]) for skip in left_out}
         places = _places(factors)
         facts, label = [], relation
-        for number, briefs in enumerate(_prompts(paths[relation])):
+        for fact, briefs in enumerate(_prompts(paths[relation])):
             label = briefs[0]["relation"]
-            scored = [brief for index, brief in enumerate(briefs) if (number, index) not in skipped]
-            of_prompts = modified.get(number)
+            scored = [brief for index, brief in enumerate(briefs) if (fact, index) not in skipped]
+            of_prompts = modified.get(fact)
             if of_prompts is not None and len(of_prompts) != len(scored):
                 raise InputError(
-                    f"{changes}, fact {number}: has {len(of_prompts)} prompts, stage 1 scored {len(scored)}: "
+                    f"{changes}, fact {fact}: has {len(of_prompts)} prompts, stage 1 scored {len(scored)}: "
                     "of other data?"
                 )
-            bag = bags[number] if number < len(bags) else None
+            bag = bags[fact] if fact < len(bags) else None
             facts.append(_fact(briefs, scored, bag, of_prompts, places))
         relations[relation] = {"label": label, "facts": facts}
     return relations
@@ -93,21 +104,30 @@ def _places(factors: list[float]) -> list[int | None]:
 
 def _modified(path: Path) -> dict[int, list[list[float]]]:
     """By fact, for each prompt the probability as it is and with each factor."""
-    return {line["fact"]: line["knowledge neurons"]["own"] for line in read_jsonl(path)}
+    modified = {}
+    for fact, line in enumerate(read_jsonl(path)):
+        check(line, MODIFIED, f"{path}, fact {fact}")
+        modified[line["fact"]] = line["knowledge neurons"]["own"]
+    return modified
 
 
 def _prompts(path: Path):
     """Per fact what stage 1 says of its prompts. Their scores, which are nearly all of the file, are not parsed."""
     decoder = json.JSONDecoder()
     with reading(path) as file:
-        for number, line in enumerate(file, 1):
+        for place, line in enumerate(file, 1):
             starts = [match.end() - len('{"tokens": ') for match in re.finditer(re.escape(ABOUT), line)]
             if not starts:
-                raise InputError(f"{path}, line {number}: expected a list of [prompt, scores], as stage 1 writes it")
+                raise InputError(f"{path}, line {place}: expected a list of [prompt, scores], as stage 1 writes it")
             try:
-                yield [decoder.raw_decode(line, start)[0] for start in starts]
-            except json.JSONDecodeError as error:
-                raise InputError(f"{path}, line {number}: not valid JSON ({error.msg})") from None
+                briefs = [decoder.raw_decode(line, start)[0] for start in starts]
+            except (ValueError, RecursionError):
+                parsed(line, f"{path}, line {place}")  # says what is wrong
+                raise
+            if SURROGATE.search(line):
+                parsed(line, f"{path}, line {place}")  # refuses half a character, which can't be written
+            check(briefs, BRIEFS, f"{path}, line {place}")
+            yield briefs
 
 
 def _text(brief: Brief) -> str:

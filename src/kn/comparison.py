@@ -9,7 +9,16 @@ from kn.found import Measured
 from kn.published import Number, Published
 
 NOTHING = "-"
+MAKER = shapes.table(shapes.either(shapes.text, shapes.optional(shapes.number)))
 RECORD = shapes.table(shapes.having({"settings": shapes.table(shapes.anything)}))
+STAGE_1 = shapes.table(
+    shapes.having(
+        {
+            **dict.fromkeys(("facts", "prompts", "scored"), shapes.whole),
+            **{"seconds": shapes.table(shapes.number), "made by": shapes.anything},
+        }
+    )
+)
 
 
 @dataclass(frozen=True)
@@ -117,6 +126,9 @@ class Run:
         for stage, record in self.records.items():
             entries = {"all": record} if "settings" in record else record
             shapes.check(entries, RECORD, self.paths[stage])
+            for name, entry in entries.items():
+                shapes.check(makers(entry), shapes.each(MAKER), f'{self.paths[stage]}, "{name}", "made by"')
+        shapes.check(self.records["stage 1"], STAGE_1, self.paths["stage 1"])
         self.facts = {relation: entry["facts"] for relation, entry in self.records["stage 1"].items()}
 
     def made_with(self, stage: str) -> list[dict]:

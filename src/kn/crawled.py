@@ -15,6 +15,8 @@ from pathlib import Path
 from kn import facts
 from kn.facts import MASK
 from kn.files import InputError, read_json
+from kn.results import Result
+from kn.shapes import check, table, whole
 
 KINDS = ("th", "h", "rd")  # object masked; some word beside the subject masked; random sentence, some word masked
 FIRST_WORDS = 50  # a random word is one of these
@@ -92,6 +94,13 @@ def read_sentences(folder: str | Path, relation: str, pairs: list[Pair]) -> list
 
 def is_texts(value) -> bool:
     return isinstance(value, list) and all(isinstance(text, str) for text in value)
+
+
+def left_out(result: Result) -> dict[str, int]:
+    """How many sentences a result left out, by reason, as its record says."""
+    found = result.about.get("left out")
+    check(found, table(whole), f"{result.record.path}, {result.name}, left out")
+    return found
 
 
 # ---- masking ----

@@ -169,7 +169,11 @@ def remove_unfinished(path: Path) -> None:
 
 def write_json(path: str | Path, value, indent: int | None = 1) -> None:
     with writing(path) as file:
-        file.write(json.dumps(value, indent=indent, ensure_ascii=False) + "\n")  # json.dump takes ten times as long
+        file.write(json_text(value, indent))
+
+
+def json_text(value, indent: int | None = 1) -> str:
+    return json.dumps(value, indent=indent, ensure_ascii=False) + "\n"  # json.dump takes ten times as long
 
 
 def sha256_of(path: str | Path) -> str:

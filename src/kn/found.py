@@ -6,7 +6,7 @@ Works on our results and on the published program's, which have no intervals and
 from pathlib import Path
 from statistics import mean
 
-from kn.files import read_json
+from kn import summaries
 from kn.neurons import ARMS
 from kn.shapes import Problem, Shape, anything, check, each, either, having, number, optional, row, table, text
 
@@ -34,7 +34,7 @@ UPDATED = having({"lambda1": number, "lambda2": number, "averages": table(measur
 def read_if_there(path: Path, shape: Shape = OBJECT) -> dict | None:
     if not path.exists():
         return None
-    found = read_json(path)
+    found = summaries.read(path)
     check(found, shape, path)
     return found
 

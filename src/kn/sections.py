@@ -181,7 +181,7 @@ def erase(run: Run) -> Section:
 def cost(run: Run) -> Section:
     of_devices: dict[str, list[dict]] = {}
     for entry in run.records["stage 1"].values():
-        devices = dict.fromkeys(maker["device"] for maker in makers(entry))
+        devices = dict.fromkeys(str(maker.get("device")) for maker in makers(entry))
         of_devices.setdefault(" and ".join(devices), []).append(entry)
     values = {
         ("seconds a prompt", f"this run, {device}"): (
