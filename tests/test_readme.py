@@ -9,9 +9,14 @@ from conftest import ROOT, run_here
 from kn import flags
 
 FOLDERS = ("data", "figures", "results", "slurm")
-PAGES = ["README.md", "docs/verification.md", *(f"{folder}/README.md" for folder in FOLDERS)]
+PAGES = [
+    "README.md",
+    "CONTRIBUTING.md",
+    *(f"docs/{page.name}" for page in sorted((ROOT / "docs").glob("*.md"))),
+    *(f"{folder}/README.md" for folder in FOLDERS),
+]
 SHELL_ONLY = re.findall(r"^([A-Z]+)=", (ROOT / "config.sh").read_text(), re.M)
-SETTINGS = {*flags.SETTINGS, *SHELL_ONLY, "PYTHONPATH", "OMP_NUM_THREADS", "KN_REAL_DATA"}
+SETTINGS = {*flags.SETTINGS, *SHELL_ONLY, "PYTHONPATH", "OMP_NUM_THREADS", "KN_REAL_DATA", "KN_REAL_MODEL"}
 OF_PYTEST = {"-k", "-m"}
 
 
@@ -90,3 +95,11 @@ def test_a_command_can_be_copied(monkeypatch, page, command):
         assert "MLAMA=data/sample/mlama" in settings
     if "MODEL=data/sample/model" in settings:
         assert "DATA=data/sample" in settings
+
+
+def test_the_example_in_python_runs(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    examples = re.findall(r"^```python\n(.*?)^```", (ROOT / "docs/architecture.md").read_text(), re.M | re.S)
+    assert examples
+    for example in examples:
+        exec(example, {})
