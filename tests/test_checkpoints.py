@@ -1,6 +1,7 @@
 """Folders and hub names that are no whole model: one line that says why. And unusual ones that are."""
 
 import json
+import random
 import shutil
 import time
 
@@ -19,7 +20,7 @@ from transformers import (
 
 import tokenizing
 from families import FAMILIES, GATED, GPT, SHAPE
-from kn import models
+from kn import agreement, models
 from kn.files import InputError
 
 CPU = torch.device("cpu")
@@ -143,6 +144,36 @@ def test_a_pickle_that_holds_no_weights_is_refused(copy, content, capsys):
     (copy / "pytorch_model.bin").write_bytes(b"rubbish")
     refused(copy, str(copy))
     assert "sprung" not in capsys.readouterr().out
+
+
+VALUES = [None, True, False, 0, 1, -1, 3, 7, 1e12, 0.5, "x", "", "relu", [], [1], ["junk"] * 3, {}, {"a": 1}]
+VALUES += [["sliding_attention"] * 3, {"rope_type": "linear", "factor": 2.0}]
+ENTRIES = [
+    *("sliding_window", "is_causal", "use_bidirectional_attention", "is_decoder", "attn_logit_softcapping"),
+    *("final_logit_softcapping", "layer_types", "rope_scaling", "rope_parameters", "attention_bias", "mlp_bias"),
+    *("tie_word_embeddings", "position_embedding_type", "chunk_size_feed_forward", "return_dict", "auto_map"),
+    *("attn_implementation", "output_hidden_states", "partial_rotary_factor", "head_dim", "num_key_value_heads"),
+]
+
+
+@pytest.mark.parametrize("rounds", [60, pytest.param(3000, marks=pytest.mark.long)])
+def test_random_entries_give_the_models_own_logits_or_one_line(rounds, tmp_path):
+    chance, seen = random.Random(rounds), set()
+    for name in FAMILIES:
+        saved(FAMILIES[name].model(name, torch.float32), tmp_path / name)
+    for _ in range(rounds):
+        folder = tmp_path / chance.choice(list(FAMILIES))
+        kept = (folder / "config.json").read_text()
+        set_config(folder, **{chance.choice([*json.loads(kept), *ENTRIES]): chance.choice(VALUES)})
+        try:
+            _, model = load(folder)
+            agreement.check(model, models.adapt(model), str(folder), 32)
+            seen.add("agreed")
+        except InputError as error:
+            assert "\n" not in str(error)
+            seen.add("refused")
+        (folder / "config.json").write_text(kept)
+    assert seen == {"agreed", "refused"}
 
 
 def test_a_path_without_a_folder_is_refused(whole):

@@ -1,7 +1,7 @@
 """The models: which families there are, and loading one.
 
 A family is added by an adapter, a class of some twenty lines that says where the parts of its model are: in `encoders`
-for masked models, in `decoders` for causal ones. Write it as those at the end of these files, name in `families` what
+for masked models, in `causal` for causal ones. Write it as those at the end of these files, name in `families` what
 transformers calls `model_type`, and list the class in ADAPTERS below. A tiny configuration of it in
 `tests/families.py` then has everything tested: logits, attributions, interventions, edits.
 """
@@ -18,7 +18,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from kn import decoders, encoders, tokenizers
+from kn import causal, encoders, tokenizers
 from kn.adapters import Adapter
 from kn.files import InputError, read_object
 
@@ -32,8 +32,8 @@ DTYPES = {
 
 ADAPTERS = (
     *(encoders.Bert, encoders.Roberta, encoders.DistilBert, encoders.Electra),
-    *(decoders.Gpt2, decoders.GptNeo, decoders.GptJ, decoders.GptNeoX),
-    *(decoders.Llama, decoders.Mistral, decoders.Gemma2, decoders.Gemma3),
+    *(causal.Gpt2, causal.GptNeo, causal.GptJ, causal.GptNeoX),
+    *(causal.Llama, causal.Mistral, causal.Gemma2, causal.Gemma3),
 )
 FAMILIES = {family: adapter for adapter in ADAPTERS for family in adapter.families}
 
