@@ -85,7 +85,7 @@ CAUSAL = {
     "llama": Tiny(GATED | {"attention_bias": True, "mlp_bias": True}, *OF_LLAMA),
     "mistral": Tiny(GATED | {"sliding_window": 4}, *OF_LLAMA),
     "ministral": Tiny(  # what transformers makes of a Mistral with types of layers
-        GATED | {"sliding_window": 4, "layer_types": ["full_attention", "sliding_attention", "full_attention"]},
+        GATED | {"sliding_window": 4, "layer_types": ["sliding_attention", "full_attention", "sliding_attention"]},
         *OF_LLAMA,
     ),
     "qwen2": Tiny(GATED | {"use_sliding_window": True, "sliding_window": 3, "max_window_layers": 1}, *OF_LLAMA),
