@@ -11,13 +11,12 @@ integrated gradients of the same neurons are computed beside it, layer by layer 
 
 from kn.start import guard
 
-from collections import Counter
-
 import torch
 from transformers import BertConfig, BertForMaskedLM
 
 from kn import devices, flags, models, runs
 from kn.attribution import Engine
+from kn.climbing import Certificate, told
 from kn.encoders import PostNormEncoder
 from measuring import operations, peak_memory, reset_peak_memory, timed
 
@@ -68,11 +67,10 @@ def main() -> None:
             took, found = timed(lambda engine=engine, few=few: list(engine.attribute(few)), device)
             each = took / len(few)
             share = sum(operations(adapter, len(ids), engine.ladder[0]) for ids, _, _ in few) / took / peak
-            steps = sum((Counter(batch.steps) for batch in found), Counter())
-            further = {name: count for name, count in steps.items() if name != engine.ladder[0].name}
+            summary = sum((batch.certificate for batch in found), Certificate()).summary()
             print(
                 f"{rule + ', ' + dtype:32}{each:12.4f}{1 / each:12.2f}{seconds / each:14.1f}{share:15.0%}"
-                f"{peak_memory(device):8.1f}GB" + (f"  further steps {further}" if further else ""),
+                f"{peak_memory(device):8.1f}GB  {told(summary)}",
                 flush=True,
             )
         print(f"{'':32}fastest matrix product measured, {dtype}: {peak / 1e12:.2f} Tflop/s")

@@ -1,155 +1,215 @@
-"""How exact the rules of integration are, prompt by prompt, in float64.
+"""How far the short rules are from the sums and integrals they stand for, prompt by prompt.
 
-    PYTHONPATH=src python benchmarks/quadrature.py                    the sample model on the sample facts
-    PYTHONPATH=src python benchmarks/quadrature.py --bert_model bert-base-cased --data_path data/PARAREL/data_all.json
+    PYTHONPATH=src python benchmarks/quadrature.py                     the models and facts of this repository
+    PYTHONPATH=src python benchmarks/quadrature.py --sharp             random models of all families, sharp on purpose
+    PYTHONPATH=src python benchmarks/quadrature.py --real NAME MODEL data/PARAREL/data_all.json 200
 
-Attributes one prompt of each drawn fact, the relations in turn, and compares all of its scores, all layers together:
-`riemann` with the published sum of 20 points, `gauss` with the integral, and the published sum with the integral. Each
-step of a ladder alone, and the ladder as the engine climbs it. An error is the L2 distance over the norm of what is
-approximated. "points" are those paid for a layer, in the mean: the one where nothing is scaled is free. "other set":
-prompts of which other neurons reach 0.2 of the highest score, as stage 2 picks them. Writes a figure, in which the line
-is the tolerance above which the engine climbs, and its numbers: .png, .pdf and .csv.
+Attributes one prompt of each drawn fact, the relations in turn, by a short rule and with all its points, and compares
+all scores of a prompt, all layers together: the L2 distance over the norm. "points" are those evaluated for a path,
+each as dear as the layers above it; all of them are 20. "other sets" are prompts of which other neurons reach 0.2 of
+the highest score, as stage 2 picks them, and "beyond" those with other neurons than such between 0.198 and 0.202.
+`--other CHECKOUT` does the same with the engine of another commit. What each prompt came to goes to a CSV file in
+`--out`; worlds that are there are not computed again. The figure shows all worlds of that folder.
+
+Sharp models have every matrix of tests/families.py multiplied, with ReLU, GELU and SiLU. Their F has steps.
 """
 
 from kn.start import guard
 
 import argparse
-from collections import Counter
+import csv
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
-from tqdm import tqdm
 
-from kn import devices, facts, figures, flags, models, runs
-from kn.adapters import Adapter
-from kn.attribution import TOLERANCE, Engine
-from kn.batches import Prompt
-from kn.files import InputError
-from kn.prompts import Encoder
-from kn.quadrature import Rule, ladder, paid
+sys.path.append(str(Path(__file__).resolve().parent.parent / "tests"))
 
-POINTS, SHARE = 20, 0.2  # of the published sum, and of the highest score that stage 2 asks for
-EXACT = 32  # Gauss points that stand for the integral; that `gauss-20` agrees shows whether they are enough
-LOWEST = 1e-16  # drawn in place of errors below
-LOOKS = {
-    **{name: {"color": "#0b5394", "linewidth": 2.5, "zorder": 1} for name in ("riemann", "gauss")},
-    "the published sum": {"color": "#cc79a7"},
-    **{name: {"color": "#e69f00", "linestyle": "--"} for name in ("riemann-5", "gauss-5")},
-    **{name: {"color": "#777777", "linestyle": "-."} for name in ("riemann-10", "gauss-10")},
-    "gauss-20": {"color": "#000000", "linestyle": ":"},
+from attributing import attribute
+from families import CAUSAL, FAMILIES
+from families import prompts as random_prompts
+from kn import facts, flags, mlama, models, runs
+from kn.files import make_folder
+from kn.presets import PRESETS, Locator
+from kn.prompts import Encoded, Encoder
+from kn.quadrature import Rule, ladder
+
+ROOT = Path(__file__).resolve().parent.parent
+SAMPLE = ROOT / "data" / "sample"
+WORLDS = {
+    "golden": (
+        ROOT / "tests" / "golden" / "model",
+        ROOT / "tests" / "golden" / "data" / "PARAREL" / "data_all.json",
+        120,
+    ),
+    "sample": (SAMPLE / "model", SAMPLE / "PARAREL" / "data_all.json", 140),
+    "bilingual BERT, en": (SAMPLE / "bilingual-bert", "en", 70),
+    "bilingual BERT, zh": (SAMPLE / "bilingual-bert", "zh", 70),
+    "bilingual GPT-2, en": (SAMPLE / "bilingual-gpt2", "en", 70),
+    "bilingual GPT-2, zh": (SAMPLE / "bilingual-gpt2", "zh", 70),
 }
+TIMES, ACTIVATIONS = (3, 10), ("relu", "gelu", "silu")
+x, w = np.polynomial.legendre.leggauss(8)
+POINTS, SHARE, NEAR = 20, 0.2, 0.002
+# Nodes and weights that stand for the integral: 8 Gauss points in each of 8 parts.
+INTEGRAL = [np.concatenate([(part + (x + 1) / 2) / 8 for part in range(8)]), np.tile(w / 16, 8)]
+LOWEST = 1e-8  # drawn in place of distances below
+
+
+@dataclass
+class Job:
+    """What `attribute` takes."""
+
+    model: str
+    dtype: str
+    causal: bool
+    prompts: list
+    baselines: list | None
+    preset: dict
 
 
 def parse() -> argparse.Namespace:
     parser = flags.parser(__doc__)
-    parser.add_argument("--bert_model", default="data/sample/model", help="a folder, or a model's name on the hub")
-    parser.add_argument("--data_path", default="data/sample/PARAREL/data_all.json", help="all facts")
-    parser.add_argument("--facts", type=flags.positive, default=140, metavar="N", help="how many are drawn")
-    parser.add_argument("--out", default="figures/quadrature", help="the figure, without its ending")
-    parser.add_argument("--device", type=flags.device, default="auto", help="auto, cpu, cuda or cuda:N")
+    parser.add_argument("--real", nargs=4, action="append", default=[], metavar=("NAME", "MODEL", "DATA", "FACTS"))
+    parser.add_argument("--sharp", action="store_true", help="random models, sharp on purpose")
+    parser.add_argument("--other", help="a checkout of another commit")
+    parser.add_argument("--out", default="figures/quadrature", help="a folder")
     parser.add_argument("--seed", type=int, default=42, help="of the draw")
     return parser.parse_args()
 
 
 def main() -> None:
     chosen = parse()
-    device = devices.choose(chosen.device)
-    bags = facts.read_bags(chosen.data_path)
-    tokenizer, model = models.load(chosen.bert_model, None, "float64", device)
-    adapter = models.adapt(model)
-    prompts = draw(bags, Encoder(tokenizer, adapter.longest, adapter.causal), chosen.facts, chosen.seed)
-    print(f"{runs.provenance(device)}\n{len(prompts)} prompts, {chosen.bert_model}, {chosen.data_path}\n")
-
-    riemann, gauss, (literal,) = (ladder(rule, POINTS) for rule in ("riemann", "gauss", "literal"))
-    ladders = {"the published sum": [literal], "the integral": [gauss_legendre(EXACT)]}
-    ladders |= {rule.name: [rule] for rule in (*riemann[:-1], *gauss)}
-    ladders |= {"riemann": riemann, "gauss": gauss}
-    found = {
-        name: attribute(adapter, rules, prompts)
-        for name, rules in tqdm(ladders.items(), unit="rule", dynamic_ncols=True)
-    }
-    print("| rule | against | points | median | 95 % | worst | other set |\n|---|---|---|---|---|---|---|")
-    errors: dict[str, dict[str, np.ndarray]] = {}
-    for reference, begin in (("the published sum", "riemann"), ("the integral", "gauss")):
-        of_reference = errors.setdefault(reference, {})
-        approximated = ["the published sum"] if begin == "gauss" else []
-        approximated += [name for name in ladders if name.startswith(begin)]
-        truth, _ = found[reference]
-        for name in approximated:
-            scores, points = found[name]
-            of_reference[name] = ((scores - truth).norm(dim=1) / truth.norm(dim=1)).numpy()
-            other = (strong(scores) != strong(truth)).any(1).sum().item()
-            median, most, worst = np.quantile(of_reference[name], (0.5, 0.95, 1))
-            what = f"`{name}` climbing" if len(ladders[name]) > 1 else name
-            told = f"{points:.1f} | {median:.0e} | {most:.0e} | {worst:.0e} | {other / len(truth):.1%}"
-            print(f"| {what} | {reference} | {told} |")
-    print(f"\nfigure: {plot(errors, Path(chosen.out))}")
+    out = make_folder(chosen.out)
+    print(f"{runs.provenance(torch.device('cpu'))}\n")
+    print("| world | rule | prompts | points | median | 99 % | worst | other sets | beyond |")
+    print("|---|---|---|---|---|---|---|---|---|")
+    for world, preset, jobs in worlds(chosen):
+        path = out / f"{world} {preset}.csv"
+        if not path.exists():
+            with tempfile.TemporaryDirectory() as folder:
+                rows = list(measured(list(jobs(Path(folder))), chosen.other))
+            with path.open("w", newline="") as file:
+                csv.writer(file).writerows([["engine", "prompt", "distance", "other", "beyond", "points"], *rows])
+        with path.open() as file:
+            found = list(csv.DictReader(file))
+        for engine in dict.fromkeys(row["engine"] for row in found):
+            print(told(world, f"`{preset}`, {engine}", [row for row in found if row["engine"] == engine]), flush=True)
+    print(f"\nfigure: {plot(out)}")
 
 
-def draw(bags: facts.Bags, encoder: Encoder, count: int, seed: int) -> list[Prompt]:
-    """One prompt of each of so many facts, of the relations in turn."""
-    prompts: list[Prompt] = []
-    names = list(bags)
+def worlds(chosen: argparse.Namespace) -> Iterator[tuple]:
+    """The name, a preset or rule, and the jobs: made when they are needed, as loading takes long."""
+    dai = asdict(PRESETS["dai"])
+    if chosen.sharp:
+        yield "sharp", "riemann", lambda folder: sharp(folder, dai)
+        yield "sharp", "gauss", lambda folder: sharp(folder, dai | {"rule": "gauss"})
+        return
+    if chosen.real:
+        for name, model, data, count in chosen.real:
+            yield name, "dai", lambda _, given=(model, data, int(count)): of_facts(*given, "dai", chosen.seed)
+        return
+    for name, (model, data, count) in WORLDS.items():
+        for preset in PRESETS if name.startswith("bilingual") else ["dai"]:
+            yield name, preset, lambda _, given=(model, data, count, preset): of_facts(*given, chosen.seed)
+
+
+def of_facts(model: Path, data: Path | str, count: int, preset: str, seed: int) -> Iterator[Job]:
+    """One prompt of each of so many facts, of the relations in turn; `data` may be a language of the sample's mLAMA."""
+    bags = mlama.read(SAMPLE / "mlama", [data]).bags(data) if data in ("en", "zh") else facts.read_bags(str(data))
+    tokenizer, loaded = models.load(str(model), None, "float32", torch.device("cpu"))
+    adapter = models.adapt(loaded)
+    locator = Locator(PRESETS[preset], adapter, Encoder(tokenizer, adapter.longest, adapter.causal))
+    encoded: list[Encoded] = []
     for number in range(100 * count):
-        if len(prompts) == count:
+        if len(encoded) == count:
             break
         chance = runs.chance(seed, "quadrature", number)
-        bag = chance.choice(bags[names[number % len(names)]])
-        ((encoded,),) = encoder.facts([[chance.choice(bag)]])
-        if not encoded.skipped:
-            prompts.append(encoded.prompt)
-    if not prompts:
-        raise InputError("no prompt of these facts can be scored by this model")
-    return prompts
+        bag = chance.choice(bags[list(bags)[number % len(bags)]])
+        ((found,),) = locator.encoder.facts([[chance.choice(bag)]])
+        if not locator.skipped(found):
+            encoded.append(found)
+    baselines = [locator.baselines(found) for found in encoded] if PRESETS[preset].replaced else None
+    prompts = [(list(found.ids), list(found.positions), list(found.answers)) for found in encoded]
+    yield Job(str(model), "float32", adapter.causal, prompts, baselines, asdict(PRESETS[preset]))
 
 
-def gauss_legendre(count: int) -> Rule:
-    nodes, weights = np.polynomial.legendre.leggauss(count)
-    return Rule("the integral", (nodes + 1) / 2, weights / 2, np.zeros(count))
+def sharp(folder: Path, preset: dict) -> Iterator[Job]:
+    for name, tiny in FAMILIES.items():
+        for activation in ACTIVATIONS:
+            for times in TIMES:
+                path = str(folder / f"{name} {activation} {times}")
+                tiny.sharp(name, activation, times).save_pretrained(path)
+                asked = [(ids, [position], [answer]) for ids, position, answer in random_prompts(name in CAUSAL)]
+                yield Job(path, "float64", name in CAUSAL, asked, None, preset)
 
 
-def attribute(adapter: Adapter, rules: list[Rule], prompts: list[Prompt]) -> tuple[torch.Tensor, float]:
-    """Prompts x all scores, by an engine that climbs these rules; and how many points a layer it paid for."""
-    engine = Engine(adapter, "literal", 1)
-    engine.ladder = rules
-    engine.nodes = {rule.name: torch.tensor(rule.nodes, device=adapter.device) for rule in rules}
-    engine.weights = {
-        rule.name: torch.tensor(np.stack([rule.weights, rule.doubts]), device=adapter.device) for rule in rules
-    }
-    scores, steps = {}, Counter()
-    for batch in engine.attribute(prompts):
-        scores |= dict(zip(batch.prompts, batch.answer.flatten(1).cpu(), strict=True))
-        steps.update(batch.steps)
-    points = sum(paid(rule) * steps[rule.name] for rule in rules) / steps[rules[0].name]
-    return torch.stack([scores[place] for place in range(len(prompts))]), points
+def measured(jobs: list[Job], other: str | None) -> Iterator[list]:
+    """For each engine and prompt: the distance, whether other neurons are strong, and such as are not just there."""
+    for job in jobs:
+        job.preset = {name: job.preset[name] for name in ("rule", "points", "joined", "difference", "by_layer")}
+    # All the points, as they are; for the integral far more.
+    (*_, last) = ladder(jobs[0].preset["rule"], POINTS)
+    all_points = Rule("all", *INTEGRAL) if jobs[0].preset["rule"] == "gauss" else replace(last, between=None)
+    truths = [attribute(**asdict(job), rules=[all_points])[0] for job in jobs]
+    engines = {"certified": [attribute(**asdict(job)) for job in jobs]}
+    if other:
+        engines["other"] = elsewhere(jobs, other)
+    for engine, found in engines.items():
+        for (of_job, points), truth in zip(found, truths, strict=True):
+            for number, (ours, theirs) in enumerate(zip(of_job, truth, strict=True)):
+                if not np.any(theirs):  # so sharp that nothing moves at any point
+                    continue
+                distance = np.linalg.norm(ours - theirs) / np.linalg.norm(theirs)
+                differ = (ours >= SHARE * ours.max()) != (theirs >= SHARE * theirs.max())
+                beyond = differ & (np.abs(theirs / theirs.max() - SHARE) > NEAR)
+                yield [engine, number, distance, int(differ.any()), int(beyond.any()), points]
 
 
-def strong(scores: torch.Tensor) -> torch.Tensor:
-    return scores >= SHARE * scores.amax(1, keepdim=True)
+def elsewhere(jobs: list[Job], checkout: str) -> list[tuple[np.ndarray, float]]:
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        (folder / "jobs.json").write_text(json.dumps(list(map(asdict, jobs))))
+        script = [sys.executable, str(Path(__file__).with_name("attributing.py")), name]
+        subprocess.run(script, env=os.environ | {"PYTHONPATH": f"{checkout}/src"}, check=True)
+        points = json.loads((folder / "points.json").read_text())
+        return [(np.load(folder / f"{number}.npy"), each) for number, each in enumerate(points)]
 
 
-def plot(errors: dict[str, dict[str, np.ndarray]], path: Path) -> Path:
-    """For each error the share of prompts whose own is not larger."""
-    figure, panels = plt.subplots(1, len(errors), figsize=(8.5, 3.4), sharey=True)
-    for axes, (reference, of_rules) in zip(panels, errors.items(), strict=True):
-        for name, of_rule in of_rules.items():
-            sizes = np.sort(np.maximum(of_rule, LOWEST))
-            shares = 100 * np.arange(1, len(sizes) + 1) / len(sizes)
-            label = f"{name}, climbing" if name in ("riemann", "gauss") else name
-            axes.step(sizes, shares, where="post", label=label, **LOOKS[name])
-        axes.axvline(TOLERANCE, color="black", linewidth=0.6)
-        axes.set(xscale="log", xlabel=f"relative error against {reference}")
-        axes.legend(frameon=False, fontsize=7, ncols=3, loc="lower center", bbox_to_anchor=(0.5, 1.0))
-    panels[0].set_ylabel("prompts with at most this error (%)")
-    rows = [
-        [reference, name, prompt, error]
-        for reference, of_rules in errors.items()
-        for name, of_rule in of_rules.items()
-        for prompt, error in enumerate(of_rule)
-    ]
-    return figures.save(figure, path, ["against", "rule", "prompt", "relative error"], rows)
+def told(world: str, rule: str, rows: list[dict]) -> str:
+    distances = np.array([float(row["distance"]) for row in rows])
+    points = np.mean([float(row["points"]) for row in rows])
+    median, most, worst = np.quantile(distances, (0.5, 0.99, 1))
+    counts = " | ".join(str(sum(int(row[key]) for row in rows)) for key in ("other", "beyond"))
+    return f"| {world} | {rule} | {len(rows)} | {points:.1f} | {median:.0e} | {most:.1e} | {worst:.1e} | {counts} |"
+
+
+def plot(folder: Path) -> Path:
+    """For each distance the share of prompts whose own is not larger; a panel an engine, a line a world."""
+    worlds = {path.stem: list(csv.DictReader(path.open())) for path in sorted(folder.glob("*.csv"))}
+    engines = sorted({row["engine"] for rows in worlds.values() for row in rows}, reverse=True)
+    figure, panels = plt.subplots(1, len(engines), figsize=(4.5 * len(engines), 3.6), sharey=True, squeeze=False)
+    for axes, engine in zip(panels[0], engines, strict=True):
+        for name, rows in worlds.items():
+            own = sorted(max(float(row["distance"]), LOWEST) for row in rows if row["engine"] == engine)
+            if own:
+                axes.step(own, 100 * np.arange(1, len(own) + 1) / len(own), where="post", label=name)
+        axes.axvline(1e-3, color="black", linewidth=0.6)
+        axes.set(xscale="log", xlabel="relative distance", title=engine)
+    panels[0][0].set_ylabel("% of prompts")
+    panels[0][-1].legend(fontsize=6)
+    figure.tight_layout()
+    figure.savefig(folder / "quadrature.png", dpi=150)
+    plt.close(figure)
+    return folder / "quadrature.png"
 
 
 if __name__ == "__main__":

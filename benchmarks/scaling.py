@@ -11,7 +11,6 @@ from the common point of all lines on. Writes a figure and its numbers: .png, .p
 
 from kn.start import guard
 
-from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -22,6 +21,7 @@ from transformers import BertConfig, BertForMaskedLM
 
 from kn import devices, figures, flags, models, runs
 from kn.attribution import Engine
+from kn.climbing import Certificate
 from kn.quadrature import paid
 from measuring import operations, timed
 
@@ -67,12 +67,12 @@ def main() -> None:
 
     points = {(name, value): Setting()._replace(**{name: value}) for name, of in LINES.items() for value in of}
     measured = {setting: prepare(setting, chosen, device) for setting in {Setting(), *points.values()}}
-    steps: Counter = Counter()
+    certificate = Certificate()
     for _ in range(chosen.repeats):
         for of in measured.values():
             took, found = timed(lambda of=of: list(of.engine.attribute(of.prompts)), device)
             of.seconds.append(took / len(of.prompts))
-            steps.update(sum((Counter(batch.steps) for batch in found), Counter()))
+            certificate = sum((batch.certificate for batch in found), certificate)
 
     common = measured[Setting()]
     rows = []
@@ -85,7 +85,7 @@ def main() -> None:
     for name, value, prompts, *seconds in rows:
         told = "".join(f"{1000 * each:{width}.2f}" for each, width in zip(seconds, (13, 10, 12), strict=True))
         print(f"{name:8}{value:6}{prompts:9}{told}{seconds[0] / seconds[-1]:8.2f}")
-    print(f"steps of the integration: {dict(steps)}")
+    print(f"steps of the integration: {certificate.accepted}")
     print(f"figure: {draw(rows, header, Path(chosen.out))}")
 
 

@@ -43,6 +43,7 @@ from kn import (
     summaries,
 )
 from kn.checking import PREDICTED, SCORES
+from kn.climbing import CERTIFIED
 from kn.degenerate import PRESET
 from kn.languages import Language
 from kn.mlama import Fact
@@ -127,6 +128,7 @@ def check(
         planned = plans[relation]
         uuids = list(planned.parts)
         settings = world.settings | {
+            "certificate": CERTIFIED,
             "language": language.name,
             "wrong": chosen.wrong,
             "columns": [*SCORES, PREDICTED],

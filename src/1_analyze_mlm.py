@@ -15,7 +15,7 @@ import argparse
 import time
 from collections import Counter
 
-from kn import flags, results, runs, stages
+from kn import climbing, flags, results, runs, stages
 from kn.attribution import Engine, strongest
 from kn.facts import Bag
 from kn.files import make_folder
@@ -60,10 +60,11 @@ def main() -> None:
     folder = make_folder(chosen.output_dir)
     points = chosen.batch_size * chosen.num_batch
     engine = Engine(world.adapter, chosen.rule, points, chosen.max_tokens)
-    whole_lists = chosen.get_pred or chosen.get_ig_pred
+    whole_lists, attributes = chosen.get_pred or chosen.get_ig_pred, chosen.get_ig_gold or chosen.get_ig_pred
     settings = world.settings | {
         **{name: getattr(chosen, name) for name in ("rule", "get_pred", "get_ig_pred", "get_ig_gold", "get_base")},
         "points": points,
+        "certificate": climbing.CERTIFIED if attributes and chosen.rule != "literal" else None,
     }
     record = runs.Record(folder / f"{chosen.output_prefix}.args.json")
     largest = UNIT_OF_WHOLE_LISTS if whole_lists else UNIT[world.device.type]
@@ -112,7 +113,7 @@ def attribute_facts(
     found = []
     left = Counter(fact for fact, _, _ in waiting)
     done(len(bags) - len(left))
-    right, steps = 0, Counter()
+    right, certificate = 0, climbing.Certificate()
 
     prompts = [prompt.prompt for _, _, prompt in waiting]
     for batch in engine.attribute(prompts, answer=chosen.get_ig_gold, prediction=chosen.get_ig_pred):
@@ -125,12 +126,15 @@ def attribute_facts(
             strong["ig_gold"] = strongest(batch.answer, KEPT)
         if chosen.get_base:
             strong["base"] = strongest(batch.activations, KEPT)
-        steps.update(batch.steps)
+        certificate += batch.certificate
+        off = None if batch.completeness is None else batch.completeness.tolist()
         found.append(([waiting[place][:2] for place in batch.prompts], strong))
         for row, (place, predicted) in enumerate(zip(batch.prompts, batch.predicted, strict=True)):
             fact, index, prompt = waiting[place]
             about, scores = lines[fact][index]
             about["pred_obj"] = encoder.text(predicted)
+            if off:
+                about["completeness"] = off[row]
             scores |= {name: values[row] for name, values in whole.items()}
             right += predicted == prompt.answers
             left[fact] -= 1
@@ -141,7 +145,8 @@ def attribute_facts(
         "scored": len(waiting),
         "right": right,
         "skipped": skipped,
-        "steps": steps,
+        **certificate.summary(),
+        "not certified": [[*waiting[place][:2], layer] for place, layer in certificate.failed],
         "seconds": {"tokenise": tokenised - started, "compute": time.perf_counter() - tokenised},
     }
     return lines, found, summary
@@ -160,8 +165,7 @@ def told(entry: dict) -> str:
         reasons = Counter(skip["reason"].split(":")[0] for skip in entry["skipped"])
         parts.append("skipped: " + ", ".join(f"{count} ({reason})" for reason, count in reasons.most_common()))
     if entry["steps"]:  # else nothing was attributed
-        first, *further = entry["steps"].items()
-        parts.append(f"{first[0]} points" + "".join(f", then {name} for {n / first[1]:.1%}" for name, n in further))
+        parts.append(climbing.told(entry))
     return "; ".join(parts)
 
 

@@ -24,7 +24,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from kn import figures, flags, languages, located, results, runs, selection, shapes, success, summaries
+from kn import climbing, figures, flags, languages, located, results, runs, selection, shapes, success, summaries
 from kn.languages import Language, Unrelated
 from kn.located import KEPT_LEAST, KEPT_SHARE, Located
 from kn.presets import PRESETS, SIGNS, Locator, with_points
@@ -74,7 +74,7 @@ def locate(preset: str, language: Language, chosen: argparse.Namespace) -> None:
     way = with_points(preset, chosen.points)
     locator = Locator(way, world.adapter, world.encoder, chosen.max_tokens)
     settings = world.settings | {"language": language.name, "preset": preset}
-    settings["points"] = None if way.rule == "gauss" else way.points
+    settings |= {"points": None if way.rule == "gauss" else way.points, "certificate": climbing.CERTIFIED}
 
     def of_relation(relation: str) -> results.Result:
         uuids = list(language.facts[relation])
@@ -98,7 +98,7 @@ def attribute(
 ) -> tuple[list[str], dict]:
     started = time.perf_counter()
     lines, asked, skipped = {}, {}, Counter()
-    steps: Counter = Counter()
+    certificate = climbing.Certificate()
     for uuid in uuids:
         fact, encoded = language.facts[relation][uuid], language.encoded(relation, uuid)
         lines[uuid] = {"uuid": uuid, "lineid": fact.lineid, "text": fact.bag[0][0], "answer": fact.answer}
@@ -110,14 +110,16 @@ def attribute(
     done(len(uuids) - len(asked))
     names, right = list(asked), 0
     for batch in locator.attribute(list(asked.values())):
-        steps.update(batch.steps)
+        certificate += batch.certificate
+        off = None if batch.completeness is None else batch.completeness.tolist()
         for row, place in enumerate(batch.prompts):
             is_right = batch.predicted[row] == asked[names[place]].answers
             found = {"probability": batch.own[row].item(), "right": is_right, "neurons": highest(batch.answer[row])}
-            lines[names[place]] |= found
+            lines[names[place]] |= found | ({"completeness": off[row]} if off else {})
             right += is_right
         done(len(batch.prompts))
-    summary = {"scored": len(asked), "right": right, "skipped": skipped, "steps": steps}
+    summary = {"scored": len(asked), "right": right, "skipped": skipped, **certificate.summary()}
+    summary["not certified"] = [[names[place], layer] for place, layer in certificate.failed]
     texts = [json.dumps(line, ensure_ascii=False) for line in lines.values()]
     return texts, summary | {"seconds": time.perf_counter() - started}
 
@@ -139,8 +141,7 @@ def told(entry: dict) -> str:
     parts.append(f"{entry['right'] / max(entry['scored'], 1):.0%} predicted right")
     parts += [f"skipped: {count} ({reason})" for reason, count in entry["skipped"].items()]
     if entry["steps"]:
-        first, *further = entry["steps"].items()
-        parts.append(f"{first[0]} points" + "".join(f", then {name} for {n / first[1]:.1%}" for name, n in further))
+        parts.append(climbing.told(entry))
     return "; ".join(parts)
 
 

@@ -21,6 +21,11 @@ SHAPE = {
 }
 GATED = SHAPE | {"num_key_value_heads": 2, "head_dim": 8}
 GPT = {"n_embd": 24, "n_inner": 40, "n_layer": 3, "n_head": 4, "n_positions": 32, "vocab_size": WORDS}
+ACTIVATION = {  # how a configuration calls it
+    "distilbert": "activation",
+    **dict.fromkeys(("gpt2", "gpt_neo", "gptj"), "activation_function"),
+    **dict.fromkeys(("gemma", "gemma2", "gemma3_text"), "hidden_activation"),
+}
 OF_BERT = ("encoder.layer", "output.dense")
 OF_LLAMA = ("model.layers", "mlp.down_proj")
 
@@ -41,6 +46,16 @@ class Tiny:
             for weight in model.parameters():  # so that every part matters, biases and norms too
                 weight.add_(torch.randn(weight.shape) * (0.4 if weight.ndim > 1 else 0.1))
         return model.to(dtype)
+
+    def sharp(self, name: str, activation: str, times: float, dtype: torch.dtype = torch.float64) -> nn.Module:
+        """One whose matrices are so many times as large."""
+        kind = self.family or name
+        config = self.config | {ACTIVATION.get(kind, "hidden_act"): activation}
+        model = Tiny(config, self.layers, self.down, self.family).model(name, torch.float64)
+        with torch.no_grad():
+            for weight in {id(weight): weight for weight in model.parameters() if weight.ndim > 1}.values():
+                weight.mul_(times)
+        return model.to(dtype).requires_grad_(False)
 
     def projections(self, model: nn.Module) -> list[nn.Module]:
         """The modules whose inputs are the neurons."""
@@ -84,10 +99,6 @@ CAUSAL = {
     ),
     "llama": Tiny(GATED | {"attention_bias": True, "mlp_bias": True}, *OF_LLAMA),
     "mistral": Tiny(GATED | {"sliding_window": 4}, *OF_LLAMA),
-    "ministral": Tiny(  # what transformers makes of a Mistral with types of layers
-        GATED | {"sliding_window": 4, "layer_types": ["sliding_attention", "full_attention", "sliding_attention"]},
-        *OF_LLAMA,
-    ),
     "qwen2": Tiny(GATED | {"use_sliding_window": True, "sliding_window": 3, "max_window_layers": 1}, *OF_LLAMA),
     "qwen3": Tiny(GATED | {"tie_word_embeddings": True}, *OF_LLAMA),
     "gemma": Tiny(GATED | {"num_key_value_heads": 1}, *OF_LLAMA),

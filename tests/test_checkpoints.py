@@ -146,14 +146,6 @@ def test_a_pickle_that_holds_no_weights_is_refused(copy, content, capsys):
     assert "sprung" not in capsys.readouterr().out
 
 
-def test_a_mistral_with_types_of_layers_is_a_ministral(tmp_path):
-    saved(FAMILIES["mistral"].model("mistral", torch.float32), tmp_path)
-    set_config(tmp_path, layer_types=["full_attention", "sliding_attention", "full_attention"])
-    _, model = load(tmp_path)
-    assert [layer.window for layer in models.adapt(model).layers] == [None, 4, None]
-    agreement.check(model, models.adapt(model), "NAME", 32)
-
-
 VALUES = [None, True, False, 0, 1, -1, 3, 7, 1e12, 0.5, "x", "", "relu", [], [1], ["junk"] * 3, {}, {"a": 1}]
 VALUES += [["sliding_attention"] * 3, {"rope_type": "linear", "factor": 2.0}]
 ENTRIES = [

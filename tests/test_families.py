@@ -1,5 +1,7 @@
 """Every family's adapter against transformers' own model: logits, attributions, interventions, edits."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -98,7 +100,7 @@ def slow_attributions(name, model, prompt, nodes, weights):
 def test_attributions_are_those_of_a_slow_loop(name, model, asked, rule):
     """At the points of the rule; whether they are enough is for `test_quadrature` and the engine's own estimate."""
     engine = Engine(models.adapt(model), rule, 20)
-    engine.ladder = engine.ladder[-1:]
+    engine.ladder = [replace(engine.ladder[-1], between=None)]  # accepted as it is
     ((nodes, weights),) = [(taken.nodes, taken.weights) for taken in engine.ladder]
     for batch in engine.attribute(asked):
         for place, scores in zip(batch.prompts, batch.answer, strict=True):

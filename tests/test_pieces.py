@@ -183,7 +183,7 @@ def test_attributions_are_the_mean_over_pieces(name, model, asked, max_tokens):
 def test_the_integral_adds_up_to_the_change_of_the_score(name, model, asked, monkeypatch):
     """The score is the mean of the pieces' probabilities; at 0 each has the layer's neurons at its position at 0."""
     nodes, weights = np.polynomial.legendre.leggauss(200)  # these models are wild
-    many = Rule("many", (nodes + 1) / 2, weights / 2, np.zeros(200))
+    many = Rule("many", (nodes + 1) / 2, weights / 2)
     monkeypatch.setattr("kn.attribution.ladder", lambda rule, points: [many])
     engine = Engine(models.adapt(model), "gauss", 20)
     for batch in engine.attribute(asked):

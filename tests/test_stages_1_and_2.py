@@ -47,11 +47,21 @@ def test_stage_1_records_what_made_it(stage1):
     assert list(record) == list(RELATIONS)
     entry = record["P36"]
     assert entry["facts"] == 40 and entry["prompts"] == entry["scored"] == 200 and entry["skipped"] == []
-    assert entry["steps"]["riemann-5"] == 200 * 5
+    assert sum(entry["steps"].values()) == 200 * 5 and entry["steps"]["riemann-3"] > 200 * 5 / 2
+    assert 0 < entry["largest discrepancy"] <= 1e-3 and entry["rounded"] == 0 and entry["not certified"] == []
     assert entry["settings"]["rule"] == "riemann" and entry["settings"]["points"] == 20
     (made_by,) = entry["made by"]
     assert {"torch", "commit", "device"} <= made_by.keys()
     assert all(entry["seconds"][part] > 0 for part in ("tokenise", "compute", "text"))
+
+
+def test_the_integral_says_how_complete_it_is(tmp_path):
+    done = run("1_analyze_mlm.py", *stage1_flags(tmp_path, "--rule", "gauss", "--debug", "4", "--pt_relation", "P36"))
+    assert "gauss-3 for " in done.stdout and "largest discrepancy " in done.stdout
+    lines = (tmp_path / "TREx-all-P36.rlt.jsonl").read_text().splitlines()
+    assert len(lines) == 4
+    assert all(0 < about["completeness"] <= 3e-3 for line in lines for about, _ in json.loads(line))
+    assert read(tmp_path / "TREx-all.args.json")["P36"]["not certified"] == []
 
 
 def test_finished_relations_are_skipped_and_other_settings_refused(stage1):

@@ -150,7 +150,7 @@ class GptNeoX(Decoder):
 class Llama(Decoder):
     """Llama and what is built like it: RMS norms, turned queries and keys, gated FFN. A neuron is gate times up."""
 
-    families = ("llama", "ministral", "qwen2", "qwen3", "gemma")
+    families = ("llama", "qwen2", "qwen3", "gemma")
 
     def __init__(self, model: nn.Module):
         super().__init__(model)

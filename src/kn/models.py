@@ -82,9 +82,13 @@ def load(name: str, revision: str | None, dtype: str, device: torch.device, lowe
                 if source["local_files_only"]:
                     raise InputError(NO_NETWORK.format(name=name)) from None
                 raise
-        _family(name, entries.get("model_type"))
+        family = entries.get("model_type")
+        if family not in list(FAMILIES):  # it may be anything, maybe nothing that can be looked up
+            raise InputError(
+                f"model {name}: it is of the family {family}; there are adapters for {', '.join(FAMILIES)}"
+            )
         config = AutoConfig.from_pretrained(name, **source)
-        adapter = _family(name, config.model_type)  # of some models transformers makes another family
+        adapter = FAMILIES[family]
         adapter.check(config)
         tokenizer = tokenizers.load(name, source, lower_case, config, adapter.causal)
         factory = AutoModelForCausalLM if adapter.causal else AutoModelForMaskedLM
@@ -128,12 +132,6 @@ def telling(model: nn.Module) -> dict:
     """What a model's configuration says beyond what is usual in its family, and may act on what the model computes."""
     entries = model.config.to_diff_dict()
     return {key: value for key, value in sorted(entries.items()) if not NOT_TELLING.fullmatch(key)}
-
-
-def _family(name: str, family: object) -> type[Adapter]:
-    if family not in list(FAMILIES):  # it may be anything, maybe nothing that can be looked up
-        raise InputError(f"model {name}: it is of the family {family}; there are adapters for {', '.join(FAMILIES)}")
-    return FAMILIES[family]
 
 
 @contextmanager

@@ -31,6 +31,7 @@ MEANINGS = {
     "draws": "with other draws",
     "objects": "with other objects",
     "erased": "with other neurons",
+    "certificate": "with other bounds on the error of few points",
     "largest unit": "by a version of the program that divides the work differently",
 }
 # Settings that earlier versions did not record: when a result without one is valid all the same, by its settings and
@@ -45,6 +46,11 @@ LATER: dict[str, tuple[Callable[[dict, dict], bool], str]] = {
         lambda made, now: now["points"] in (None, 20),
         "from 20 points, the only number there was",
     ),  # of stage 9
+    "certificate": (  # of stages 1, 9 and 12
+        lambda made, now: now["certificate"] is None,
+        "when few points were accepted without comparing them with the change of the probability, which real models "
+        "can mislead (RULE=literal results stay valid)",
+    ),
     "columns": (lambda made, now: False, "when what the model itself predicts was not recorded"),  # of stage 12
 }
 
@@ -53,6 +59,9 @@ ELSEWHERE = "set RESULTS=another/folder for this run"
 
 def compare(path: Path, made: dict, now: dict, remedy: str, record: Path) -> None:
     """Refuse a result that was made with other settings than this run has."""
+    for key, (valid, why) in LATER.items():
+        if key in now and key not in made and not valid(made, now):
+            raise InputError(f"{path}: was made {why}: {remedy}")
     if of_earlier_version(made, now):
         # Edits of a few neurons may have escaped the sample: only who knows the folder's past can tell.
         vouched = {"weights": now["weights"], "tokenizer": now.get("tokenizer")}
@@ -64,11 +73,10 @@ def compare(path: Path, made: dict, now: dict, remedy: str, record: Path) -> Non
     for key in now:
         if key in made and made[key] == now[key]:
             continue
-        never = (lambda made, now: False, f"by a version that did not record {VARIABLES.get(key, key)}")
-        valid, why = LATER.get(key, never)
-        if key not in made and valid(made, now):
+        if key not in made and key in LATER:
             continue
-        about = _different(key, made[key], now[key]) if key in made else why
+        unknown = f"by a version that did not record {VARIABLES.get(key, key)}"
+        about = _different(key, made[key], now[key]) if key in made else unknown
         raise InputError(f"{path}: was made {about}: {remedy}")
 
 

@@ -54,7 +54,9 @@ class Locator:
 
     def __init__(self, preset: Preset, adapter: Adapter, encoder: Encoder, max_tokens: int | None = None):
         self.preset, self.encoder = preset, encoder
-        self.engine = Engine(adapter, preset.rule, preset.points, max_tokens, preset.joined, preset.difference)
+        self.engine = Engine(
+            adapter, preset.rule, preset.points, max_tokens, preset.joined, preset.difference, preset.by_layer
+        )
 
     def baselines(self, encoded: Encoded) -> list[list[int]]:
         """The token ids of the prompt's baseline sentences."""
@@ -75,10 +77,7 @@ class Locator:
         """Yields batch after batch, of these layers or of all. None of the prompts may be one to skip."""
         baselines = [self.baselines(encoded) for encoded in prompts] if self.preset.replaced else None
         asked = [encoded.prompt for encoded in prompts]
-        for found in self.engine.attribute(asked, baselines=baselines, layers=layers):
-            if self.preset.by_layer:
-                found.answer = found.answer / found.answer.sum(-1, keepdim=True)
-            yield found
+        return self.engine.attribute(asked, baselines=baselines, layers=layers)
 
 
 def words(encoded: Encoded, encoder: Encoder) -> list[list[int]]:

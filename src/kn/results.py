@@ -11,6 +11,7 @@ folder. They need not know of each other, and who is killed leaves his unit to t
 
 import hashlib
 import json
+import operator
 import shutil
 import sys
 import time
@@ -186,7 +187,7 @@ class Result:
         return None
 
     def _join(self) -> None:
-        """Write the result from its parts; into the record the sums of their summaries, and all that made them."""
+        """Write the result from its parts; into the record what their summaries add up to, and all that made them."""
         total: dict = {"facts": sum(map(len, self.units))}
         makers: list[dict] = []
         with writing(self.path) as file:
@@ -198,7 +199,8 @@ class Result:
                 file.write(body)
                 for key, value in about["summary"].items():
                     value = Counter(value) if isinstance(value, dict) else value
-                    total[key] = total[key] + value if key in total else value
+                    merge = max if key.startswith("largest") else operator.add
+                    total[key] = merge(total[key], value) if key in total else value
                 if about["made by"] not in makers:
                     makers.append(about["made by"])
         made = {"sha256": sha256_of(self.path), "settings": self.settings, "made by": makers}
