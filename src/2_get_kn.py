@@ -104,7 +104,7 @@ def of_one_model(record: runs.Record, relations: dict[str, Path]) -> None:
     by_weights = {}
     for relation, of_relation in made.items():
         if of_relation:
-            by_weights.setdefault(of_relation["settings"].get("weights"), relation)
+            by_weights.setdefault(str(of_relation["settings"].get("weights")), relation)
     if len(by_weights) > 1:
         one, other = list(by_weights.values())[:2]
         raise InputError(
