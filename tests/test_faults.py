@@ -126,7 +126,8 @@ def test_a_killed_process_is_started_again(plain, tmp_path):
     process = start(tmp_path, GPUS="2")
     until_at_work(tmp_path, process)
     os.kill(workers(process)[-1], signal.SIGKILL)
-    finish(process)
+    told = finish(process)
+    assert "a process was killed; all were started again (1 of 3 times)" in told and "stopped" not in told
     assert content(tmp_path) == plain
 
 

@@ -3,10 +3,13 @@
 import io
 import json
 import os
+import subprocess
+import sys
 import time
 
 import pytest
 
+from conftest import ROOT
 from kn import files
 from kn.files import InputError
 
@@ -51,6 +54,59 @@ def test_a_missing_key_is_named_with_its_file(tmp_path, name, text, place):
         value["other"]
     with pytest.raises(KeyError):  # who expects one gets one
         value["b"]["other"]
+
+
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ("[" * 2000, "brackets are nested too deeply"),
+        ("[" * 2000 + "]" * 2000, "brackets are nested too deeply"),
+        ("1" * 5000, "a number has too many digits"),
+        ('{"a": 1, "b": {"c": 2, "c": 2}}', "an object has 'c' twice"),
+        ('["\\ud800"]', r"a text has \ud800, which is half of a character"),
+        ('{"\\uDFFF": 1}', r"a text has \udfff, which is half of a character"),
+        ("[1, NaN]", "expected a number, found NaN"),
+        ("-Infinity", "expected a number, found -Infinity"),
+        ('{"a": [1, 2', "not valid JSON"),
+        ("", "not valid JSON"),
+    ],
+)
+def test_malformed_json_ends_in_one_line_that_names_the_place(tmp_path, text, message):
+    (tmp_path / "a.json").write_text(text)
+    (tmp_path / "a.jsonl").write_text(f"1\n{text or '?'}\n")
+    with pytest.raises(InputError) as whole:
+        files.read_json(tmp_path / "a.json")
+    with pytest.raises(InputError) as line:
+        list(files.read_jsonl(tmp_path / "a.jsonl"))
+    assert str(whole.value).startswith(f"{tmp_path}/a.json") and message in str(whole.value)
+    assert str(line.value).startswith(f"{tmp_path}/a.jsonl, line 2: ") and message in str(line.value)
+    assert "\n" not in str(whole.value) + str(line.value)
+
+
+def test_halves_of_characters_that_belong_together_are_one(tmp_path):
+    (tmp_path / "a.json").write_text(json.dumps("\U0001f600 \\ud800"))
+    assert files.read_json(tmp_path / "a.json") == "\U0001f600 \\ud800"
+
+
+def test_the_next_run_removes_what_a_killed_one_left_unfinished(tmp_path):
+    """But not what another process is writing, nor a download that can be resumed."""
+    program = (
+        "import os, signal, sys; from kn.files import writing\n"
+        "with writing(sys.argv[1]) as file:\n"
+        "    file.write('half'); file.flush(); print('there', flush=True); signal.pause()\n"
+    )
+    environment = os.environ | {"PYTHONPATH": str(ROOT / "src")}
+    command = [sys.executable, "-c", program, str(tmp_path / "a.json")]
+    killed, alive = (subprocess.Popen(command, stdout=subprocess.PIPE, env=environment) for _ in range(2))
+    assert killed.stdout.readline() == alive.stdout.readline() == b"there\n"
+    killed.kill()
+    killed.wait()
+    (tmp_path / ".mlama1.1.zip.unfinished").write_text("half")
+    files.write_json(tmp_path / "b.json", 1)
+    (left,) = tmp_path.glob(".a.json.*.unfinished")
+    assert f".{alive.pid}." in left.name and (tmp_path / ".mlama1.1.zip.unfinished").exists()
+    alive.kill()
+    alive.wait()
 
 
 def test_a_list_where_an_object_has_to_be_is_named(tmp_path):

@@ -162,3 +162,17 @@ def test_a_result_made_when_weights_were_sampled_can_be_vouched_for(tmp_path):
     with pytest.raises(InputError, match="with other weights"):
         other = SETTINGS | {"weights": OTHER}
         origins.compare(tmp_path / "P1.jsonl", record.made("P1")["settings"], other, "delete it", record.path)
+
+
+def test_a_result_without_a_setting_that_came_later_is_refused_with_the_rule_that_changed_or_kept(tmp_path):
+    def compare(now, **made):
+        origins.compare(tmp_path / "P1.jsonl", SETTINGS | made, SETTINGS | now, "delete it", tmp_path / "args.json")
+
+    compare({"certificate": None, "points": 20}, rule="literal")
+    compare({"certificate": 1, "points": None}, certificate=1, points=None)
+    with pytest.raises(InputError, match="was made when RULE=riemann and RULE=gauss only estimated their err"):
+        compare({"certificate": 1, "points": 20}, rule="riemann")
+    with pytest.raises(InputError, match="was made from 20 points, the only number there was: delete it"):
+        compare({"points": 10})
+    with pytest.raises(InputError, match="was made by a version that did not record unheard: delete it"):
+        compare({"unheard": None})

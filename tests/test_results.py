@@ -164,9 +164,8 @@ def test_a_damaged_part_is_made_again(tmp_path, damage, capsys):
 
 def test_other_settings_are_refused_by_name(tmp_path):
     make(tmp_path)
-    with pytest.raises(
-        InputError, match=r"with RULE=riemann, this run has literal: delete .*P1.jsonl .* or set RESULTS="
-    ):
+    again = r"delete it to make it again \(all of this stage: .*/\*\.jsonl\), or set RESULTS="
+    with pytest.raises(InputError, match=f"made with RULE=riemann, this run has literal: {again}"):
         result_in(tmp_path, settings=SETTINGS | {"rule": "literal"})
     other = tmp_path / "unfinished"
     with pytest.raises(Crash):

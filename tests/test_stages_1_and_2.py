@@ -70,7 +70,7 @@ def test_finished_relations_are_skipped_and_other_settings_refused(stage1):
     assert again.stdout.count("is there already, skipped") == 2
     other = run("1_analyze_mlm.py", *stage1_flags(stage1, "--rule", "gauss"), check=False)
     assert other.returncode == 1
-    assert "P36.rlt.jsonl: was made with RULE=riemann, this run has gauss: delete " in other.stderr
+    assert "P36.rlt.jsonl: was made with RULE=riemann, this run has gauss: delete it to make it again (" in other.stderr
     assert other.stderr.strip().endswith("or set RESULTS=another/folder for this run")
     assert {path: path.read_bytes() for path in stage1.glob("*.json*")} == before
 

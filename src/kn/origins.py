@@ -4,6 +4,7 @@ A stage compares its own results with the settings of the run (`compare`), and t
 with their records (`unchanged`, `same_model`). Never imports torch.
 """
 
+import shlex
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -70,9 +71,10 @@ def compare(path: Path, made: dict, now: dict, remedy: str, record: Path) -> Non
         # Edits of a few neurons may have escaped the sample: only who knows the folder's past can tell.
         vouched = {"weights": now["weights"], "tokenizer": now.get("tokenizer")}
         new = ", ".join(f'"{key}": "{value}"' for key, value in vouched.items() if value)
+        command = f'sed -i \'s/"weights": "{made["weights"]}"/{new}/\' {shlex.quote(str(record))}'
         raise InputError(
             f"{path}: was made by a version that compared only a sample of the model's weights. If the model has not "
-            f'changed since: sed -i \'s/"weights": "{made["weights"]}"/{new}/\' {record}; otherwise {remedy}'
+            f"changed since: {command}; otherwise {remedy}"
         )
     for key in now:
         if key in made and made[key] == now[key]:

@@ -109,7 +109,8 @@ class Result:
         made = self.record.made(self.name)
         if parts and not (made and self._describes(made)):
             return False  # the parts are being joined, or joining them was cut off
-        remedy = f"delete {self.path} to make it again, or {ELSEWHERE}"
+        of_stage = self.path.with_name(self.path.name.replace(self.name, "*"))
+        remedy = f"delete it to make it again (all of this stage: {of_stage}), or {ELSEWHERE}"
         if made is None:
             raise InputError(
                 f"{self.path}: what made it is unknown, {self.record.path} has no entry for {self.name}: restore that "
