@@ -11,7 +11,7 @@ import argparse
 from pathlib import Path
 from statistics import mean
 
-from kn import flags, summaries
+from kn import flags, found
 from kn.neurons import ARMS
 
 
@@ -27,46 +27,45 @@ def main() -> None:
     results, kn_dir = Path(chosen.output_dir), Path(chosen.kn_dir)
     rows: list[tuple[str, dict[str, str]]] = []
 
-    statistics = summaries.read(kn_dir / "statistics.json")
+    statistics = found.statistics(kn_dir)
     for name in ("neurons per fact", "shared by two facts of one relation", "shared by facts of two relations"):
         rows.append((name, {arm: f"{of[name]:.2f}" for arm, of in statistics.items() if of[name] is not None}))
 
     for what, key in (("suppressed", "rm_own"), ("amplified", "eh_own")):
-        found = {}
-        for arm, begin in ARMS.items():
-            measured = summaries.read(kn_dir / f"{begin}modify_activation_rlt.json").values()
-            ratios = [of[f"{key}:ave_delta_ratio"] for of in measured if of[f"{key}:ave_delta_ratio"] is not None]
-            found[arm] = f"{mean(ratios):+.1%}" if ratios else "-"
-        rows.append((f"probability when {what}, mean over relations", found))
+        of_arms = found.modified(kn_dir, f"{key}:ave_delta_ratio")
+        means = {arm: mean(value for value, *_ in of.values()) for arm, of in of_arms.items()}
+        rows.append(
+            (f"probability when {what}, mean over relations", {arm: f"{of:+.1f}%" for arm, of in means.items()})
+        )
 
-    summary = summaries.read(results / "distant" / "summary.json").values()
+    summary = found.read(results / "distant" / "summary.json", found.CRAWLED).values()
     for kind, name in (("th", "subject and object"), ("h", "subject only"), ("rd", "neither")):
-        found = {}
+        cells = {}
         for arm in ("knowledge neurons", "baseline"):
             means = [of[arm][kind]["mean"] for of in summary if of[arm][kind]["mean"] is not None]
-            found[arm] = f"{mean(means):.3f}" if means else "-"
-        rows.append((f"activation, sentences with {name}", found))
+            cells[arm] = f"{mean(means):.3f}" if means else "-"
+        rows.append((f"activation, sentences with {name}", cells))
 
-    edits = summaries.read(results / "edit" / "edit-1-8.json")["averages"]
+    edits = found.read(results / "edit" / "edit-1-8.json", found.UPDATED)["averages"]
     for name, key in (
         ("updated: prediction changed", "ori_changed"),
         ("updated: new answer predicted", "success_updated"),
     ):
-        rows.append((name, {arm: f"{of[key]:.1%}" for arm, of in edits.items() if of["edits"]}))
+        rows.append((name, {arm: f"{of[key]:.1%}" for arm, of in edits.items() if of["edits"] and of[key] is not None}))
 
-    erased = [summaries.read(path)["measures"] for path in sorted((results / "erase").glob("P*.json"))]
+    erased = found.erasures(results / "erase").values()
     for side, name in (("", "itself"), ("(for other) ", "other relations")):
-        found = {}
+        cells = {}
         for arm in ("knowledge neurons", "random neurons"):
             rises = [
                 of[arm][f"{side}increasing ratio"] for of in erased if of[arm][f"{side}increasing ratio"] is not None
             ]
-            found[arm] = f"{mean(rises):+.0%}" if rises else "-"
-        rows.append((f"erased relation: perplexity of {name}", found))
+            cells[arm] = f"{mean(rises):+.0%}" if rises else "-"
+        rows.append((f"erased relation: perplexity of {name}", cells))
 
     print(f"{'found':48}" + "".join(f"{arm:>20}" for arm in ARMS))
-    for name, found in rows:
-        print(f"{name:48}" + "".join(f"{found.get(arm, ''):>20}" for arm in ARMS))
+    for name, cells in rows:
+        print(f"{name:48}" + "".join(f"{cells.get(arm, ''):>20}" for arm in ARMS))
 
 
 if __name__ == "__main__":

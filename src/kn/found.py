@@ -7,6 +7,7 @@ from pathlib import Path
 from statistics import mean
 
 from kn import summaries
+from kn.files import InputError
 from kn.neurons import ARMS
 from kn.shapes import Problem, Shape, anything, check, each, either, having, number, optional, row, table, text
 
@@ -28,12 +29,16 @@ def measures(value) -> Problem | None:
     return having({name: shape for name, shape in named.items() if name not in NOT_NUMBERS})(value)
 
 
+CRAWLED = table(table(having({kind: having({"mean": optional(number)}) for kind in ("th", "h", "rd")})))
+ERASED = having({"measures": table(measures)})
 UPDATED = having({"lambda1": number, "lambda2": number, "averages": table(measures)})
 
 
 def read_if_there(path: Path, shape: Shape = OBJECT) -> dict | None:
-    if not path.exists():
-        return None
+    return read(path, shape) if path.exists() else None
+
+
+def read(path: Path, shape: Shape = OBJECT) -> dict:
     found = summaries.read(path)
     check(found, shape, path)
     return found
@@ -56,6 +61,9 @@ def statistics(kn_dir: Path) -> dict[str, dict]:
     path = kn_dir / "statistics.json"
     found = read_if_there(path, table(of_method)) or {}
     check(found, table(measures), path)
+    depths = {arm: len(of["percent by layer"]) for arm, of in found.items()}
+    if len({*depths.values()}) > 1:
+        raise InputError(f"{path}: expected as many layers for each method, found {depths}")
     return found
 
 
@@ -97,12 +105,11 @@ def updates(folder: Path) -> list[dict]:
     pairs = grid["pairs"]
     swept = {(pair["lambda1"], pair["lambda2"]) for pair in pairs}
     paths = [path for path in sorted(folder.glob("edit-*.json")) if not path.name.endswith(".args.json")]
-    single = [read_if_there(path, UPDATED) for path in paths]
+    single = [read(path, UPDATED) for path in paths]
     return pairs + [pair for pair in single if (pair["lambda1"], pair["lambda2"]) not in swept]
 
 
 def erasures(folder: Path) -> dict[str, dict[str, dict]]:
     """By relation and arm the measures of stage 7."""
     files = {path.stem: path for path in folder.glob("*.json") if not path.name.endswith(".args.json")}
-    shape = having({"measures": table(measures)})
-    return {relation: read_if_there(files[relation], shape)["measures"] for relation in by_number(files)}
+    return {relation: read(files[relation], ERASED)["measures"] for relation in by_number(files)}

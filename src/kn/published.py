@@ -3,8 +3,20 @@
 from pathlib import Path
 from typing import NamedTuple
 
-from kn.files import InputError, read_json
+from kn.files import read_json
+from kn.shapes import anything, check, each, either, having, number, optional, table, text
 
+OF_ALL = {"measure": text, "of": text, "reason": text}
+SINGLE = having(OF_ALL, maybe=dict.fromkeys(("paper", "rerun", "tolerance"), optional(number)))
+SERIES = having(OF_ALL | {"by": text, "rerun": table(number)}, maybe={"tolerance": optional(number)})
+CONTENT = having(
+    {
+        "sources": table(text),
+        "papers": table(having({"citation": text})),
+        "settings": table(either(text, each(anything, least=1))),
+        "numbers": table(each(lambda entry: (SERIES if isinstance(entry, dict) and "by" in entry else SINGLE)(entry))),
+    }
+)
 WORDS = {
     "bert_model": "another model ({value}, not {published})",
     "debug": "only the first {value} facts of each relation",
@@ -31,25 +43,23 @@ class Number(NamedTuple):
 class Published:
     def __init__(self, path: Path):
         content = read_json(path)
-        try:
-            self.sources: dict[str, str] = content["sources"]
-            self.papers: dict[str, dict] = content["papers"]
-            self.settings = {name: values for name, values in content["settings"].items() if name != "about"}
-            self._numbers: dict[tuple, Number] = {}
-            self._series: dict[tuple, dict[str, Number]] = {}
-            for section, entries in content["numbers"].items():
-                for entry in entries:
-                    key = (section, entry["measure"], entry["of"])
-                    about = (entry.get("tolerance"), entry["reason"])
-                    if "by" in entry:
-                        self._series[key] = {
-                            name: Number(None, value, False, *about) for name, value in entry["rerun"].items()
-                        }
-                    else:
-                        unknown = "paper" in entry and entry["paper"] is None
-                        self._numbers[key] = Number(entry.get("paper"), entry.get("rerun"), unknown, *about)
-        except (KeyError, TypeError, AttributeError) as error:
-            raise InputError(f"{path}: expected published numbers as in data/paper_numbers.json ({error})") from None
+        check(content, CONTENT, path)
+        self.sources: dict[str, str] = content["sources"]
+        self.papers: dict[str, dict] = content["papers"]
+        self.settings = {name: values for name, values in content["settings"].items() if name != "about"}
+        self._numbers: dict[tuple, Number] = {}
+        self._series: dict[tuple, dict[str, Number]] = {}
+        for section, entries in content["numbers"].items():
+            for entry in entries:
+                key = (section, entry["measure"], entry["of"])
+                about = (entry.get("tolerance"), entry["reason"])
+                if "by" in entry:
+                    self._series[key] = {
+                        name: Number(None, value, False, *about) for name, value in entry["rerun"].items()
+                    }
+                else:
+                    unknown = "paper" in entry and entry["paper"] is None
+                    self._numbers[key] = Number(entry.get("paper"), entry.get("rerun"), unknown, *about)
         self.facts = {relation: number.rerun for relation, number in self.series("data", "facts", "all").items()}
 
     def number(self, section: str, measure: str, of: str) -> Number | None:

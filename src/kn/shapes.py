@@ -109,17 +109,19 @@ def table(shape: Shape) -> Shape:
     return problem
 
 
-def having(shapes: dict[str, Shape]) -> Shape:
-    """An object with these keys, and maybe others."""
+def having(shapes: dict[str, Shape], maybe: dict[str, Shape] | None = None) -> Shape:
+    """An object with these keys and others; `maybe` are keys that it need not have."""
+    all_shapes = shapes | (maybe or {})
 
     def problem(value) -> Problem | None:
         if not isinstance(value, dict):
             return [], f"expected an object, found {short(value)}"
-        for key, shape in shapes.items():
-            if key not in value:
+        for key, shape in all_shapes.items():
+            if key in value:
+                if found := shape(value[key]):
+                    return _inside(short(key), found)
+            elif key in shapes:
                 return [], f"expected {short(key)}, found {short(value)}"
-            if found := shape(value[key]):
-                return _inside(short(key), found)
         return None
 
     return problem

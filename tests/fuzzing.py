@@ -1,0 +1,227 @@
+"""Random edits of files: of their bytes, of the values in their JSON, and of the ways to write the same JSON."""
+
+import copy
+import json
+from collections.abc import Callable
+from pathlib import Path
+from random import Random
+
+RAW = {  # what stands for a text that Python's JSON would not write
+    f"@raw {number}": text
+    for number, text in enumerate(
+        [
+            *("NaN", "Infinity", "-Infinity", "1e999", "1" * 5000, "-0", "1e5", '{"a": 1, "a": 2}'),
+            *("[" * depth + "]" * depth for depth in (60, 2000)),
+        ]
+    )
+}
+VALUES = [
+    *(None, True, False, -1, 0, 1, 2, 7, 999, 10**12, 10**30, -(10**30), 1.0, 0.5, -0.5, 1e-40, 1e300),
+    *(
+        "",
+        " ",
+        "x",
+        "1",
+        "[MASK]",
+        "[MASK] [MASK]",
+        "../../../x",
+        "P36",
+        "nan",
+        "a\nb",
+        "\0",
+        "\ud800",
+        "☃",
+        "x" * 3000,
+    ),
+    *([], {}, [None], [[]], [{}], [[0, 0]], [[0, 0, 1.0]], {"a": 1}),
+    *RAW,
+]
+BYTES = [b"\0", b"\xff", b"\n", b" ", b"{", b"}", b"[", b"]", b",", b'"', b"\\", b"-", b"9", b".", b"e", b"\xc3", b"a"]
+
+
+def dumped(value) -> str:
+    text = json.dumps(value)
+    for name, raw in RAW.items():
+        text = text.replace(json.dumps(name), raw)
+    return text
+
+
+def somewhere(value, chance: Random) -> tuple:
+    """A place in a value, as likely deep as at the top: a step at a time, with a chance to stop."""
+    path = ()
+    while isinstance(value, dict | list) and value and chance.random() < 0.8:
+        key = chance.choice(list(value)) if isinstance(value, dict) else chance.randrange(len(value))
+        path, value = (*path, key), value[key]
+    return path
+
+
+def at(value, path: tuple):
+    for key in path:
+        value = value[key]
+    return value
+
+
+def put(value, path: tuple, new):
+    """The value with another part there."""
+    if not path:
+        return new
+    changed = copy.deepcopy(value)
+    at(changed, path[:-1])[path[-1]] = new
+    return changed
+
+
+def _other(value, chance: Random):
+    """A value in place of this one: any, or one that is like it."""
+    if isinstance(value, bool) or value is None or chance.random() < 0.5:
+        return chance.choice(VALUES)
+    if isinstance(value, int | float):
+        near = [value + 1, value - 1, -value, float(value), str(value), value * 10, value * 1.001, [value]]
+        return chance.choice(near)
+    if isinstance(value, str):
+        near = [
+            value + "x",
+            value[1:],
+            value.upper(),
+            value[::-1],
+            f" {value}",
+            f"{value}\u0301",
+            [value],
+            {value: value},
+        ]
+        return chance.choice(near)
+    if isinstance(value, dict):
+        keys = list(value)
+        chance.shuffle(keys)
+        return chance.choice([{key: value[key] for key in keys}, list(value.values()), list(value), keys])
+    shuffled = chance.sample(value, len(value))
+    near = [
+        shuffled,
+        value[1:],
+        value[:-1],
+        value + value,
+        value + value[:1],
+        [value],
+        dict(enumerate(value)),
+        value[::-1],
+    ]
+    return chance.choice(near)
+
+
+def edited(value, chance: Random):
+    """A value with one part replaced, removed, doubled or renamed; and what was done, to be told."""
+    path = somewhere(value, chance)
+    part, parent = at(value, path), at(value, path[:-1])
+    how = chance.choice(["replace", "replace", "replace", "remove", "double", "rename", "swap"])
+    if path and how == "remove":
+        changed = copy.deepcopy(value)
+        del at(changed, path[:-1])[path[-1]]
+    elif path and how == "double" and isinstance(parent, list):
+        changed = put(value, path[:-1], [*parent[: path[-1]], part, *parent[path[-1] :]])
+    elif path and how == "rename" and isinstance(parent, dict):
+        name = chance.choice([f"{path[-1]}x", "", "../x", path[-1].upper(), "P36", "\ud800"])
+        changed = put(value, path[:-1], {name if key == path[-1] else key: of for key, of in parent.items()})
+    elif path and how == "swap" and isinstance(parent, list):
+        other = chance.randrange(len(parent))
+        changed = put(put(value, path, parent[other]), (*path[:-1], other), part)
+    else:
+        how, new = "replace", _other(part, chance)
+        changed = put(value, path, new)
+        return changed, f"{list(path)} = {new!r}"[:300]
+    return changed, f"{how} {list(path)}"
+
+
+def edit_json(path: Path, chance: Random) -> str:
+    """Edit a file of JSON, or of JSON lines; returns what was done."""
+    text = path.read_text(encoding="utf-8")
+    if path.suffix != ".jsonl":
+        changed, told = edited(json.loads(text), chance)
+        new = dumped(changed)
+    else:
+        lines = text.splitlines()
+        number = chance.randrange(len(lines))
+        changed, told = edited(json.loads(lines[number]), chance)
+        lines[number] = dumped(changed)
+        new, told = "".join(f"{line}\n" for line in lines), f"line {number + 1}: {told}"
+    path.write_bytes(new.encode("utf-8", "surrogatepass"))
+    return told
+
+
+def edit_lines(path: Path, chance: Random) -> str:
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    number, how = chance.randrange(len(lines)), chance.choice(["remove", "double", "empty", "junk", "swap"])
+    other = chance.randrange(len(lines))
+    if how == "swap":
+        lines[number], lines[other] = lines[other], lines[number]
+    else:
+        lines[number : number + 1] = {
+            "remove": [],
+            "double": [lines[number]] * 2,
+            "empty": [lines[number], "\n"],
+            "junk": [lines[number], "junk\n"],
+        }[how]
+    path.write_text("".join(lines), encoding="utf-8")
+    return f"{how} line {number + 1}"
+
+
+def edit_bytes(path: Path, chance: Random) -> str:
+    content = path.read_bytes()
+    start = chance.randrange(len(content) + 1)
+    length = min(chance.choice([1, 1, 1, 20, len(content)]), len(content) - start)
+    how = chance.choice(
+        ["truncate", "remove", "insert", "overwrite", "double", "empty", "mark", "utf-16", "folder", "gone"]
+    )
+    piece = chance.choice(BYTES)
+    if how == "folder":
+        path.unlink()
+        path.mkdir()
+    elif how == "gone":
+        path.unlink()
+    else:
+        new = {
+            "truncate": content[:start],
+            "remove": content[:start] + content[start + length :],
+            "insert": content[:start] + piece + content[start:],
+            "overwrite": content[:start] + piece + content[start + 1 :],
+            "double": content[: start + length] + content[start:],
+            "empty": b"",
+            "mark": b"\xef\xbb\xbf" + content,
+            "utf-16": content.decode("latin-1").encode("utf-16"),
+        }[how]
+        path.write_bytes(new)
+    return f"{how} at byte {start}, {piece!r}, {length}"
+
+
+def add(path: Path, key: str, chance: Random) -> str:
+    """Put an entry with any value into a JSON object."""
+    value = chance.choice(VALUES)
+    text = dumped(json.loads(path.read_text(encoding="utf-8")) | {key: value})
+    path.write_bytes(text.encode("utf-8", "surrogatepass"))
+    return f"{key} = {value!r}"[:300]
+
+
+def same_json(path: Path, chance: Random) -> str:
+    """Write the same JSON in another way."""
+    text = path.read_text(encoding="utf-8")
+    how = chance.choice([{"indent": 3}, {"ensure_ascii": False}, {"separators": (" ,\t", "\r: ")}, {}])
+    if path.suffix == ".jsonl":
+        how = {key: value for key, value in how.items() if key != "indent"} | {"separators": (" ,\t", " : ")}
+        new = "\r\n".join(json.dumps(json.loads(line), **how) + " \n" for line in text.splitlines())
+    else:
+        new = json.dumps(json.loads(text), **how) + chance.choice(["", "\n\n", " "])
+    path.write_text(new, encoding="utf-8")
+    return f"the same, {how}"
+
+
+Edit = Callable[[Path, Random], str]
+EDITS: dict[str, Edit] = {"JSON": edit_json, "bytes": edit_bytes, "lines": edit_lines, "same": same_json}
+
+
+def edit(path: Path, chance: Random) -> tuple[str, str]:
+    """Edit a file at random: the kind of edit, and what was done."""
+    kinds = ["bytes"]
+    if path.suffix in (".json", ".jsonl"):
+        kinds += ["JSON"] * 5 + ["same"]
+    if path.suffix in (".jsonl", ".txt"):
+        kinds.append("lines")
+    kind = chance.choice(kinds)
+    return kind, EDITS[kind](path, chance)
