@@ -43,7 +43,7 @@ LATER: dict[str, tuple[Callable[[dict, dict], bool], str]] = {
         "when any of a fact's strongest neurons were tried, and not only its knowledge neurons",
     ),
     "order": (lambda made, now: False, "when a fact's numbers came in the order of its bag, and not by layer"),
-    "certificate": (
+    "certificate": (  # of stages 1, 9 and 12
         lambda made, now: now["certificate"] is None,  # of RULE=literal, which has nothing to certify
         "when RULE=riemann and RULE=gauss only estimated their error, and missed steps of up to 26 %",
     ),
@@ -51,11 +51,6 @@ LATER: dict[str, tuple[Callable[[dict, dict], bool], str]] = {
         lambda made, now: now["points"] in (None, 20),
         "from 20 points, the only number there was",
     ),  # of stage 9
-    "certificate": (  # of stages 1, 9 and 12
-        lambda made, now: now["certificate"] is None,
-        "when few points were accepted without comparing them with the change of the probability, which real models "
-        "can mislead (RULE=literal results stay valid)",
-    ),
     "columns": (lambda made, now: False, "when what the model itself predicts was not recorded"),  # of stage 12
 }
 
