@@ -28,6 +28,8 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
+import torch
+
 from kn import (
     checking,
     degenerate,
@@ -42,6 +44,7 @@ from kn import (
     shapes,
     summaries,
 )
+from kn.batches import upload
 from kn.checking import PREDICTED, SCORES
 from kn.climbing import CERTIFIED
 from kn.degenerate import PRESET
@@ -176,13 +179,14 @@ def score_facts(
             asked += [(lines[-1], place, encoded) for place, (_, encoded) in enumerate(of_fact)]
     layers = {layer for neurons in planned.neurons.values() for layer, _ in neurons}
     for batch in locator.attribute([encoded for _, _, encoded in asked], layers):
-        scores = {
-            name: batch.answer[:, [layer for layer, _ in neurons], [index for _, index in neurons]].mean(1)
-            for name, neurons in planned.neurons.items()
-        }
+        scores = {}
+        for name, neurons in planned.neurons.items():
+            numbers, indices = upload(neurons, batch.answer.device).T
+            scores[name] = batch.answer[:, numbers, indices].mean(1)
         scores["probability"] = batch.own
-        for name, values in scores.items():
-            for place, value in zip(batch.prompts, values.double().tolist(), strict=True):
+        read = torch.stack([values.double() for values in scores.values()]).tolist()
+        for name, values in zip(scores, read, strict=True):
+            for place, value in zip(batch.prompts, values, strict=True):
                 line, number, _ = asked[place]
                 line[name][number] = value
         for place, predicted in zip(batch.prompts, batch.predicted, strict=True):

@@ -22,6 +22,7 @@ import time
 from collections import Counter
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from kn import climbing, figures, flags, languages, located, results, runs, selection, shapes, success, summaries
@@ -112,9 +113,10 @@ def attribute(
     for batch in locator.attribute(list(asked.values())):
         certificate += batch.certificate
         off = None if batch.completeness is None else batch.completeness.tolist()
+        probabilities, neurons = batch.own.tolist(), highest(batch.answer)
         for row, place in enumerate(batch.prompts):
             is_right = batch.predicted[row] == asked[names[place]].answers
-            found = {"probability": batch.own[row].item(), "right": is_right, "neurons": highest(batch.answer[row])}
+            found = {"probability": probabilities[row], "right": is_right, "neurons": neurons[row]}
             lines[names[place]] |= found | ({"completeness": off[row]} if off else {})
             right += is_right
         done(len(batch.prompts))
@@ -124,13 +126,20 @@ def attribute(
     return texts, summary | {"seconds": time.perf_counter() - started}
 
 
-def highest(scores: Tensor) -> list[list]:
-    """The triplets worth keeping of layers x neurons, the highest first."""
-    ordered, places = scores.flatten().sort(descending=True, stable=True)
-    count = max(KEPT_LEAST, int((ordered >= KEPT_SHARE * ordered[0]).sum())) if ordered[0] > 0 else KEPT_LEAST
-    width = scores.shape[1]
-    kept = zip(places[:count].tolist(), ordered[:count].tolist(), strict=True)
-    return [[place // width, place % width, score] for place, score in kept]
+def highest(scores: Tensor) -> list[list[list]]:
+    """Of each prompt the triplets worth keeping, the highest first. Waits for the device twice."""
+    width = scores.shape[2]
+    ordered, places = scores.flatten(1).sort(descending=True, stable=True)
+    shares = ((ordered >= KEPT_SHARE * ordered[:, :1]) & (ordered[:, :1] > 0)).sum(1)
+    counts = [max(KEPT_LEAST, count) for count in shares.tolist()]
+    most = max(counts)
+    values, numbers = torch.stack([ordered[:, :most].double(), places[:, :most].double()]).cpu()
+    return [
+        [[place // width, place % width, score] for score, place in zip(*of_prompt, strict=True)]
+        for of_prompt in (
+            (values[row, :count].tolist(), numbers[row, :count].long().tolist()) for row, count in enumerate(counts)
+        )
+    ]
 
 
 def told(entry: dict) -> str:

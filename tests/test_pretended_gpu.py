@@ -18,6 +18,7 @@ from families import CAUSAL, FAMILIES
 from kn import batches, models
 from kn.attribution import Engine
 from kn.probing import Probe
+from kn.quadrature import ladder
 from kn.rewriting import Rewrite, read_rewritten
 
 DATA = GOLDEN / "data"
@@ -250,3 +251,12 @@ BEGINNING = ("models.py", "agreement.py")  # what is done once, before the first
 def test_a_batch_is_waited_for_once(ran, stage):
     count, waits = ran[1][stage]
     assert count and sum(waits[line] for line in waits if not line.startswith(BEGINNING)) == count, waits
+
+
+@pytest.mark.parametrize("stage, least, most", [("1", 6, 6), ("9", 2, 6), ("9, zh", 2, 6), ("12", 3, 3)])
+def test_attributing_waits_once_a_rung_and_a_few_times_a_batch(ran, stage, least, most):
+    """A few times: whether all is finite, what is predicted, and what the stage reads of the scores."""
+    count, waits = ran[1][stage]
+    rungs = sum(number for line, number in waits.items() if line.startswith("climbing.py"))
+    others = sum(number for line, number in waits.items() if not line.startswith((*BEGINNING, "climbing.py")))
+    assert 0 < rungs <= count * len(ladder("riemann", 20)) and least * count <= others <= most * count, waits

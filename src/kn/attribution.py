@@ -19,12 +19,13 @@ c_a g(a)), added up over the sentences. The end of all paths is the same, and it
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from kn import asked, finite
 from kn.adapters import Adapter
-from kn.batches import Batches, Prompt, Rows
+from kn.batches import Batches, Prompt, Rows, upload
 from kn.climbing import Certificate, Climb, Paths, precise
 from kn.halving import halve
 from kn.quadrature import ladder, paid
@@ -145,8 +146,9 @@ class Engine:
         """Each piece of an answer is read where it stands in the prompt, in each baseline sentence of the prompt."""
         of_readings = [of_prompt for of_prompt, size in zip(baselines, rows.sizes, strict=True) for _ in range(size)]
         sizes = [len(of_reading) for of_reading in of_readings]
-        ids = torch.tensor([ids for of_reading in of_readings for ids in of_reading], device=self.adapter.device)
-        positions = rows.positions.repeat_interleave(torch.tensor(sizes, device=rows.positions.device))
+        ids = upload([ids for of_reading in of_readings for ids in of_reading], self.adapter.device)
+        owners = [reading for reading, size in enumerate(sizes) for _ in range(size)]
+        positions = rows.positions[upload(owners, self.adapter.device)]
         several = self.batches.rows(ids.shape[1], 1)
         runs = [self.adapter.run(*part) for part in zip(ids.split(several), positions.split(several), strict=True)]
         starts = Paths(
@@ -164,8 +166,10 @@ class Engine:
 
 
 def strongest(scores: Tensor, share: float) -> Triplets:
-    """Of each prompt the neurons with at least `share` of its highest score."""
-    kept = scores >= share * scores.amax((1, 2), keepdim=True)
-    prompts, layers, neurons = kept.nonzero(as_tuple=True)
-    counts = prompts.bincount(minlength=len(scores))
-    return Triplets(*(column.cpu().numpy() for column in (counts, layers, neurons, scores[kept])))
+    """Of each prompt the neurons with at least `share` of its highest score. Waits for the device twice."""
+    kept = (scores >= share * scores.amax((1, 2), keepdim=True)).nonzero(as_tuple=True)
+    # All in one, and no number changes: a double holds any index exactly.
+    *places, values = torch.stack([*(column.double() for column in kept), scores[kept].double()]).cpu().numpy()
+    prompts, layers, neurons = (column.astype(np.int64) for column in places)
+    counts = np.bincount(prompts, minlength=len(scores))
+    return Triplets(counts, layers, neurons, torch.from_numpy(values).to(scores.dtype).numpy())

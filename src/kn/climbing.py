@@ -38,6 +38,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from kn.adapters import Adapter, Pass
+from kn.batches import upload
 from kn.quadrature import Rule
 
 if TYPE_CHECKING:
@@ -344,7 +345,7 @@ def discrepancies(curves: Curves, rule: Rule, size: Tensor | float = 1.0) -> tup
 @cache
 def _on_device(rule: Rule, device: torch.device, dtype: torch.dtype) -> tuple[Tensor | None, ...]:
     every = rule.weights, rule.between, rule.coarser
-    return tuple(None if each is None else torch.tensor(each, device=device, dtype=dtype) for each in every)
+    return tuple(None if each is None else upload(each, device, dtype) for each in every)
 
 
 def placed(rule: Rule, beside: Tensor) -> tuple[Tensor | None, ...]:
