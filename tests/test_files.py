@@ -109,6 +109,11 @@ def test_the_next_run_removes_what_a_killed_one_left_unfinished(tmp_path):
     alive.wait()
 
 
+def test_a_message_stays_short_and_keeps_its_two_ends():
+    told = str(InputError(f"data.json: expected a number, found {'x' * 5000}: delete it"))
+    assert len(told) < 1100 and told.startswith("data.json: expected") and told.endswith("xxx: delete it")
+
+
 def test_a_list_where_an_object_has_to_be_is_named(tmp_path):
     (tmp_path / "a.json").write_text("[1]")
     with pytest.raises(InputError, match=r"a.json: expected an object, found \[1\]"):

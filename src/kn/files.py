@@ -18,6 +18,7 @@ except ImportError:  # not on Windows; there two runs on one folder do the work 
     fcntl = None
 
 UNFINISHED = ".unfinished"
+LONGEST_LINE = 1000  # characters of a message
 SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")  # half of a character, or one of a pair that makes one
 
 
@@ -30,7 +31,8 @@ class InputError(Exception):
     """Something the user gave can't be used. Its text is the one line the user sees."""
 
     def __str__(self) -> str:
-        return plain(str(self.args[0]))
+        text = plain(str(self.args[0]))  # a value of a file in it may be long
+        return text if len(text) <= LONGEST_LINE else f"{text[: LONGEST_LINE - 300]} … {text[-300:]}"
 
 
 class MissingKey(InputError, KeyError):
