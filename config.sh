@@ -54,10 +54,10 @@ run_stage() {
     if [[ " $* " =~ " "(--help|-h)" " ]]; then
         launch=()
     elif [[ $NODES -gt 1 ]]; then
-        launch=(-m kn.workers --nproc_per_node "$GPUS" --nnodes "$NODES" --rdzv_backend c10d
+        launch=(-m kn.store.launcher --nproc_per_node "$GPUS" --nnodes "$NODES" --rdzv_backend c10d
             --rdzv_endpoint "$RENDEZVOUS" --rdzv_id "$JOB")
     elif [[ $GPUS -gt 1 ]]; then
-        launch=(-m kn.workers --nproc_per_node "$GPUS" --standalone)
+        launch=(-m kn.store.launcher --nproc_per_node "$GPUS" --standalone)
     fi
     exec .venv/bin/python "${launch[@]}" "src/$script" --pt_relation "${relations[@]}" "${own[@]}" "$@"
 }

@@ -14,8 +14,13 @@ import numpy as np
 import torch
 from transformers import AutoModelForCausalLM, AutoModelForMaskedLM
 
-from kn import models
-from kn.attribution import Engine
+try:
+    from kn.methods.attribution import Engine
+    from kn.model import loading
+except ImportError:  # a checkout from before the library had rooms
+    from kn.attribution import Engine
+
+    from kn import models as loading
 
 
 def attribute(
@@ -26,8 +31,8 @@ def attribute(
     `preset` has the engine's arguments. `rules` are climbed in place of the engine's own.
     """
     kind = AutoModelForCausalLM if causal else AutoModelForMaskedLM
-    weights = kind.from_pretrained(model, dtype=models.DTYPES[dtype]).eval().requires_grad_(False)
-    adapter = models.adapt(weights)
+    weights = kind.from_pretrained(model, dtype=loading.DTYPES[dtype]).eval().requires_grad_(False)
+    adapter = loading.adapt(weights)
     known = inspect.signature(Engine).parameters
     engine = Engine(adapter, **{name: value for name, value in preset.items() if name in known})
     if rules:

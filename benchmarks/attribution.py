@@ -9,15 +9,17 @@ product measured on this machine in the same type. Where captum is installed (`.
 integrated gradients of the same neurons are computed beside it, layer by layer and unpadded.
 """
 
-from kn.start import guard
+from kn.store.start import guard
 
 import torch
 from transformers import BertConfig, BertForMaskedLM
 
-from kn import devices, flags, models, runs
-from kn.attribution import Engine
-from kn.climbing import Certificate, told
-from kn.encoders import PostNormEncoder
+from kn.methods.attribution import Engine
+from kn.methods.climbing import Certificate, told
+from kn.model import devices, loading
+from kn.model.encoders import PostNormEncoder
+from kn.stage import flags
+from kn.store import runs
 from measuring import operations, peak_memory, reset_peak_memory, timed
 
 try:
@@ -57,7 +59,7 @@ def main() -> None:
         print(f"{'':32}distance between the two: {distance:.1e}")
     for dtype in ("float32", "tf32", "bfloat16") if device.type == "cuda" else ("float32", "bfloat16"):
         torch.backends.cuda.matmul.allow_tf32 = dtype == "tf32"
-        adapter = models.adapt(model.to(models.DTYPES[dtype]))
+        adapter = loading.adapt(model.to(loading.DTYPES[dtype]))
         peak = fastest_product(adapter)
         for rule in ("literal", "riemann", "gauss"):
             engine = Engine(adapter, rule, POINTS, chosen.max_tokens)

@@ -8,13 +8,15 @@ the batch through the whole sequence, gradients down to that layer only and logi
 batch of `--whole_batch` rows that was fastest here. `literal` has the same points as it.
 """
 
-from kn.start import guard
+from kn.store.start import guard
 
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from kn import devices, flags, models, runs
-from kn.attribution import Engine
+from kn.methods.attribution import Engine
+from kn.model import devices, loading
+from kn.stage import flags
+from kn.store import runs
 from measuring import peak_memory, reset_peak_memory, timed
 
 POINTS = 20
@@ -41,7 +43,7 @@ def main() -> None:
     seconds /= len(few)
     print(f"{'':32}{'s a prompt':>12}{'prompts/s':>12}{'times faster':>14}{'memory':>10}")
     print(f"{'whole sequence, every point':32}{seconds:12.4f}{1 / seconds:12.2f}{1:14.1f}")
-    adapter = models.adapt(model)
+    adapter = loading.adapt(model)
     for rule in ("literal", "riemann", "gauss"):
         engine = Engine(adapter, rule, POINTS)
         reset_peak_memory(device)

@@ -7,7 +7,7 @@ A BERT of base size with random weights and prompts of 8 to 16 random tokens; of
 prompt is not padded. Both ways' losses are compared.
 """
 
-from kn.start import guard
+from kn.store.start import guard
 
 import random
 
@@ -15,8 +15,11 @@ import numpy as np
 import torch
 from transformers import BertConfig, BertForMaskedLM
 
-from kn import degenerate, devices, flags, models, runs
-from kn.probing import Probe
+from kn.experiments import degenerate
+from kn.methods.probing import Probe
+from kn.model import devices, loading
+from kn.stage import flags
+from kn.store import runs
 from measuring import timed
 
 NEURONS, LENGTHS = 20, range(8, 17)
@@ -43,7 +46,7 @@ def main() -> None:
         facts.append([[chance.randrange(chosen.lowest_layer, layers), chance.randrange(width)] for _ in range(NEURONS)])
     asked = [degenerate.suppressions(neurons) for neurons in facts]
 
-    probe = Probe(models.adapt(model), chosen.max_tokens)
+    probe = Probe(loading.adapt(model), chosen.max_tokens)
     degenerate.suppressing(probe, prompts[:1])(asked[:1])  # warms up
     few = slice(min(chosen.one_by_one, chosen.facts))
     slow, expected = timed(lambda: one_by_one(model, prompts[few], asked[few]), device)

@@ -12,7 +12,7 @@ of the highest than a trained model's, so "text" and "MB" are too high with them
 Seconds of the parts are of all processes and lanes: on a GPU tokenising and making text go on beside computing.
 """
 
-from kn.start import guard
+from kn.store.start import guard
 
 import argparse
 import os
@@ -28,10 +28,12 @@ import torch
 from transformers import BertConfig, BertForMaskedLM, BertTokenizer
 
 from attribution import fastest_product
-from kn import devices, flags, models, runs
-from kn.facts import MASK, read_bags
-from kn.files import InputError, read_json, read_jsonl, write_json
-from kn.quadrature import ladder
+from kn.data.facts import MASK, read_bags
+from kn.methods.quadrature import ladder
+from kn.model import devices, loading
+from kn.stage import flags
+from kn.store import runs
+from kn.store.files import InputError, read_json, read_jsonl, write_json
 from measuring import operations
 
 SRC = Path(__file__).resolve().parent.parent / "src"
@@ -170,7 +172,7 @@ def peak(model, device: torch.device, dtype: str) -> float:
 
 
 def load(model, dtype: str, device: torch.device):
-    return models.adapt(models.load(str(model), None, dtype, device)[1])
+    return loading.adapt(loading.load(str(model), None, dtype, device)[1])
 
 
 if __name__ == "__main__":

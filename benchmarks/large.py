@@ -22,9 +22,11 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig
 
-from kn import devices, flags, models, runs
-from kn.attribution import Engine
-from kn.quadrature import ladder, paid
+from kn.methods.attribution import Engine
+from kn.methods.quadrature import ladder, paid
+from kn.model import devices, loading
+from kn.stage import flags
+from kn.store import runs
 from measuring import peak_memory, reset_peak_memory, timed
 
 try:
@@ -54,7 +56,7 @@ WIDTHS, NEURONS = 10, 5
 def main() -> None:
     parser = flags.parser(__doc__)
     parser.add_argument("--device", type=flags.device, default="auto", help="auto, cpu, cuda or cuda:N")
-    parser.add_argument("--dtype", choices=models.DTYPES, default="bfloat16", help="of the weights")
+    parser.add_argument("--dtype", choices=loading.DTYPES, default="bfloat16", help="of the weights")
     parser.add_argument("--shapes", nargs="+", choices=SHAPES, default=list(SHAPES), help="which models")
     parser.add_argument("--layers", type=int, default=2, help="of the slice; 0: the whole model")
     parser.add_argument("--prompts", type=flags.positive, default=32, help="for the engine")
@@ -62,7 +64,7 @@ def main() -> None:
     parser.add_argument("--memory", type=flags.positive, default=80, help="GB of the device in the formula")
     parser.add_argument("--seed", type=int, default=42, help="of weights and prompts")
     chosen = parser.parse_args()
-    device, dtype = devices.choose(chosen.device), models.DTYPES[chosen.dtype]
+    device, dtype = devices.choose(chosen.device), loading.DTYPES[chosen.dtype]
     print(f"{runs.provenance(device)}\n")
     print(f"By formula, {chosen.dtype}, prompts of {chosen.tokens} tokens; riemann with its first {FIRST} points\n")
     print(f"{'':12}{'weights':>10}{'Tflop: whole model':>20}{'one step':>10}{'literal':>9}{'riemann':>9}", end="")
@@ -180,7 +182,7 @@ def measure(name: str, chosen, device: torch.device, dtype: torch.dtype) -> None
             slow, expected = of_whole, found
         elif work is by_captum:
             print(f"{'':12}distance from the whole model's: {distance(found, expected):.1e}")
-    adapter = models.adapt(model)
+    adapter = loading.adapt(model)
     for rule, points in (("literal", POINTS), ("riemann", FIRST)):
         engine = Engine(adapter, rule, POINTS)
         reset_peak_memory(device)

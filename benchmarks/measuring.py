@@ -6,8 +6,8 @@ from pathlib import Path
 
 import torch
 
-from kn.encoders import PostNormEncoder
-from kn.quadrature import Rule, paid
+from kn.methods.quadrature import Rule, paid
+from kn.model.encoders import PostNormEncoder
 
 
 def timed(work, device: torch.device):

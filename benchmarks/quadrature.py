@@ -14,7 +14,7 @@ the highest score, as stage 2 picks them, and "beyond" those with other neurons 
 Sharp models have every matrix of tests/families.py multiplied, with ReLU, GELU and SiLU. Their F has steps.
 """
 
-from kn.start import guard
+from kn.store.start import guard
 
 import argparse
 import csv
@@ -36,11 +36,14 @@ sys.path.append(str(Path(__file__).resolve().parent.parent / "tests"))
 from attributing import attribute
 from families import CAUSAL, FAMILIES
 from families import prompts as random_prompts
-from kn import facts, flags, mlama, models, runs
-from kn.files import make_folder
-from kn.presets import PRESETS, Locator
-from kn.prompts import Encoded, Encoder
-from kn.quadrature import Rule, ladder
+from kn.data import facts, mlama
+from kn.methods.presets import PRESETS, Locator
+from kn.methods.quadrature import Rule, ladder
+from kn.model import loading
+from kn.model.prompts import Encoded, Encoder
+from kn.stage import flags
+from kn.store import runs
+from kn.store.files import make_folder
 
 ROOT = Path(__file__).resolve().parent.parent
 SAMPLE = ROOT / "data" / "sample"
@@ -125,8 +128,8 @@ def worlds(chosen: argparse.Namespace) -> Iterator[tuple]:
 def of_facts(model: Path, data: Path | str, count: int, preset: str, seed: int) -> Iterator[Job]:
     """One prompt of each of so many facts, of the relations in turn; `data` may be a language of the sample's mLAMA."""
     bags = mlama.read(SAMPLE / "mlama", [data]).bags(data) if data in ("en", "zh") else facts.read_bags(str(data))
-    tokenizer, loaded = models.load(str(model), None, "float32", torch.device("cpu"))
-    adapter = models.adapt(loaded)
+    tokenizer, loaded = loading.load(str(model), None, "float32", torch.device("cpu"))
+    adapter = loading.adapt(loaded)
     locator = Locator(PRESETS[preset], adapter, Encoder(tokenizer, adapter.longest, adapter.causal))
     encoded: list[Encoded] = []
     for number in range(100 * count):

@@ -6,7 +6,7 @@ Made-up results of stages 1 to 3 for 34 relations, 27,738 facts and 253,448 prom
 (`--chromium`), where it is opened, sorted by click and filtered. Nothing of it says anything about a model.
 """
 
-from kn.start import guard
+from kn.store.start import guard
 
 import json
 import random
@@ -18,9 +18,9 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from kn import flags
-from kn.files import InputError, make_folder, sha256_of, write_json, writing
-from kn.published import Published
+from kn.report.published import Published
+from kn.stage import flags
+from kn.store.files import InputError, make_folder, sha256_of, write_json, writing
 
 ROOT = Path(__file__).resolve().parent.parent
 WORDS = ("the", "of", "in", "was", "born", "city", "river", "capital", "works", "old", "north", "language", "music")

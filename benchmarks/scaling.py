@@ -9,7 +9,7 @@ to it. "arithmetic" is what the seconds would be if they grew as the number of o
 from the common point of all lines on. Writes a figure and its numbers: .png, .pdf and .csv.
 """
 
-from kn.start import guard
+from kn.store.start import guard
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,10 +19,13 @@ import matplotlib.pyplot as plt
 import torch
 from transformers import BertConfig, BertForMaskedLM
 
-from kn import devices, figures, flags, models, runs
-from kn.attribution import Engine
-from kn.climbing import Certificate
-from kn.quadrature import paid
+from kn.methods.attribution import Engine
+from kn.methods.climbing import Certificate
+from kn.methods.quadrature import paid
+from kn.model import devices, loading
+from kn.report import figures
+from kn.stage import flags
+from kn.store import runs
 from measuring import operations, timed
 
 PROMPTS, POINTS, VOCABULARY = 9, 20, 8192
@@ -55,7 +58,7 @@ def main() -> None:
     parser = flags.parser(__doc__)
     parser.add_argument("--out", default="figures/scaling", help="the figure, without its ending")
     parser.add_argument("--device", type=flags.device, default="auto", help="auto, cpu, cuda or cuda:N")
-    parser.add_argument("--dtype", choices=models.DTYPES, default="float32", help="of the models")
+    parser.add_argument("--dtype", choices=loading.DTYPES, default="float32", help="of the models")
     parser.add_argument("--repeats", type=flags.positive, default=3, help="of every measurement")
     parser.add_argument("--max_tokens", type=flags.positive, help="tokens a batch; none: as stage 1")
     parser.add_argument("--seed", type=int, default=42, help="of weights and prompts")
@@ -97,8 +100,8 @@ def prepare(setting: Setting, chosen, device: torch.device) -> Measured:
         intermediate_size=4 * setting.width,
         num_attention_heads=setting.width // 64,
     )
-    model = BertForMaskedLM(config).to(device, models.DTYPES[chosen.dtype]).eval().requires_grad_(False)
-    engine = Engine(models.adapt(model), "riemann", POINTS, chosen.max_tokens)
+    model = BertForMaskedLM(config).to(device, loading.DTYPES[chosen.dtype]).eval().requires_grad_(False)
+    engine = Engine(loading.adapt(model), "riemann", POINTS, chosen.max_tokens)
     rule = engine.ladder[0]
     a_batch = engine.batches.rows(setting.tokens, paid(rule))
     count = setting.facts * PROMPTS if setting.facts else a_batch

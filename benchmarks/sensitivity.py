@@ -13,7 +13,7 @@ same layers beside it. Stage 1's results have no scores below 0.1 of the highest
 all numbers: .png, .pdf and .csv.
 """
 
-from kn.start import guard
+from kn.store.start import guard
 
 import argparse
 from pathlib import Path
@@ -24,15 +24,19 @@ import matplotlib.pyplot as plt
 import numpy as np
 from tqdm import tqdm
 
-from kn import devices, facts, figures, flags, models, runs
-from kn.attribution import Engine
-from kn.attribution import strongest as strongest_scores
-from kn.batches import Prompt
-from kn.files import InputError, read_jsonl
-from kn.neurons import Refining, refine_relation, strongest
-from kn.probing import Probe
-from kn.prompts import Encoder
-from kn.selection import random_like
+from kn.data import facts
+from kn.methods.attribution import Engine
+from kn.methods.attribution import strongest as strongest_scores
+from kn.methods.probing import Probe
+from kn.model import devices, loading
+from kn.model.batches import Prompt
+from kn.model.prompts import Encoder
+from kn.neurons.selection import random_like
+from kn.neurons.sets import Refining, refine_relation, strongest
+from kn.report import figures
+from kn.stage import flags
+from kn.store import runs
+from kn.store.files import InputError, read_jsonl
 
 BEGIN, END = "TREx-all-", ".rlt.jsonl"
 THRESHOLDS = (0.1, 0.15, 0.2, 0.3, 0.4, 0.5)
@@ -86,8 +90,8 @@ def main() -> None:
     device = devices.choose(chosen.device)
     bags = facts.read_bags(chosen.data_path)
     scores = read_scores(Path(chosen.output_dir), bags)
-    tokenizer, model = models.load(chosen.bert_model, None, "float32", device)
-    adapter = models.adapt(model)
+    tokenizer, model = loading.load(chosen.bert_model, None, "float32", device)
+    adapter = loading.adapt(model)
     encoder = Encoder(tokenizer, adapter.longest, adapter.causal)
     world = {name: of[: chosen.facts] for name, of in encode(encoder, {name: bags[name] for name in scores}).items()}
     probe = Probe(adapter)

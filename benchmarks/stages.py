@@ -18,7 +18,7 @@ Neurons are random: 4 a fact and 20 to erase, spread over all layers, which is t
 `--lowest_layer` on. Both ways' numbers are compared.
 """
 
-from kn.start import guard
+from kn.store.start import guard
 
 import json
 import random
@@ -32,13 +32,17 @@ import numpy as np
 import torch
 from transformers import AutoTokenizer, BertConfig, BertForMaskedLM
 
-from kn import crawled, devices, facts, flags, models, runs, stages, updates
-from kn.editing import edit_fact, erase
-from kn.facts import MASK
-from kn.files import InputError
-from kn.neurons import ARMS
-from kn.probing import Probe
-from kn.prompts import Encoder
+from kn.data import crawled, facts
+from kn.data.facts import MASK
+from kn.experiments import updates
+from kn.methods.editing import edit_fact, erase
+from kn.methods.probing import Probe
+from kn.model import devices, loading
+from kn.model.prompts import Encoder
+from kn.neurons.sets import ARMS
+from kn.stage import flags, setup
+from kn.store import runs
+from kn.store.files import InputError
 from measuring import timed
 
 PADDED, PADDED_CRAWLED = 128, 512
@@ -64,7 +68,7 @@ def main() -> None:
     parser.add_argument("--bert_model", help="a folder or a name on the hub; none: random weights of base size")
     parser.add_argument("--tokenizer", default="data/sample/model", help="without --bert_model: what cuts the texts")
     parser.add_argument("--device", type=flags.device, default="auto", help="auto, cpu, cuda or cuda:N")
-    parser.add_argument("--dtype", choices=models.DTYPES, default="float32", help="of the model")
+    parser.add_argument("--dtype", choices=loading.DTYPES, default="float32", help="of the model")
     parser.add_argument("--stages", nargs="+", type=int, choices=TASKS, default=list(TASKS), help="which to measure")
     parser.add_argument("--facts", type=flags.positive, default=64, help="for our way, or as many as a unit has")
     parser.add_argument("--pieces", type=flags.positive, default=4, help="for the published way: prompts, or facts")
@@ -82,7 +86,7 @@ def main() -> None:
         tell(number, TASKS[number](world, chosen), world.device)
 
 
-def warm_up(world: stages.World) -> None:
+def warm_up(world: setup.World) -> None:
     place = next((name, fact) for name in world.bags for fact in world.facts(name) if world.prompts(name, fact))
     Probe(world.adapter).read(world.prompts(*place))
     distribution(world, world.bags[place[0]][place[1]][0][0])
@@ -104,17 +108,17 @@ def tell(number: int, task: Task, device: torch.device) -> None:
     print(f"{f'stage {number}':10}{cells[0]:>26}{cells[1]:>26}{slow / fast:14.1f}{off:20.1e}", flush=True)
 
 
-def open_world(chosen) -> stages.World:
+def open_world(chosen) -> setup.World:
     device = devices.choose(chosen.device)
     if chosen.bert_model:
-        tokenizer, model = models.load(chosen.bert_model, None, chosen.dtype, device)
+        tokenizer, model = loading.load(chosen.bert_model, None, chosen.dtype, device)
     elif not Path(chosen.tokenizer).is_dir():
         raise InputError(f"--tokenizer {chosen.tokenizer}: no such folder")
     else:
         tokenizer = AutoTokenizer.from_pretrained(chosen.tokenizer)
         torch.manual_seed(chosen.seed)
         model = BertForMaskedLM(BertConfig(vocab_size=max(28996, len(tokenizer))))
-        model = model.to(device, models.DTYPES[chosen.dtype]).eval().requires_grad_(False)
+        model = model.to(device, loading.DTYPES[chosen.dtype]).eval().requires_grad_(False)
     encoder = Encoder(tokenizer, PADDED)
     if chosen.data:
         bags = {
@@ -123,7 +127,7 @@ def open_world(chosen) -> stages.World:
         }
     else:
         bags = random_facts(encoder, random.Random(chosen.seed))
-    return stages.World(bags, list(bags), encoder, model, models.adapt(model), device, {})
+    return setup.World(bags, list(bags), encoder, model, loading.adapt(model), device, {})
 
 
 def random_facts(encoder: Encoder, chance: random.Random) -> facts.Bags:
@@ -149,7 +153,7 @@ def pieces(tokenizer, answer: str) -> list[int]:
 class Chance(random.Random):
     """Random facts that can be scored, and random neurons."""
 
-    def __init__(self, world: stages.World, chosen):
+    def __init__(self, world: setup.World, chosen):
         super().__init__(chosen.seed)
         self.world, self.lowest = world, chosen.lowest_layer
 
@@ -172,7 +176,7 @@ def stage(name: str) -> dict:
 # ---- the stages ----
 
 
-def modify_activation(world: stages.World, chosen) -> Task:
+def modify_activation(world: setup.World, chosen) -> Task:
     script, chance = stage("3_modify_activation.py"), Chance(world, chosen)
     relation = max(world.bags, key=lambda name: len(world.bags[name]))
     unit = range(min(script["UNIT"], chosen.facts, len(world.bags[relation])))
@@ -205,7 +209,7 @@ def modify_activation(world: stages.World, chosen) -> Task:
     return Task(prompts, ours, [piece(fact) for fact in scored[: chosen.pieces]])
 
 
-def check_weights(world: stages.World, chosen) -> Task:
+def check_weights(world: setup.World, chosen) -> Task:
     script, chance = stage("4_check_weights_distant.py"), Chance(world, chosen)
     folder = Path(chosen.data or "data/sample") / "BingDistantTREx"
     pairs = facts.read_pairs(folder / "query_pairs.json")
@@ -236,7 +240,7 @@ def check_weights(world: stages.World, chosen) -> Task:
     return Task(len(texts), ours, [piece(fact) for fact in measured[: chosen.pieces]])
 
 
-def update(world: stages.World, chosen) -> Task:
+def update(world: setup.World, chosen) -> Task:
     chance = Chance(world, chosen)
     edits = []
     by_relation: dict[str, list[int]] = {}
@@ -281,7 +285,7 @@ def update(world: stages.World, chosen) -> Task:
     return Task(prompts, ours, [piece(*of_edit) for of_edit in of_edits])
 
 
-def erase_neurons(world: stages.World, chosen) -> Task:
+def erase_neurons(world: setup.World, chosen) -> Task:
     script, chance = stage("7_erase_knowledge.py"), Chance(world, chosen)
     places = chance.facts(min(script["UNIT"], chosen.facts))
     erased = {arm: chance.neurons(ERASED) for arm in script["ERASED"]}
@@ -327,7 +331,7 @@ def read_lines(made: tuple[list[str], dict]) -> list[dict]:
 
 
 @torch.no_grad()
-def run_padded(world: stages.World, text: str, padded: int, hook: Callable) -> torch.Tensor:
+def run_padded(world: setup.World, text: str, padded: int, hook: Callable) -> torch.Tensor:
     """The logits at the mask of one text; `hook` gets the number of each layer and its neurons at the mask."""
     tokenizer, model = world.encoder.tokenizer, world.model
     text = text.replace(MASK, tokenizer.mask_token)
@@ -346,7 +350,7 @@ def run_padded(world: stages.World, text: str, padded: int, hook: Callable) -> t
     return logits.float()
 
 
-def distribution(world: stages.World, text: str, neurons: list = (), factor: float = 1.0) -> torch.Tensor:
+def distribution(world: setup.World, text: str, neurons: list = (), factor: float = 1.0) -> torch.Tensor:
     """The probabilities at the mask, with neurons there multiplied by a factor."""
 
     def scale(number: int, at_mask: torch.Tensor) -> None:
@@ -357,12 +361,12 @@ def distribution(world: stages.World, text: str, neurons: list = (), factor: flo
     return run_padded(world, text, PADDED, scale).softmax(-1)
 
 
-def probability(world: stages.World, text: str, answer: str, neurons: list = (), factor: float = 1.0) -> float:
+def probability(world: setup.World, text: str, answer: str, neurons: list = (), factor: float = 1.0) -> float:
     (piece,) = pieces(world.encoder.tokenizer, answer)
     return distribution(world, text, neurons, factor)[piece].item()
 
 
-def activations(world: stages.World, text: str, neurons: list) -> list[float]:
+def activations(world: setup.World, text: str, neurons: list) -> list[float]:
     kept = {}
     run_padded(world, text, PADDED_CRAWLED, kept.__setitem__)
     return [kept[layer][index].item() for layer, index in neurons]

@@ -8,9 +8,10 @@ reads   PARAREL/raw_data/patterns/P101.jsonl …  LAMA/raw_data/relations.jsonl 
 writes  PARAREL/data_all.json  data_all_allbags.json  data_11.json  data_n1.json  data_nm.json, and query_pairs.json
 """
 
-from kn.start import guard
+from kn.store.start import guard
 
-from kn import facts, flags
+from kn.data import facts
+from kn.stage import flags
 
 
 def main() -> None:

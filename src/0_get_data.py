@@ -8,7 +8,7 @@
 What is there and right stays as it is. A download that was broken off goes on where it stopped.
 """
 
-from kn.start import guard
+from kn.store.start import guard
 
 import argparse
 import re
@@ -23,9 +23,11 @@ from urllib.parse import quote
 
 from tqdm import tqdm
 
-from kn import downloads, facts, files, flags, mlama, runs
-from kn.downloads import Download
-from kn.files import InputError
+from kn.data import downloads, facts, mlama
+from kn.data.downloads import Download
+from kn.stage import flags
+from kn.store import files, runs
+from kn.store.files import InputError
 
 REPOSITORY = "https://raw.githubusercontent.com/Hunter-DDM/knowledge-neurons"
 # The commit that the checksums are of. Where its short name is not understood, the newest commit will do:

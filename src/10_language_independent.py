@@ -15,7 +15,7 @@ arm has neurons for and once of all that an arm has neurons for: `amig.json`. Th
 `--fig_dir`.
 """
 
-from kn.start import guard
+from kn.store.start import guard
 
 import argparse
 import json
@@ -23,11 +23,15 @@ import time
 from collections import Counter
 from pathlib import Path
 
-from kn import figures, flags, languages, located, results, runs, selection, shapes, success, summaries
-from kn.languages import Language, Unrelated
-from kn.neurons import Neuron
-from kn.presets import PRESETS
-from kn.probing import Probe
+from kn.experiments import success
+from kn.methods.presets import PRESETS
+from kn.methods.probing import Probe
+from kn.neurons import located, selection
+from kn.neurons.sets import Neuron
+from kn.report import figures
+from kn.stage import flags, languages
+from kn.stage.languages import Language, Unrelated
+from kn.store import results, runs, shapes, summaries
 
 LIKN = "LIKN"
 UNIT = 32  # facts: what a killed run loses at most

@@ -8,12 +8,12 @@ than `--high` together. Two ordinary neurons can do that, so each pair is told w
 minus the sum of the single losses; one with `--min_interaction` is degenerate in the strict sense. As many random
 neurons of the same layers undergo the same.
 
-Pairs per fact: `<output_dir>/amig/en/degenerate-P19.jsonl`, see `src/kn/degenerate.py`. How many pairs this run's
-relations have, and in which layers: `<output_dir>/amig/degenerate.json`; the layers also as a figure in `--fig_dir`. Of
-several languages each is searched by itself, and the pairs that are degenerate in all of them are counted.
+Pairs per fact: `<output_dir>/amig/en/degenerate-P19.jsonl`, see `src/kn/experiments/degenerate.py`. How many pairs
+this run's relations have, and in which layers: `<output_dir>/amig/degenerate.json`; the layers also as a figure in
+`--fig_dir`. Each language is searched by itself, and the pairs that are degenerate in all of them are counted.
 """
 
-from kn.start import guard
+from kn.store.start import guard
 
 import argparse
 import json
@@ -21,11 +21,15 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from kn import degenerate, figures, flags, languages, results, runs, selection, shapes, summaries
-from kn.degenerate import ARMS, Pair
-from kn.languages import Language
-from kn.neurons import Neuron
-from kn.probing import Probe
+from kn.experiments import degenerate
+from kn.experiments.degenerate import ARMS, Pair
+from kn.methods.probing import Probe
+from kn.neurons import selection
+from kn.neurons.sets import Neuron
+from kn.report import figures
+from kn.stage import flags, languages
+from kn.stage.languages import Language
+from kn.store import results, runs, shapes, summaries
 
 UNIT = 32  # facts: what a killed run loses at most
 

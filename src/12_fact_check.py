@@ -17,7 +17,7 @@ Scores per fact: `<output_dir>/amig/en/fact_check-P19.jsonl`, the right object f
 together: `<output_dir>/amig/fact_check.json`; the ROC curves of each language as a figure in `--fig_dir`.
 """
 
-from kn.start import guard
+from kn.store.start import guard
 
 import argparse
 import json
@@ -30,30 +30,22 @@ from pathlib import Path
 
 import torch
 
-from kn import (
-    checking,
-    degenerate,
-    figures,
-    flags,
-    languages,
-    located,
-    mlama,
-    results,
-    runs,
-    selection,
-    shapes,
-    summaries,
-)
-from kn.batches import upload
-from kn.checking import PREDICTED, SCORES
-from kn.climbing import CERTIFIED
-from kn.degenerate import PRESET
-from kn.languages import Language
-from kn.mlama import Fact
-from kn.neurons import Neuron
-from kn.presets import PRESETS, Locator
-from kn.prompts import Encoded
-from kn.workers import FIRST
+from kn.data import mlama
+from kn.data.mlama import Fact
+from kn.experiments import degenerate, fact_checking
+from kn.experiments.degenerate import PRESET
+from kn.experiments.fact_checking import PREDICTED, SCORES
+from kn.methods.climbing import CERTIFIED
+from kn.methods.presets import PRESETS, Locator
+from kn.model.batches import upload
+from kn.model.prompts import Encoded
+from kn.neurons import located, selection
+from kn.neurons.sets import Neuron
+from kn.report import figures
+from kn.stage import flags, languages
+from kn.stage.languages import Language
+from kn.store import results, runs, shapes, summaries
+from kn.store.workers import FIRST
 
 UNIT = 32  # facts: what a killed run loses at most
 PARTS = ("first", "second")
@@ -67,7 +59,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument(
         "--common",
         type=flags.number,
-        default=checking.COMMON,
+        default=fact_checking.COMMON,
         help="share of the most frequent neuron's facts that is enough; the paper's program counts pairs in place of "
         "facts, rounds this share of the highest count down, and wants more than that",
     )
@@ -86,11 +78,11 @@ def main() -> None:
         plans = {relation: plan(language, relation, chosen) for relation in language.world.relations}
         # All that is true has to be known, also what --debug cuts away.
         (known,) = mlama.read(chosen.mlama, [language.name], list(plans)).facts.values()
-        objects = {relation: checking.Objects(facts.values()) for relation, facts in known.items()}
+        objects = {relation: fact_checking.Objects(facts.values()) for relation, facts in known.items()}
         lines = {}
         for result in check(language, plans, objects, chosen):
             print(f"{language.name} {result.name}: {result.path}" + ", is there already, skipped" * result.was_there)
-            lines[result.name] = [line for line, _ in shapes.lines(result.path, checking.FACT)]
+            lines[result.name] = [line for line, _ in shapes.lines(result.path, fact_checking.FACT)]
         if FIRST:
             tell(language, plans, lines, chosen)
 
@@ -108,11 +100,11 @@ class Plan:
 
 def plan(language: Language, relation: str, chosen: argparse.Namespace) -> Plan:
     pairs = degenerate.read(chosen.output_dir, language, relation)
-    parts = checking.split(pairs, runs.chance(chosen.seed, "stage 12", "parts", relation))
+    parts = fact_checking.split(pairs, runs.chance(chosen.seed, "stage 12", "parts", relation))
     first = [pairs[uuid] for uuid in parts[0]]
     if chosen.min_interaction is not None:
         first = [degenerate.strict(of_fact, chosen.min_interaction) for of_fact in first]
-    common = checking.common(map(degenerate.members, first), chosen.common)
+    common = fact_checking.common(map(degenerate.members, first), chosen.common)
     drawn = selection.random_like(
         common, language.world.adapter.neurons, runs.chance(chosen.seed, "stage 12", "random neurons", relation)
     )
@@ -121,7 +113,7 @@ def plan(language: Language, relation: str, chosen: argparse.Namespace) -> Plan:
 
 
 def check(
-    language: Language, plans: dict[str, Plan], objects: dict[str, checking.Objects], chosen: argparse.Namespace
+    language: Language, plans: dict[str, Plan], objects: dict[str, fact_checking.Objects], chosen: argparse.Namespace
 ) -> Iterator[results.Result]:
     world = language.world
     locator = Locator(PRESETS[PRESET], world.adapter, world.encoder, chosen.max_tokens)
@@ -157,7 +149,7 @@ def score_facts(
     relation: str,
     language: Language,
     planned: Plan,
-    objects: checking.Objects,
+    objects: fact_checking.Objects,
     locator: Locator,
     chosen: argparse.Namespace,
     done: results.Done,
@@ -222,7 +214,7 @@ def tell(language: Language, plans: dict[str, Plan], lines: dict[str, list[dict]
         print(f"{language.name}: no facts to choose a threshold on, or none to judge it on")
         return
     measured = {
-        f"{against} wrong": checking.evaluate(first, second, against, chosen.seed)
+        f"{against} wrong": fact_checking.evaluate(first, second, against, chosen.seed)
         for against in sorted({1, chosen.wrong})
     }
     of_relations = {
@@ -238,7 +230,7 @@ def tell(language: Language, plans: dict[str, Plan], lines: dict[str, list[dict]
     summaries.add(Path(chosen.output_dir) / "amig" / "fact_check.json", language.name, entry)
     for against, ways in measured.items():
         show(f"{language.name}, {len(second)} facts, {against}", ways)
-    curves = {name: checking.curve(second, name, chosen.wrong) for name in SCORES}
+    curves = {name: fact_checking.curve(second, name, chosen.wrong) for name in SCORES}
     print(figures.curves(curves, ("FPR", "TPR"), Path(chosen.fig_dir) / f"fact_check_{language.name}"))
 
 

@@ -9,19 +9,21 @@ value]` from 0.1 of the prompt's highest value up. What made it and what was ski
 `<output_prefix>.args.json`. Cut off anywhere and started again, it goes on.
 """
 
-from kn.start import guard
+from kn.store.start import guard
 
 import argparse
 import time
 from collections import Counter
 
-from kn import climbing, flags, results, runs, stages
-from kn.attribution import Engine, strongest
-from kn.facts import Bag
-from kn.files import make_folder
-from kn.prompts import Encoder
-from kn.quadrature import RULES
-from kn.triplets import Found, texts
+from kn.data.facts import Bag
+from kn.methods import climbing
+from kn.methods.attribution import Engine, strongest
+from kn.methods.quadrature import RULES
+from kn.model.prompts import Encoder
+from kn.neurons.triplets import Found, texts
+from kn.stage import flags, setup
+from kn.store import results, runs
+from kn.store.files import make_folder
 
 KEPT = 0.1  # triplets with a smaller share of the prompt's highest value are not written
 UNIT = {"cpu": 64, "cuda": 256}  # facts by device: what a killed run loses at most
@@ -56,7 +58,7 @@ def parse() -> argparse.Namespace:
 
 def main() -> None:
     chosen = parse()
-    world = stages.open_world(chosen)
+    world = setup.open_world(chosen)
     folder = make_folder(chosen.output_dir)
     points = chosen.batch_size * chosen.num_batch
     engine = Engine(world.adapter, chosen.rule, points, chosen.max_tokens)

@@ -7,15 +7,18 @@ Reads the neurons of all relations in `--kn_dir`, knowledge neurons and baseline
 numbers as `.csv`.
 """
 
-from kn.start import guard
+from kn.store.start import guard
 
 import argparse
 import sys
 from pathlib import Path
 
-from kn import figures, flags, found, neurons, origins, runs, summaries
-from kn.files import InputError
-from kn.shapes import having, number, table, truth, whole
+from kn.neurons import sets
+from kn.report import figures, found
+from kn.stage import flags
+from kn.store import origins, runs, summaries
+from kn.store.files import InputError
+from kn.store.shapes import having, number, table, truth, whole
 
 METHODS = {"knowledge neurons": ("kn_bag-", "ig_gold"), "baseline": ("base_kn_bag-", "base")}
 REFINED = having({"mode_ratio": number, "in range": truth})
@@ -44,17 +47,17 @@ def main() -> None:
     # The published program leaves no such file; its neurons can be analysed all the same.
     refining = found.read_if_there(path, REFINING)
     if refining is None:
-        refining, relations = {"layers": 0, "relations": {}}, neurons.relations_in(kn_dir, "kn_bag-")
+        refining, relations = {"layers": 0, "relations": {}}, sets.relations_in(kn_dir, "kn_bag-")
     else:
         relations = found.by_number(refining["relations"])
-        for name in neurons.relations_in(kn_dir, "kn_bag-"):
+        for name in sets.relations_in(kn_dir, "kn_bag-"):
             if name not in relations:
                 print(f"{kn_dir}: {name} left out: stage 1's results no longer have it", file=sys.stderr)
-    record = runs.Record(kn_dir / neurons.RECORD)
+    record = runs.Record(kn_dir / sets.RECORD)
     for name in (f"{begin}{relation}.json" for begin, _ in METHODS.values() for relation in relations):
         origins.unchanged(kn_dir / name, record, name, "stage 2 (2_run_kn.sh)")
     bags = {
-        method: {name: neurons.read_bags(kn_dir / f"{begin}{name}.json") for name in relations}
+        method: {name: sets.read_bags(kn_dir / f"{begin}{name}.json") for name in relations}
         for method, (begin, _) in METHODS.items()
     }
     for name in relations:
@@ -64,11 +67,11 @@ def main() -> None:
     highest = max(
         (layer for of_method in bags.values() for of in of_method.values() for bag in of for layer, _ in bag), default=0
     )
-    layers = max(min(refining["layers"], neurons.MOST_LAYERS), highest + 1)
+    layers = max(min(refining["layers"], sets.MOST_LAYERS), highest + 1)
 
     statistics = {}
     for method, (_, scores) in METHODS.items():
-        statistics[method] = neurons.statistics(bags[method], layers)
+        statistics[method] = sets.statistics(bags[method], layers)
         for relation, entry in statistics[method]["relations"].items():
             entry |= refining["relations"].get(relation, {}).get(scores, {"mode_ratio": None, "in range": None})
     summaries.write(kn_dir / "statistics.json", statistics)

@@ -10,7 +10,7 @@ facts), the same with `base_`, `refining.json`, which tells how each relation ca
 records what they are from.
 """
 
-from kn.start import guard
+from kn.store.start import guard
 
 import argparse
 from dataclasses import fields
@@ -18,10 +18,11 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from kn import flags, origins, runs, summaries
-from kn.files import InputError, make_folder, read_jsonl, sha256_of, write_json
-from kn.neurons import RECORD, Refining, are_triplets, refine_relation, strongest
-from kn.shapes import LARGEST, anything, check, each, having, row, short, table
+from kn.neurons.sets import RECORD, Refining, are_triplets, refine_relation, strongest
+from kn.stage import flags
+from kn.store import origins, runs, summaries
+from kn.store.files import InputError, make_folder, read_jsonl, sha256_of, write_json
+from kn.store.shapes import LARGEST, anything, check, each, having, row, short, table
 
 METHODS = {"ig_gold": "", "base": "base_"}  # the scores, and how the names of what comes from them begin
 FACT = each(row(table(anything), having(dict.fromkeys(METHODS, anything))), "prompt")

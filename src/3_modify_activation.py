@@ -9,7 +9,7 @@ knowledge neurons, the baseline's, and as many random neurons of the same layers
 `modify_activation_rlt.json`, and the same beginning with `base_` and `random_`. All in `--kn_dir`.
 """
 
-from kn.start import guard
+from kn.store.start import guard
 
 import argparse
 import json
@@ -18,10 +18,12 @@ from pathlib import Path
 
 import numpy as np
 
-from kn import flags, intervals, results, runs, stages, summaries
-from kn.draws import read_unrelated
-from kn.files import make_folder, read_jsonl
-from kn.probing import Probe
+from kn.experiments.draws import read_unrelated
+from kn.methods.probing import Probe
+from kn.stage import flags, setup
+from kn.stats import intervals
+from kn.store import results, runs, summaries
+from kn.store.files import make_folder, read_jsonl
 
 PUBLISHED_NAMES = {0: "rm", 2: "eh"}  # of the factors; a factor of 4 is x4
 SIDES = ("own", "oth")
@@ -46,9 +48,9 @@ def parse() -> argparse.Namespace:
 
 def main() -> None:
     chosen = parse()
-    world = stages.open_world(chosen)
-    arms = stages.read_arms(world, chosen.kn_dir, chosen.seed)
-    names = {f"{begin}kn_bag-{relation}": relation for relation in world.bags for begin in stages.ARMS.values()}
+    world = setup.open_world(chosen)
+    arms = setup.read_arms(world, chosen.kn_dir, chosen.seed)
+    names = {f"{begin}kn_bag-{relation}": relation for relation in world.bags for begin in setup.ARMS.values()}
     draws = read_unrelated(chosen.draws, names, world) if chosen.draws else {}
     probe = Probe(world.adapter, chosen.max_tokens)
     kn_dir = make_folder(chosen.kn_dir)
@@ -59,7 +61,7 @@ def main() -> None:
             world.draw_other(relation, runs.chance(chosen.seed, "stage 3", relation, fact))
             for fact in world.facts(relation)
         ]
-        others = {arm: draws.get(f"{begin}kn_bag-{relation}", drawn) for arm, begin in stages.ARMS.items()}
+        others = {arm: draws.get(f"{begin}kn_bag-{relation}", drawn) for arm, begin in setup.ARMS.items()}
         neurons = {arm: of_arm[relation] for arm, of_arm in arms.items()}
         settings = world.settings | {
             "factors": chosen.factors,
@@ -79,7 +81,7 @@ def main() -> None:
     for result in results.make(map(of_relation, world.relations), runs.provenance(world.device), world.lanes):
         relation = result.name
         measured[relation] = average(result.path, chosen.factors, chosen.seed)
-        for arm, begin in stages.ARMS.items():
+        for arm, begin in setup.ARMS.items():
             path = kn_dir / f"{begin}modify_activation_rlt.json"
             summaries.add(path, f"{begin}kn_bag-{relation}", measured[relation][arm])
     if measured:
@@ -91,7 +93,7 @@ def measure_facts(
     relation: str,
     neurons: dict[str, list],
     others: dict[str, list],
-    world: stages.World,
+    world: setup.World,
     probe: Probe,
     factors: list[float],
     done: results.Done,
@@ -129,7 +131,7 @@ def average(path: Path, factors: list[float], seed: int) -> dict[str, dict]:
     """Per arm the published measures: means over prompts, and their 95 % intervals."""
     lines = list(read_jsonl(path))
     nothing = [0.0] * (1 + len(factors))
-    means: dict[str, dict] = {arm: {} for arm in stages.ARMS}
+    means: dict[str, dict] = {arm: {} for arm in setup.ARMS}
     for arm, found in means.items():
         for side in SIDES:
             # Per fact the number of prompts, and the sums over them of the plain and of the scaled probabilities.
@@ -147,11 +149,11 @@ def average(path: Path, factors: list[float], seed: int) -> dict[str, dict]:
 
 def show(means: dict[str, dict[str, dict]], factors: list[float]) -> None:
     """What each arm does to the fact's own probability, with half the width of the 95 % interval."""
-    print(f"{'':9}" + "".join(f"{arm + ', times':^{17 * len(factors)}}" for arm in stages.ARMS))
-    print(f"{'relation':9}" + "".join(f"{factor:>10g}{'':7}" for factor in factors) * len(stages.ARMS))
+    print(f"{'':9}" + "".join(f"{arm + ', times':^{17 * len(factors)}}" for arm in setup.ARMS))
+    print(f"{'relation':9}" + "".join(f"{factor:>10g}{'':7}" for factor in factors) * len(setup.ARMS))
     for relation, of_arms in means.items():
         row = f"{relation:9}"
-        for arm in stages.ARMS:
+        for arm in setup.ARMS:
             for factor in factors:
                 name = f"{PUBLISHED_NAMES.get(factor, f'x{factor:g}')}_own:ave_delta_ratio"
                 value, (low, high) = of_arms[arm][name], of_arms[arm][f"{name}:interval"]

@@ -11,7 +11,7 @@ sentences and `no_kn` one without neurons; means over neurons with 95 % interval
 are in the order of its neurons' layers.
 """
 
-from kn.start import guard
+from kn.store.start import guard
 
 import argparse
 import json
@@ -20,14 +20,17 @@ from pathlib import Path
 
 import numpy as np
 
-from kn import crawled, flags, intervals, results, runs, stages, summaries
-from kn.draws import read_sentences
-from kn.files import InputError, make_folder, read_jsonl
-from kn.probing import Probe
-from kn.prompts import Encoder
-from kn.shapes import short
+from kn.data import crawled
+from kn.experiments.draws import read_sentences
+from kn.methods.probing import Probe
+from kn.model.prompts import Encoder
+from kn.stage import flags, setup
+from kn.stats import intervals
+from kn.store import results, runs, summaries
+from kn.store.files import InputError, make_folder, read_jsonl
+from kn.store.shapes import short
 
-ARMS = {arm: stages.ARMS[arm] for arm in ("knowledge neurons", "baseline")}
+ARMS = {arm: setup.ARMS[arm] for arm in ("knowledge neurons", "baseline")}
 UNIT = 128  # facts: what a killed run loses at most
 
 Fed = list[list[str]]  # the masked th, h and rd sentences of a fact
@@ -44,12 +47,12 @@ def parse() -> argparse.Namespace:
 
 def main() -> None:
     chosen = parse()
-    world = stages.open_world(chosen)
+    world = setup.open_world(chosen)
     pairs = crawled.read_pairs(chosen.query_pairs_path, world.bags, chosen.debug)
     # Those of all relations, and not cut to --debug: random sentences are drawn from all.
     sentences = {name: crawled.read_sentences(chosen.distant_data_dir, name, pairs[name]) for name in world.bags}
     pool = crawled.pool(sentences)
-    arms = {arm: stages.read_neurons(chosen.kn_dir, f"{begin}kn_bag-", world) for arm, begin in ARMS.items()}
+    arms = {arm: setup.read_neurons(chosen.kn_dir, f"{begin}kn_bag-", world) for arm, begin in ARMS.items()}
     names = {f"{begin}{relation}": relation for relation in world.bags for begin in ARMS.values()}
     draws = read_sentences(chosen.draws, names, world) if chosen.draws else None
     probe = Probe(world.adapter, chosen.max_tokens)

@@ -8,17 +8,19 @@ each fact that has neurons and sentences `P740-12.txt`, to read, with the highes
 relation the same as `P740.json`; and every sentence with its sum, a fact a line, `P740.jsonl`.
 """
 
-from kn.start import guard
+from kn.store.start import guard
 
 import argparse
 import json
 from collections import Counter
 from pathlib import Path
 
-from kn import crawled, flags, results, runs, stages
-from kn.files import make_folder, read_jsonl, write_json, writing
-from kn.probing import Probe
-from kn.prompts import Encoder
+from kn.data import crawled
+from kn.methods.probing import Probe
+from kn.model.prompts import Encoder
+from kn.stage import flags, setup
+from kn.store import results, runs
+from kn.store.files import make_folder, read_jsonl, write_json, writing
 
 SHOWN = 20  # sentences of each end
 UNIT = 256  # facts: what a killed run loses at most
@@ -34,10 +36,10 @@ def parse() -> argparse.Namespace:
 
 def main() -> None:
     chosen = parse()
-    world = stages.open_world(chosen)
+    world = setup.open_world(chosen)
     pairs = crawled.read_pairs(chosen.query_pairs_path, world.bags, chosen.debug)
     sentences = {name: crawled.read_sentences(chosen.distant_data_dir, name, pairs[name]) for name in world.relations}
-    neurons = stages.read_neurons(chosen.kn_dir, "kn_bag-", world)
+    neurons = setup.read_neurons(chosen.kn_dir, "kn_bag-", world)
     probe = Probe(world.adapter, chosen.max_tokens)
     folder = make_folder(Path(chosen.output_dir) / "trigger_examples_th")
     record = runs.Record(folder / "examples.args.json")

@@ -11,7 +11,7 @@ others. In `edit` below `--output_dir`: every edit, the averages and their 95 % 
 `edit-1-8.json`. `--grid` takes every pair of the given strengths on the same draws; their averages are in `grid.json`.
 """
 
-from kn.start import guard
+from kn.store.start import guard
 
 import argparse
 import json
@@ -22,12 +22,15 @@ from pathlib import Path
 
 import numpy as np
 
-from kn import flags, intervals, results, runs, selection, stages, summaries
-from kn.draws import read_edits
-from kn.files import InputError, make_folder, read_jsonl
-from kn.probing import Probe
-from kn.updates import EDITS, arms_of, called, draw_edits, measure
-from kn.workers import FIRST
+from kn.experiments.draws import read_edits
+from kn.experiments.updates import EDITS, arms_of, called, draw_edits, measure
+from kn.methods.probing import Probe
+from kn.neurons import selection
+from kn.stage import flags, setup
+from kn.stats import intervals
+from kn.store import results, runs, summaries
+from kn.store.files import InputError, make_folder, read_jsonl
+from kn.store.workers import FIRST
 
 # Averages that are plain means over edits; perplexities are exp of means, ranks also averaged as 1 / rank.
 MEANS = (
@@ -87,10 +90,10 @@ def main() -> None:
     name = f"edit-{called(pairs[0])}"
     if chosen.grid is not None:
         pairs, name = list(map(list, product(chosen.grid or GRID, repeat=2))), "grid"
-    world = stages.open_world(chosen)
+    world = setup.open_world(chosen)
     knowledge, baseline = (
         {relation: selection.rare(bags) for relation, bags in read(chosen.kn_dir, begin, world).items()}
-        for read, begin in ((stages.read_some_neurons, "kn_bag-"), (stages.read_neurons, "base_kn_bag-"))
+        for read, begin in ((setup.read_some_neurons, "kn_bag-"), (setup.read_neurons, "base_kn_bag-"))
     )
     given = read_edits(chosen.draws, world) if chosen.draws else None
     probe = Probe(world.adapter, chosen.max_tokens)
@@ -137,7 +140,7 @@ def main() -> None:
     if chosen.grid is None:
         ((lambda1, lambda2),), (found,) = pairs, averages
         about |= {"lambda1": lambda1, "lambda2": lambda2, "averages": found}
-        edits = {arm: published_edits(lines, arm, called(pairs[0])) for arm in stages.ARMS}
+        edits = {arm: published_edits(lines, arm, called(pairs[0])) for arm in setup.ARMS}
         summaries.write(folder / f"{name}.json", about | {"edits": edits})
         print(table(found))
     else:
@@ -152,7 +155,7 @@ def main() -> None:
 def average(lines: list[dict], pair: str, seed: int) -> dict[str, dict]:
     """Of each arm the published averages over its edits, and their 95 % intervals."""
     averages = {}
-    for arm in stages.ARMS:
+    for arm in setup.ARMS:
         edits = [line["arms"][arm][pair] for line in lines if pair in line["arms"][arm]]
         columns = {name: np.array([edit[name] for edit in edits]) for name in MEANS}
         columns |= {f"{when}_rr": 1 / columns[f"tgt_{when}_rank"] for when in ("ori", "new")}

@@ -9,7 +9,7 @@ others together and for each; `P19.jsonl` with a line a fact. What is measured b
 it is in `before.jsonl`, made once.
 """
 
-from kn.start import guard
+from kn.store.start import guard
 
 import argparse
 import json
@@ -17,11 +17,14 @@ from pathlib import Path
 
 import numpy as np
 
-from kn import flags, intervals, results, runs, selection, stages, summaries
-from kn.files import make_folder, read_jsonl
-from kn.perplexity import surprise
-from kn.probing import Probe
-from kn.rewriting import Rewrite, read_rewritten
+from kn.methods.probing import Probe
+from kn.methods.rewriting import Rewrite, read_rewritten
+from kn.neurons import selection
+from kn.stage import flags, setup
+from kn.stats import intervals
+from kn.stats.perplexity import surprise
+from kn.store import results, runs, summaries
+from kn.store.files import make_folder, read_jsonl
 
 UNIT = 512  # facts: what a killed run loses at most
 ERASED = ("knowledge neurons", "random neurons")
@@ -42,8 +45,8 @@ def parse() -> argparse.Namespace:
 
 def main() -> None:
     chosen = parse()
-    world = stages.open_world(chosen)
-    bags = stages.read_some_neurons(chosen.kn_dir, "kn_bag-", world)
+    world = setup.open_world(chosen)
+    bags = setup.read_some_neurons(chosen.kn_dir, "kn_bag-", world)
     probe = Probe(world.adapter, chosen.max_tokens)
     folder = make_folder(Path(chosen.output_dir) / "erase")
     record = runs.Record(folder / "erase.args.json")
@@ -92,7 +95,7 @@ def main() -> None:
 
 
 def measure_facts(
-    places: list[tuple[str, int]], erased: dict[str, list], world: stages.World, probe: Probe, done: results.Done
+    places: list[tuple[str, int]], erased: dict[str, list], world: setup.World, probe: Probe, done: results.Done
 ) -> tuple[list[str], dict]:
     """Per fact the number of its prompts, and for each erasure how many are right and their summed surprise."""
     lines, prompts, owners = [], [], []

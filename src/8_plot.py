@@ -7,16 +7,17 @@ of the two strengths), `erase` and `erase_accuracy`, each as PDF and PNG with it
 and which stage makes it.
 """
 
-from kn.start import guard
+from kn.store.start import guard
 
 import argparse
 from pathlib import Path
 from statistics import mean
 
-from kn import figures, flags, found
-from kn.figures import Point
-from kn.files import InputError
-from kn.found import Measured
+from kn.report import figures, found
+from kn.report.figures import Point
+from kn.report.found import Measured
+from kn.stage import flags
+from kn.store.files import InputError
 
 UPDATED = ("success_updated", "target predicted"), ("ori_changed", "prediction changed")
 ERASED = ("increasing ratio", "rise of perplexity (%)"), ("erased ratio", "right answers lost (%)")

@@ -10,20 +10,20 @@ With `--check` it says which numbers of a run with the paper's model, settings a
 ends with status 1 if any does. What cannot be compared is not checked: with another model it says so and ends with 0.
 """
 
-from kn.start import guard
+from kn.store.start import guard
 
 import argparse
 import sys
 from pathlib import Path
 
-from kn import flags
-from kn.browser import facts_of
-from kn.comparison import Run
-from kn.files import InputError, writing
-from kn.page import page
-from kn.published import Published
-from kn.report import check, markdown, unchecked
-from kn.sections import SECTIONS
+from kn.report.browser import facts_of
+from kn.report.comparison import Run
+from kn.report.markdown import check, markdown, unchecked
+from kn.report.page import page
+from kn.report.published import Published
+from kn.report.sections import SECTIONS
+from kn.stage import flags
+from kn.store.files import InputError, writing
 
 
 def parse() -> argparse.Namespace:

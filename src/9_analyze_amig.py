@@ -3,8 +3,9 @@
     python src/9_analyze_amig.py --bert_model bert-base-multilingual-cased --languages en --pt_relation P19 P27
 
 For each fact's prompt and each `--presets`: how much each neuron contributes to the answer's probability. Written per
-relation to `<output_dir>/amig/en/amig-P19.jsonl`, a line a fact, see `src/kn/located.py`; the presets are those of
-`src/kn/presets.py`. Of a causal model only facts can be asked whose answer comes last; how many is said per relation.
+relation to `<output_dir>/amig/en/amig-P19.jsonl`, a line a fact, see `src/kn/neurons/located.py`; the presets
+are those of `src/kn/methods/presets.py`. A causal model can only be asked facts whose answer comes last; how many there
+are is printed for each relation.
 
 Then, on the facts that all the presets could be asked for, the success rate: each preset's neurons, and as many random
 neurons of the same layers, are set to zero and doubled on the fact itself and on a random fact of another relation.
@@ -14,7 +15,7 @@ layers of the neurons: a figure in `--fig_dir`.
 Results do not name their model: give each model an `--output_dir` of its own. One of another model is refused.
 """
 
-from kn.start import guard
+from kn.store.start import guard
 
 import argparse
 import json
@@ -25,12 +26,17 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from kn import climbing, figures, flags, languages, located, results, runs, selection, shapes, success, summaries
-from kn.languages import Language, Unrelated
-from kn.located import KEPT_LEAST, KEPT_SHARE, Located
-from kn.presets import PRESETS, SIGNS, Locator, with_points
-from kn.probing import Probe
-from kn.workers import FIRST, note
+from kn.experiments import success
+from kn.methods import climbing
+from kn.methods.presets import PRESETS, SIGNS, Locator, with_points
+from kn.methods.probing import Probe
+from kn.neurons import located, selection
+from kn.neurons.located import KEPT_LEAST, KEPT_SHARE, Located
+from kn.report import figures
+from kn.stage import flags, languages
+from kn.stage.languages import Language, Unrelated
+from kn.store import results, runs, shapes, summaries
+from kn.store.workers import FIRST, note
 
 UNIT = 32  # facts: what a killed run loses at most
 LOCALIZED = shapes.having({"uuid": shapes.text, "layers": shapes.each(shapes.whole)} | success.LINE)

@@ -5,14 +5,15 @@
 Needs stages 2, 3, 4, 6 (with the strengths 1 and 8) and 7; `run_sample.sh` ends with it.
 """
 
-from kn.start import guard
+from kn.store.start import guard
 
 import argparse
 from pathlib import Path
 from statistics import mean
 
-from kn import flags, found
-from kn.neurons import ARMS
+from kn.neurons.sets import ARMS
+from kn.report import found
+from kn.stage import flags
 
 
 def parse() -> argparse.Namespace:

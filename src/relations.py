@@ -5,9 +5,10 @@
 Task i of an array job works on line i, counted from 0.
 """
 
-from kn.start import guard
+from kn.store.start import guard
 
-from kn import facts, flags
+from kn.data import facts
+from kn.stage import flags
 
 
 def main() -> None:

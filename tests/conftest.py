@@ -15,7 +15,8 @@ os.environ["HF_HUB_OFFLINE"] = "1"  # before transformers reads it: no test asks
 import pytest
 import torch
 
-from kn import flags, models
+from kn.model import loading
+from kn.stage import flags
 
 ROOT = Path(__file__).resolve().parent.parent
 GOLDEN = ROOT / "tests" / "golden"
@@ -34,12 +35,12 @@ def golden_bags():
 @pytest.fixture(scope="session")
 def golden():
     """Tokenizer and model, float32."""
-    return models.load(str(GOLDEN / "model"), None, "float32", torch.device("cpu"))
+    return loading.load(str(GOLDEN / "model"), None, "float32", torch.device("cpu"))
 
 
 @pytest.fixture(scope="session")
 def golden64():
-    return models.load(str(GOLDEN / "model"), None, "float64", torch.device("cpu"))
+    return loading.load(str(GOLDEN / "model"), None, "float64", torch.device("cpu"))
 
 
 def read(path):

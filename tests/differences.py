@@ -8,7 +8,7 @@ The tests do the same and more, and say where a difference is too large; this sh
 and differences are absolute, unless the line says otherwise.
 """
 
-from kn.start import guard
+from kn.store.start import guard
 
 import math
 import tempfile
@@ -21,11 +21,15 @@ import torch
 import test_amig
 from conftest import GOLDEN, RELATIONS, prompts_of, read, run, stage1_flags
 from families import CAUSAL, FAMILIES, prompts, with_inputs
-from kn import degenerate, flags, models, neurons, runs
-from kn.attribution import Engine
-from kn.files import read_jsonl
-from kn.presets import PRESETS, Locator
-from kn.probing import Probe
+from kn.experiments import degenerate
+from kn.methods.attribution import Engine
+from kn.methods.presets import PRESETS, Locator
+from kn.methods.probing import Probe
+from kn.model import loading
+from kn.neurons import sets
+from kn.stage import flags
+from kn.store import runs
+from kn.store.files import read_jsonl
 from test_attribution import attributed, distances, slow_attributions, strong
 from test_crawled import DRAWS, crawled_flags
 from test_families import NEURONS, changed_at, logits_at
@@ -64,7 +68,7 @@ def main() -> None:
 
 
 def load(dtype: str):
-    return models.load(str(GOLDEN / "model"), None, dtype, torch.device("cpu"))
+    return loading.load(str(GOLDEN / "model"), None, dtype, torch.device("cpu"))
 
 
 def engine(_: Path) -> Iterator[Row]:
@@ -73,7 +77,7 @@ def engine(_: Path) -> Iterator[Row]:
     theirs = np.concatenate([dense[name] for name in RELATIONS])
     asked = [prompt for name in RELATIONS for prompt in prompts_of(tokenizer, BAGS[name][:8])]
     for rule, how in (("literal", "all 20 points evaluated"), ("riemann", "from few points")):
-        ours = attributed(Engine(models.adapt(model), rule, 20), asked)
+        ours = attributed(Engine(loading.adapt(model), rule, 20), asked)
         what = f"attributions of a prompt, {how}, relative L2"
         yield "1", what, PROGRAM, len(asked), distances(ours, theirs).max()
         other = (strong(ours) != strong(theirs)).any((1, 2)).sum()
@@ -82,11 +86,11 @@ def engine(_: Path) -> Iterator[Row]:
     _, exact = load("float64")
     few = asked[3::20]
     slow = [slow_attributions(exact, prompt, np.arange(20) / 20, np.full(20, 1 / 20)) for prompt in few]
-    ours = attributed(Engine(models.adapt(exact), "literal", 20), few)
+    ours = attributed(Engine(loading.adapt(exact), "literal", 20), few)
     what = "attributions of a prompt, float64, relative L2"
     yield "1", what, SLOW, len(few), distances(ours, torch.stack(slow)).max()
     off = []
-    for prompt, scores in zip(few, attributed(Engine(models.adapt(exact), "gauss", 20), few), strict=True):
+    for prompt, scores in zip(few, attributed(Engine(loading.adapt(exact), "gauss", 20), few), strict=True):
         full = own_probability(exact, prompt)
         off += [full - own_probability(exact, prompt, layer) - of.sum().item() for layer, of in enumerate(scores)]
     what = "`gauss`: sum over a layer less the change of the probability with the layer at 0, float64"
@@ -142,7 +146,7 @@ def stage_2(folder: Path) -> Iterator[Row]:
     off = []
     for prefix, name in (("", "ig"), ("base_", "base")):
         bags = {relation: read(PUBLISHED / "kn" / f"{prefix}kn_bag-{relation}.json") for relation in RELATIONS}
-        found = neurons.statistics(bags, 5)
+        found = sets.statistics(bags, 5)
         off.append(found["neurons per fact"] / printed[f"average {name}_kn"] - 1)
         off.append(found["shared by two facts of one relation"] / printed[f"{name} kn intra-relation"] - 1)
     yield "2", "statistics, relative", PROGRAM, len(off), max(map(abs, off))
@@ -279,7 +283,7 @@ def stage_11(_: Path) -> Iterator[Row]:
     tokenizer, model = load("float64")
     asked = prompts_of(tokenizer, [bag[:1] for bag in BAGS["P36"][:3]])
     bags = read(PUBLISHED / "kn" / "kn_bag-P36.json")[:3]
-    ours = degenerate.suppressing(Probe(models.adapt(model)), asked)(list(map(degenerate.suppressions, bags)))
+    ours = degenerate.suppressing(Probe(loading.adapt(model)), asked)(list(map(degenerate.suppressions, bags)))
     off = []
     for prompt, bag, losses in zip(asked, bags, ours, strict=True):
         plain = own_probabilities(model, prompt)[prompt[2]].item()
@@ -293,7 +297,7 @@ def families(_: Path) -> Iterator[Row]:
     of_logits, of_attributions, of_interventions = [], [], []
     for name, tiny in FAMILIES.items():
         model = tiny.model(name, torch.float64).requires_grad_(False)
-        adapter, asked = models.adapt(model), prompts(name in CAUSAL)
+        adapter, asked = loading.adapt(model), prompts(name in CAUSAL)
         taker = Engine(adapter, "literal", 20)
         ((nodes, weights),) = [(rule.nodes, rule.weights) for rule in taker.ladder]
         for batch in taker.attribute(asked):

@@ -13,7 +13,7 @@ from transformers import AutoModelForMaskedLM, AutoTokenizer
 import two_languages
 from conftest import ROOT, run
 from families import with_inputs
-from kn import figures
+from kn.report import figures
 from test_any_model import CRAWLED, PAIRS, TEMPLATES, edit
 
 

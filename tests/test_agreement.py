@@ -10,8 +10,8 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForMaskedLM
 import tokenizing
 from conftest import run, stage1_flags
 from families import CAUSAL, FAMILIES, MASKED, WORDS, prompts
-from kn import agreement, models
-from kn.files import InputError
+from kn.model import agreement, loading
+from kn.store.files import InputError
 
 DTYPES = [torch.float64, torch.float32, torch.bfloat16, torch.float16]
 LONG = 32
@@ -30,7 +30,7 @@ def tiny(name, dtype=torch.float32, seed=7, **entries):
 
 
 def check(model, adapter=None):
-    agreement.check(model, adapter or models.adapt(model), "NAME", LONG)
+    agreement.check(model, adapter or loading.adapt(model), "NAME", LONG)
 
 
 def differ(model, adapter):
@@ -113,7 +113,7 @@ MODELLED = [
 def test_rare_entries_are_modelled_as_transformers_does(name, entries):
     """For the whole length, at each position, and as the stages ask."""
     model = tiny(name, **entries)
-    adapter = models.adapt(model)
+    adapter = loading.adapt(model)
     ids = torch.arange(adapter.longest)[None] * 7 % (WORDS - 6) + 6
     with torch.no_grad():
         theirs = model(input_ids=ids).logits[0]
@@ -134,12 +134,12 @@ REFUSED = [
 @pytest.mark.parametrize("name, entries", REFUSED, ids=lambda value: str(value)[:60])
 def test_what_is_not_modelled_is_refused_by_its_name(name, entries):
     with pytest.raises(InputError, match=f"model .*config.json: {next(iter(entries))} is .*: expected "):
-        models.adapt(tiny(name, **entries))
+        loading.adapt(tiny(name, **entries))
 
 
 def unwatched(model, monkeypatch):
     """The model's adapter as it would be if nobody had thought of the entry."""
-    adapter = models.FAMILIES[model.config.model_type]
+    adapter = loading.FAMILIES[model.config.model_type]
     monkeypatch.setattr(adapter, "expected", ())
     return adapter(model)
 
@@ -176,7 +176,7 @@ def test_an_entry_that_nobody_thought_of_is_noticed(name, entries, dtype, monkey
 def test_an_adapter_that_is_wrong_is_noticed(name, entries, wrong, dtype):
     """As these were before: a window or a limit that the model does not have, or none where it has one."""
     model = tiny(name, dtype, **entries)
-    adapter = models.adapt(model)
+    adapter = loading.adapt(model)
     check(model, adapter)
     for layer in adapter.layers:
         vars(layer).update(wrong)
@@ -185,7 +185,7 @@ def test_an_adapter_that_is_wrong_is_noticed(name, entries, wrong, dtype):
 
 def test_only_prompts_that_a_run_can_have_are_compared():
     model = tiny("mistral", sliding_window=20)
-    adapter = models.adapt(model)
+    adapter = loading.adapt(model)
     for layer in adapter.layers:
         layer.window = None
     agreement.check(model, adapter, "NAME", 20)
@@ -212,7 +212,7 @@ def test_large_scores_are_finite_in_float16_where_transformers_are(name):
     keys = [module for path, module in model.named_modules() if path.endswith(("k_proj", "key", "k_lin"))]
     for module in asks + keys:
         module.weight *= 300
-    adapter = models.adapt(model)
+    adapter = loading.adapt(model)
     for ids, position, _ in prompts(name in CAUSAL):
         with torch.no_grad():
             theirs = model(input_ids=torch.tensor([ids])).logits[0, position]
@@ -231,7 +231,7 @@ def test_a_stage_does_not_begin_with_logits_that_are_not_the_models(tmp_path, mo
         tmp_path / "model"
     )
     tokenizing.word_pieces().save_pretrained(tmp_path / "model")
-    monkeypatch.setattr(models.FAMILIES["bert"], "head", lambda adapter, hidden: -adapter.decoder(hidden))
+    monkeypatch.setattr(loading.FAMILIES["bert"], "head", lambda adapter, hidden: -adapter.decoder(hidden))
     flags = stage1_flags(tmp_path / "results", "--bert_model", tmp_path / "model")
     done = run("1_analyze_mlm.py", *flags, check=False)
     assert done.returncode == 1 and "computes other logits than transformers" in done.stderr

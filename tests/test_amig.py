@@ -9,11 +9,11 @@ from numpy.polynomial import legendre
 
 import two_languages
 from conftest import prompts_of
-from kn import models
-from kn.attribution import Engine
-from kn.files import InputError
-from kn.presets import PRESETS, Locator, with_points, words
-from kn.prompts import Encoder
+from kn.methods.attribution import Engine
+from kn.methods.presets import PRESETS, Locator, with_points, words
+from kn.model import loading
+from kn.model.prompts import Encoder
+from kn.store.files import InputError
 from two_languages import Asked
 
 GAUSS = [(1 + legendre.leggauss(40)[0]) / 2, legendre.leggauss(40)[1] / 2]
@@ -194,7 +194,7 @@ def test_paths_add_up_and_do_not_depend_on_the_batch(asked):
 def test_dai_is_stage_1(golden, golden_bags):
     tokenizer, model = golden
     bags = [[bag[0]] for bag in golden_bags["P101"][:12]]
-    adapter = models.adapt(model)
+    adapter = loading.adapt(model)
     encoder = Encoder(tokenizer, 64)
     encoded = [prompt for (prompt,) in encoder.facts(bags) if len(prompt.answers) == 1]
     ours = attributed(Locator(PRESETS["dai"], adapter, encoder), encoded)

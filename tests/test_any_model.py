@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, AutoTokeniz
 
 import tokenizing
 from conftest import read, run
-from kn.prompts import NOT_LAST
+from kn.model.prompts import NOT_LAST
 
 TEMPLATES = {
     "P36": ["[X]的首都是[MASK]。", "[X]政府在[MASK]。", "在[X]的首都是[MASK]", "[MASK]是[X]的首都。"],

@@ -5,12 +5,12 @@ import pytest
 import torch
 
 from families import FAMILIES, prompts
-from kn import models
-from kn.attribution import Engine
-from kn.editing import edit_fact, erase
-from kn.files import InputError
-from kn.probing import Probe
-from kn.rewriting import Rewrite, read_rewritten
+from kn.methods.attribution import Engine
+from kn.methods.editing import edit_fact, erase
+from kn.methods.probing import Probe
+from kn.methods.rewriting import Rewrite, read_rewritten
+from kn.model import loading
+from kn.store.files import InputError
 
 IDS = [5, 9, 30, 7]  # of 60 tokens; the models have 3 layers of 40 neurons
 WRONG_PROMPTS = {
@@ -45,7 +45,7 @@ def model(name):
 
 @pytest.fixture
 def adapter(model):
-    return models.adapt(model)
+    return loading.adapt(model)
 
 
 def attributed(adapter, asked, **more):

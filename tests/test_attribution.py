@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from conftest import GOLDEN, RELATIONS, prompts_of
-from kn import models
-from kn.attribution import Engine, strongest
-from kn.files import InputError
+from kn.methods.attribution import Engine, strongest
+from kn.model import loading
+from kn.store.files import InputError
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +42,7 @@ def strong(scores, share=0.2):
 def test_equal_to_the_published_program(golden, golden_bags, published, rule, tolerance, relation):
     tokenizer, model = golden
     prompts = prompts_of(tokenizer, golden_bags[relation][:8])
-    ours = attributed(Engine(models.adapt(model), rule, 20, 2048), prompts)
+    ours = attributed(Engine(loading.adapt(model), rule, 20, 2048), prompts)
     assert distances(ours, published[relation]).max() <= tolerance
     assert (strong(ours) == strong(published[relation])).all()
 
@@ -79,7 +79,7 @@ def slow_attributions(model, prompt, points, weights, target=None):
 def test_equal_to_a_slow_loop_in_float64(golden64, golden_bags, relation):
     tokenizer, model = golden64
     prompts = prompts_of(tokenizer, golden_bags[relation][3:5])
-    ours = attributed(Engine(models.adapt(model), "literal", 20, 2048), prompts)
+    ours = attributed(Engine(loading.adapt(model), "literal", 20, 2048), prompts)
     slow = torch.stack([slow_attributions(model, p, np.arange(20) / 20, np.full(20, 1 / 20)) for p in prompts])
     assert distances(ours, slow).max() <= 1e-5  # 1e-13 when this was written
 
@@ -88,7 +88,7 @@ def test_the_predicted_tokens_attributions_are_those_of_that_token(golden64, gol
     tokenizer, model = golden64
     ids, position, _ = prompts_of(tokenizer, golden_bags["P36"][:1])[0]
     wrong = (ids, position, tokenizer.convert_tokens_to_ids("the"))
-    engine = Engine(models.adapt(model), "literal", 20, 2048)
+    engine = Engine(loading.adapt(model), "literal", 20, 2048)
     (batch,) = engine.attribute([wrong], answer=True, prediction=True)
     predicted = model(torch.tensor([ids])).logits[0, position].argmax().item()
     assert batch.predicted == [(predicted,)] and predicted != wrong[2]
@@ -100,7 +100,7 @@ def test_the_predicted_tokens_attributions_are_those_of_that_token(golden64, gol
 def test_activations_and_probabilities_are_the_models(golden, golden_bags):
     tokenizer, model = golden
     prompts = prompts_of(tokenizer, golden_bags["P101"][:2])
-    for batch in Engine(models.adapt(model), "riemann", 20, 2048).attribute(prompts, answer=False):
+    for batch in Engine(loading.adapt(model), "riemann", 20, 2048).attribute(prompts, answer=False):
         assert batch.answer is None and batch.prediction is None
         for row, place in enumerate(batch.prompts):
             ids, position, _ = prompts[place]
@@ -122,7 +122,7 @@ def test_gauss_adds_up_to_the_change_in_probability(golden, golden_bags):
     """Completeness: per layer, the attributions sum to the probability less that with the layer's neurons at 0."""
     tokenizer, model = golden
     prompts = [p for relation in RELATIONS for p in prompts_of(tokenizer, golden_bags[relation][8:12])]
-    ours = attributed(Engine(models.adapt(model), "gauss", 20, 2048), prompts)
+    ours = attributed(Engine(loading.adapt(model), "gauss", 20, 2048), prompts)
     for (ids, position, answer), scores in zip(prompts, ours, strict=True):
         full = model(torch.tensor([ids])).logits[0, position].softmax(-1)[answer]
         for layer, of_layer in zip(model.bert.encoder.layer, scores, strict=True):
@@ -141,7 +141,7 @@ def test_gauss_adds_up_to_the_change_in_probability(golden, golden_bags):
 def test_results_do_not_depend_on_the_batch(golden, golden_bags):
     tokenizer, model = golden
     prompts = [p for relation in RELATIONS for p in prompts_of(tokenizer, golden_bags[relation][:6])]
-    adapter = models.adapt(model)
+    adapter = loading.adapt(model)
     together = attributed(Engine(adapter, "riemann", 20, 4096), prompts)
     alone = attributed(Engine(adapter, "riemann", 20, 1), prompts)
     backwards = attributed(Engine(adapter, "riemann", 20, 300), prompts[::-1]).flip(0)
@@ -152,7 +152,7 @@ def test_results_do_not_depend_on_the_batch(golden, golden_bags):
 def test_some_layers_are_attributed_as_all_are(golden64, golden_bags):
     tokenizer, model = golden64
     prompts = prompts_of(tokenizer, golden_bags["P36"][:2])
-    engine = Engine(models.adapt(model), "literal", 20)
+    engine = Engine(loading.adapt(model), "literal", 20)
     every = attributed(engine, prompts)
     for batch in engine.attribute(prompts, layers={1, 4}):
         assert (batch.answer[:, [0, 2, 3]] == 0).all()
@@ -163,7 +163,7 @@ def test_some_layers_are_attributed_as_all_are(golden64, golden_bags):
 def test_where_few_points_are_not_enough_more_are_taken(golden, golden_bags):
     tokenizer, model = golden
     prompts = prompts_of(tokenizer, golden_bags["P36"])
-    engine = Engine(models.adapt(model), "riemann", 20, 2048)
+    engine = Engine(loading.adapt(model), "riemann", 20, 2048)
     accepted = sum((Counter(batch.certificate.accepted) for batch in engine.attribute(prompts)), Counter())
     assert accepted.total() == len(prompts) * engine.adapter.depth
     assert accepted["riemann-3"] > accepted["riemann-5"] > accepted["riemann-17"] > 0
@@ -173,15 +173,17 @@ def test_where_few_points_are_not_enough_more_are_taken(golden, golden_bags):
 def test_half_precision_is_close(golden, golden_bags, dtype, tolerance):
     tokenizer, model = golden
     prompts = prompts_of(tokenizer, golden_bags["P101"][:4])
-    full = attributed(Engine(models.adapt(model), "riemann", 20, 2048), prompts)
-    _, half = models.load(str(GOLDEN / "model"), None, dtype, torch.device("cpu"))
-    assert np.median(distances(attributed(Engine(models.adapt(half), "riemann", 20, 2048), prompts), full)) <= tolerance
+    full = attributed(Engine(loading.adapt(model), "riemann", 20, 2048), prompts)
+    _, half = loading.load(str(GOLDEN / "model"), None, dtype, torch.device("cpu"))
+    assert (
+        np.median(distances(attributed(Engine(loading.adapt(half), "riemann", 20, 2048), prompts), full)) <= tolerance
+    )
 
 
 def test_batches_are_halved_when_memory_runs_out(golden, golden_bags, monkeypatch):
     tokenizer, model = golden
     prompts = prompts_of(tokenizer, golden_bags["P36"][:6])
-    adapter = models.adapt(model)
+    adapter = loading.adapt(model)
     expected = attributed(Engine(adapter, "riemann", 20, 2048), prompts)
     run_on, most = adapter.run_on, 7
 

@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from conftest import read, run, stage1_flags
-from kn import batches
-from kn.batches import Batches
-from kn.files import InputError
+from kn.model import batches
+from kn.model.batches import Batches
+from kn.store.files import InputError
 
 PROMPTS = [([5, 6, 7, 8], 2, 7)] * 8
 

@@ -7,8 +7,8 @@ import torch
 from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, AutoTokenizer
 
 from conftest import ROOT
-from kn import mlama
-from kn.facts import MASK
+from kn.data import mlama
+from kn.data.facts import MASK
 
 SAMPLE = ROOT / "data" / "sample"
 FACTS = 8  # of each relation

@@ -6,8 +6,11 @@ import numpy as np
 import pytest
 
 from conftest import ROOT
-from kn import checking, measures, mlama, runs
-from kn.mlama import Fact
+from kn.data import mlama
+from kn.data.mlama import Fact
+from kn.experiments import fact_checking
+from kn.stats import measures
+from kn.store import runs
 
 
 def fact(subject, answer, subject_uri="", answer_uri=""):
@@ -25,7 +28,7 @@ def test_no_object_that_is_true_of_the_subject_is_wrong():
         fact("Max", "City of Light", "Q2", "Q90"),  # the same uri as a true one
         fact("Max", "Oslo", "Q2", "Q585"),
     ]
-    objects = checking.Objects(facts)
+    objects = fact_checking.Objects(facts)
     assert objects.wrong(facts[0], random.Random(0)) == ["Oslo"]
     assert sorted(objects.wrong(facts[4], random.Random(0))) == ["Bern", "Lyon", "Rome"]
 
@@ -34,7 +37,7 @@ def test_wrong_objects_of_the_sample_are_untrue_and_seeded():
     found = mlama.read(ROOT / "data" / "sample" / "mlama", ["en", "zh"])
     for of_language in found.facts.values():
         for name, facts in of_language.items():
-            objects = checking.Objects(facts.values())
+            objects = fact_checking.Objects(facts.values())
             pairs = {(one.subject, one.answer) for one in facts.values()}
             answers = {one.answer for one in facts.values()}
             for one in facts.values():
@@ -47,12 +50,12 @@ def test_wrong_objects_of_the_sample_are_untrue_and_seeded():
 
 def test_the_two_parts():
     items = [f"fact {number}" for number in range(63)]
-    first, second = checking.split(items, runs.chance(42, "split", "P36"))
+    first, second = fact_checking.split(items, runs.chance(42, "split", "P36"))
     assert len(first) == 50 and sorted(first + second) == sorted(items)
     assert first == [item for item in items if item in first]
-    assert (first, second) == checking.split(items, runs.chance(42, "split", "P36"))
-    assert first != checking.split(items, runs.chance(1, "split", "P36"))[0]
-    assert checking.split([], random.Random(0)) == ([], [])
+    assert (first, second) == fact_checking.split(items, runs.chance(42, "split", "P36"))
+    assert first != fact_checking.split(items, runs.chance(1, "split", "P36"))[0]
+    assert fact_checking.split([], random.Random(0)) == ([], [])
 
 
 def test_common_neurons():
@@ -61,9 +64,9 @@ def test_common_neurons():
     for count, neuron in ((7, [2, 3]), (6, [4, 5])):
         for bag in bags[:count]:
             bag.append(neuron)
-    assert checking.common(bags) == [[0, 1], [2, 3]]
-    assert checking.common(bags, 0.6) == [[0, 1], [2, 3], [4, 5]]
-    assert checking.common([[], []]) == []
+    assert fact_checking.common(bags) == [[0, 1], [2, 3]]
+    assert fact_checking.common(bags, 0.6) == [[0, 1], [2, 3], [4, 5]]
+    assert fact_checking.common([[], []]) == []
 
 
 def made_up(seed, count):
@@ -83,7 +86,7 @@ def made_up(seed, count):
 @pytest.mark.parametrize("against", [1, 5])
 def test_thresholds_are_chosen_on_the_first_part_and_judged_on_the_second(against):
     first, second = made_up(0, 50), made_up(1, 30)
-    found = checking.evaluate(first, second, against, seed=0)
+    found = fact_checking.evaluate(first, second, against, seed=0)
     for name, cut in (
         ("attribution, published threshold", 1e-6),
         ("attribution", found["attribution"]["threshold"]),
@@ -117,8 +120,8 @@ def test_the_most_probable_object():
         {"attribution": [0.0] * 3, "random neurons": [0.0] * 3, "probability": probabilities, "predicted": [False] * 3}
         for probabilities in ([0.5, 0.4, 0.1], [0.2, 0.1, 0.3], [0.3, 0.1, 0.3])
     ]
-    found = checking.evaluate(facts, facts, 2, seed=0)["the most probable object"]
+    found = fact_checking.evaluate(facts, facts, 2, seed=0)["the most probable object"]
     assert found["TPR"] == found["precision"] == pytest.approx(1 / 3)
     assert found["FPR"] == pytest.approx(2 / 6)
-    found = checking.evaluate(facts, facts, 1, seed=0)["the most probable object"]
+    found = fact_checking.evaluate(facts, facts, 1, seed=0)["the most probable object"]
     assert (found["TPR"], found["FPR"]) == (1, 0)

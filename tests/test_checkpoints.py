@@ -20,8 +20,8 @@ from transformers import (
 
 import tokenizing
 from families import FAMILIES, GATED, GPT, SHAPE
-from kn import agreement, models
-from kn.files import InputError
+from kn.model import agreement, loading
+from kn.store.files import InputError
 
 CPU = torch.device("cpu")
 TINY = SHAPE | {"vocab_size": len(tokenizing.word_pieces())}
@@ -47,7 +47,7 @@ def saved(model, folder):
 
 
 def load(folder):
-    return models.load(str(folder), None, "float32", CPU)
+    return loading.load(str(folder), None, "float32", CPU)
 
 
 def refused(folder, *words):
@@ -167,7 +167,7 @@ def test_random_entries_give_the_models_own_logits_or_one_line(rounds, tmp_path)
         set_config(folder, **{chance.choice([*json.loads(kept), *ENTRIES]): chance.choice(VALUES)})
         try:
             _, model = load(folder)
-            agreement.check(model, models.adapt(model), str(folder), 32)
+            agreement.check(model, loading.adapt(model), str(folder), 32)
             seen.add("agreed")
         except InputError as error:
             assert "\n" not in str(error)

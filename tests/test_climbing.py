@@ -9,11 +9,13 @@ import torch
 from conftest import GOLDEN, prompts_of
 from families import CAUSAL, FAMILIES
 from families import prompts as random_prompts
-from kn import climbing, models, origins
-from kn.attribution import Engine
-from kn.files import InputError
-from kn.quadrature import Rule
-from kn.runs import Record
+from kn.methods import climbing
+from kn.methods.attribution import Engine
+from kn.methods.quadrature import Rule
+from kn.model import loading
+from kn.store import origins
+from kn.store.files import InputError
+from kn.store.runs import Record
 from test_attribution import attributed, distances, strong
 
 # Models with steps. Few points mislead the earlier rule by up to 100 %, and by 13 % a certificate that lets a layer off
@@ -29,7 +31,7 @@ def certificate(engine, prompts, **more):
 
 
 def sharp(name, activation, times):
-    return models.adapt(FAMILIES[name].sharp(name, activation, times)), random_prompts(name in CAUSAL)
+    return loading.adapt(FAMILIES[name].sharp(name, activation, times)), random_prompts(name in CAUSAL)
 
 
 @pytest.mark.parametrize("name, activation, times", SHARP)
@@ -64,7 +66,7 @@ def test_the_integral_is_halved_until_it_accounts_for_what_a_layer_does(name, ac
 
 
 def test_what_does_not_pass_in_the_end_is_named(monkeypatch):
-    monkeypatch.setattr("kn.halving.HALVINGS", 1)
+    monkeypatch.setattr("kn.methods.halving.HALVINGS", 1)
     adapter, prompts = sharp("llama", "gelu", 3)
     found = certificate(Engine(adapter, "gauss", 20), prompts)
     assert found.accepted["not certified"] == len(found.failed) > 0
@@ -91,7 +93,7 @@ def test_targets_do_not_depend_on_each_other(golden, golden_bags):
     tokenizer, model = golden
     ids, position, _ = prompts_of(tokenizer, golden_bags["P36"][:1])[0]
     prompts = [(ids, position, tokenizer.convert_tokens_to_ids("the"))]
-    engine = Engine(models.adapt(model), "riemann", 20)
+    engine = Engine(loading.adapt(model), "riemann", 20)
     (both,) = engine.attribute(prompts, answer=True, prediction=True)
     alone = attributed(engine, prompts), attributed(engine, prompts, "prediction")
     assert distances(both.answer, alone[0]).max() <= 1e-6 and distances(both.prediction, alone[1]).max() <= 1e-6
@@ -112,8 +114,8 @@ def test_rounding_makes_nobody_climb(golden_bags, dtype, shift, low, high):
     """
     rungs = {}
     for each in (dtype, "float64"):
-        tokenizer, model = models.load(str(GOLDEN / "model"), None, each, torch.device("cpu"))
-        bias, engine = model.cls.predictions.decoder.bias, Engine(models.adapt(model), "riemann", 20)
+        tokenizer, model = loading.load(str(GOLDEN / "model"), None, each, torch.device("cpu"))
+        bias, engine = model.cls.predictions.decoder.bias, Engine(loading.adapt(model), "riemann", 20)
         total = climbing.Certificate()
         for bags in golden_bags.values():
             (prompt,) = prompts_of(tokenizer, [bags[0][:1]])

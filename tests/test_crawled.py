@@ -10,8 +10,9 @@ import pytest
 import torch
 
 from conftest import GOLDEN, RELATIONS, read, run
-from kn import crawled, runs
-from kn.files import InputError
+from kn.data import crawled
+from kn.store import runs
+from kn.store.files import InputError
 
 PUBLISHED = GOLDEN / "results"
 DISTANT = GOLDEN / "data" / "BingDistantTREx"

@@ -7,9 +7,10 @@ import pytest
 import torch
 
 from conftest import prompts_of
-from kn import degenerate, models
-from kn.degenerate import Pair
-from kn.probing import Probe
+from kn.experiments import degenerate
+from kn.experiments.degenerate import Pair
+from kn.methods.probing import Probe
+from kn.model import loading
 from test_probing import own_probabilities
 
 REDUNDANT = [[5, 1], [6, 2]]  # either is enough
@@ -113,7 +114,7 @@ def test_a_model_is_asked_as_if_one_by_one(golden64, golden_bags):
         sets = degenerate.suppressions(neurons)
         assert len(sets) == 6 + 15
         expected.append([1 - own_probabilities(model, prompt, s, 0.0)[prompt[2]].item() / plain for s in sets])
-    probe = Probe(models.adapt(model), 200)
+    probe = Probe(loading.adapt(model), 200)
     found = degenerate.suppressing(probe, prompts)([degenerate.suppressions(neurons) for neurons in facts])
     for of_fact, of_expected in zip(found, expected, strict=True):
         assert of_fact == pytest.approx(of_expected, abs=1e-9)
@@ -123,7 +124,7 @@ def test_a_model_is_asked_as_if_one_by_one(golden64, golden_bags):
 def test_a_facts_search_is_a_handful_of_batches(golden64, golden_bags, monkeypatch):
     """One pass through the whole model, and one from each layer on that has a neuron."""
     tokenizer, model = golden64
-    adapter = models.adapt(model)
+    adapter = loading.adapt(model)
     calls = []
     for name in ("run", "run_on"):
         work = getattr(adapter, name)

@@ -8,8 +8,9 @@ import re
 import pytest
 
 from conftest import GOLDEN, RELATIONS, read
-from kn import draws, flags, stages
-from kn.files import InputError
+from kn.experiments import draws
+from kn.stage import flags, setup
+from kn.store.files import InputError
 
 FILES = {
     "stage 3": GOLDEN / "draws" / "stage3_other_facts.json",
@@ -25,7 +26,7 @@ def world():
     flags.add_data_flags(parser)
     data = GOLDEN / "data" / "PARAREL" / "data_all.json"
     asked = ["--bert_model", str(GOLDEN / "model"), "--data_path", str(data), "--device", "cpu"]
-    return stages.open_world(parser.parse_args(asked))
+    return setup.open_world(parser.parse_args(asked))
 
 
 def read_draws(stage, path, world):

@@ -11,11 +11,13 @@ import torch
 from transformers import AutoModelForMaskedLM
 
 from conftest import GOLDEN, RELATIONS, prompts_of, read
-from kn import intervals, models, selection
-from kn.editing import edit_fact, erase
-from kn.files import InputError
-from kn.perplexity import surprise
-from kn.probing import Probe
+from kn.methods.editing import edit_fact, erase
+from kn.methods.probing import Probe
+from kn.model import loading
+from kn.neurons import selection
+from kn.stats import intervals
+from kn.stats.perplexity import surprise
+from kn.store.files import InputError
 
 NEURONS = [[1, 5], [3, 39], [3, 7], [4, 190]]
 
@@ -91,7 +93,7 @@ def test_an_edited_model_is_the_one_edited_by_hand(model, prompts):
 
 def test_what_a_probe_reads_follows_an_edit_and_its_end(model, prompts):
     """The engine keeps weights in a layout of its own."""
-    probe = Probe(models.adapt(model))
+    probe = Probe(loading.adapt(model))
 
     def transformers_own():
         return [
@@ -117,7 +119,7 @@ def test_erased_neurons_write_nothing(model, prompts):
         assert same(model, weights(by_hand))
         assert all(map(torch.equal, logits(model, prompts), logits(by_hand, prompts)))
         for layer, index in NEURONS:
-            assert not models.adapt(model).value_vectors(layer)[:, index].any()
+            assert not loading.adapt(model).value_vectors(layer)[:, index].any()
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from conftest import GOLDEN, ROOT, read, run
-from kn import facts
-from kn.files import InputError
+from kn.data import facts
+from kn.store.files import InputError
 
 SAMPLE = ROOT / "data" / "sample"
 

@@ -7,11 +7,11 @@ import pytest
 import torch
 
 from families import CAUSAL, FAMILIES, prompts, with_inputs
-from kn import models
-from kn.attribution import Engine
-from kn.editing import direction, edit_fact, erase
-from kn.probing import Probe
-from kn.rewriting import Rewrite, read_rewritten
+from kn.methods.attribution import Engine
+from kn.methods.editing import direction, edit_fact, erase
+from kn.methods.probing import Probe
+from kn.methods.rewriting import Rewrite, read_rewritten
+from kn.model import loading
 
 NEURONS = [[2, 33], [0, 5], [2, 7], [1, 39]]
 
@@ -58,13 +58,13 @@ def neurons_at(name, model, prompt):
 
 
 def test_there_is_a_tiny_model_of_each_family():
-    assert {tiny.family or name for name, tiny in FAMILIES.items()} == set(models.FAMILIES)
+    assert {tiny.family or name for name, tiny in FAMILIES.items()} == set(loading.FAMILIES)
 
 
 @pytest.mark.parametrize("dtype, tolerance", [(torch.float32, 1e-5), (torch.float64, 1e-6), (torch.bfloat16, 0.1)])
 def test_logits_are_those_of_transformers(name, asked, dtype, tolerance):
     model = FAMILIES[name].model(name, dtype)
-    adapter = models.adapt(model)
+    adapter = loading.adapt(model)
     assert (adapter.depth, adapter.width, adapter.neurons) == (3, 24, 40)
     for prompt in asked:
         ids, position, _ = prompt
@@ -75,7 +75,7 @@ def test_logits_are_those_of_transformers(name, asked, dtype, tolerance):
 
 
 def test_the_longest_input_is_one_that_the_model_takes(name, model):
-    adapter = models.adapt(model)
+    adapter = loading.adapt(model)
     prompt = ([5, 7] * 16)[: adapter.longest], adapter.longest - 1, 11
     assert len(prompt[0]) == (31 if "roberta" in name else 32)  # its positions begin beyond the padding's
     ours = adapter.run(torch.tensor([prompt[0]]), torch.tensor([prompt[1]])).logits[0]
@@ -99,7 +99,7 @@ def slow_attributions(name, model, prompt, nodes, weights):
 @pytest.mark.parametrize("rule", ["literal", "gauss"])
 def test_attributions_are_those_of_a_slow_loop(name, model, asked, rule):
     """At the points of the rule; whether they are enough is for `test_quadrature` and the engine's own estimate."""
-    engine = Engine(models.adapt(model), rule, 20)
+    engine = Engine(loading.adapt(model), rule, 20)
     engine.ladder = [replace(engine.ladder[-1], between=None)]  # accepted as it is
     ((nodes, weights),) = [(taken.nodes, taken.weights) for taken in engine.ladder]
     for batch in engine.attribute(asked):
@@ -110,7 +110,7 @@ def test_attributions_are_those_of_a_slow_loop(name, model, asked, rule):
 
 def test_several_points_of_several_prompts_are_run_on_as_each_alone(name, model):
     """Prompts of one batch with different read-out positions, and rows in any order."""
-    adapter = models.adapt(model)
+    adapter = loading.adapt(model)
     (ids, first, _), _, (others, second, _), _ = prompts(name in CAUSAL)
     assert len(ids) == len(others) and first != second
     plain = adapter.run(torch.tensor([ids, others]), torch.tensor([first, second]))
@@ -134,7 +134,7 @@ def test_several_points_of_several_prompts_are_run_on_as_each_alone(name, model)
 
 def test_interventions_are_those_of_hooks(name, model, asked):
     scalings = [(NEURONS, 0.0), (NEURONS[2:], 2.0), ([[1, 4]], -3.0)]
-    probe = Probe(models.adapt(model))
+    probe = Probe(loading.adapt(model))
     found = probe.scaled(asked, [scalings] * len(asked))
     readings = probe.read(asked)
     moved = []
@@ -166,7 +166,7 @@ def test_many_edits_read_together_are_those_of_weights(name, model):
     asked = prompts(name in CAUSAL, 8)
     (ids, first, answer), (_, second, _) = asked[0], asked[2]
     asked += [(ids, second, answer), (ids, (first, second), (answer, 40))]
-    probe = Probe(models.adapt(model))
+    probe = Probe(loading.adapt(model))
     updated, erased = NEURONS[1:], [[2, 33], [1, 4]]
     edits = {
         None: lambda: erase(model, []),
@@ -198,7 +198,7 @@ def test_edits_act_on_what_neurons_write_and_end(name, asked):
     tiny = FAMILIES[name]
     model = tiny.model(name, torch.float32)
     before = {key: weight.clone() for key, weight in model.state_dict().items()}
-    probe = Probe(models.adapt(model))
+    probe = Probe(loading.adapt(model))
     plain = probe.read(asked).probabilities
 
     def columns():

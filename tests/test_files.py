@@ -10,8 +10,8 @@ import time
 import pytest
 
 from conftest import ROOT
-from kn import files
-from kn.files import InputError
+from kn.store import files
+from kn.store.files import InputError
 
 
 def test_a_failed_write_leaves_the_old_file(tmp_path):
@@ -91,7 +91,7 @@ def test_halves_of_characters_that_belong_together_are_one(tmp_path):
 def test_the_next_run_removes_what_a_killed_one_left_unfinished(tmp_path):
     """But not what another process is writing, nor a download that can be resumed."""
     program = (
-        "import os, signal, sys; from kn.files import writing\n"
+        "import os, signal, sys; from kn.store.files import writing\n"
         "with writing(sys.argv[1]) as file:\n"
         "    file.write('half'); file.flush(); print('there', flush=True); signal.pause()\n"
     )

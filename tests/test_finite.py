@@ -4,12 +4,12 @@ import pytest
 import torch
 
 from families import CAUSAL, FAMILIES, prompts
-from kn import finite, models
-from kn.attribution import Engine
-from kn.batches import Rows
-from kn.files import InputError
-from kn.probing import Probe
-from kn.rewriting import Rewrite, read_rewritten
+from kn.methods.attribution import Engine
+from kn.methods.probing import Probe
+from kn.methods.rewriting import Rewrite, read_rewritten
+from kn.model import finite, loading
+from kn.model.batches import Rows
+from kn.store.files import InputError
 
 NEURONS = [[0, 1], [2, 3]]
 WAYS = {
@@ -23,7 +23,7 @@ WAYS = {
 
 def tiny(name, dtype=torch.float32):
     model = FAMILIES[name].model(name, dtype).requires_grad_(False)
-    return model, models.adapt(model), prompts(name in CAUSAL)
+    return model, loading.adapt(model), prompts(name in CAUSAL)
 
 
 def refused(way, adapter, asked):

@@ -18,7 +18,8 @@ import pytest
 import fuzzing
 from conftest import read
 from fuzz_world import Asked, World, save_numbers
-from kn import crawled, figures
+from kn.data import crawled
+from kn.report import figures
 
 FEW, MANY = 3, 60  # cases of each kind of file
 

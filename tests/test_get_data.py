@@ -16,7 +16,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from conftest import ROOT, run
-from kn import downloads, runs
+from kn.data import downloads
+from kn.store import runs
 
 SAMPLE = ROOT / "data" / "sample"
 FETCHED = sorted(
@@ -318,9 +319,9 @@ def test_stopped_in_the_middle_then_again(get, server, tmp_path, number):
     path = tmp_path / "data" / CRAWLED
     server.faults = {CRAWLED: ["stalls"]}
     program = (
-        "import signal; from pathlib import Path; from kn import downloads; "
+        "import signal; from pathlib import Path; from kn.data import downloads; "
         "signal.signal(signal.SIGINT, signal.default_int_handler); "  # tests in the background have it ignored
-        "from kn.start import guard; "
+        "from kn.store.start import guard; "
         f"file = downloads.Download(Path({str(path)!r}), ['{server.url}/{CRAWLED}'], lambda path: None); "
         "guard(lambda: downloads.fetch([file], lambda count: None))"
     )

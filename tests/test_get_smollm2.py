@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from conftest import ROOT
-from kn import models
-from kn.files import sha256_of
+from kn.model import loading
+from kn.store.files import sha256_of
 
 REAL = os.environ.get("KN_REAL_MODEL")  # a folder that tools/get_smollm2.sh made
 
@@ -62,7 +62,7 @@ def test_a_folder_that_is_there_is_left_alone(tmp_path):
 @pytest.mark.skipif(not REAL, reason="KN_REAL_MODEL names no folder made by tools/get_smollm2.sh")
 @torch.no_grad()
 def test_the_model_knows_capitals_and_says_where_it_is_from():
-    tokenizer, model = models.load(REAL, None, "float32", torch.device("cpu"))
+    tokenizer, model = loading.load(REAL, None, "float32", torch.device("cpu"))
     notes = (Path(REAL) / "PROVENANCE.md").read_text()
     assert sha256_of(Path(REAL) / "model.safetensors") in notes and "4 bits" in notes
     assert "Apache License" in (Path(REAL) / "LICENSE").read_text()

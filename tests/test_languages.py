@@ -5,9 +5,13 @@ import json
 import pytest
 
 import two_languages
-from kn import degenerate, flags, languages, located, mlama, workers
-from kn.files import InputError, sha256_of
-from kn.mlama import Fact
+from kn.data import mlama
+from kn.data.mlama import Fact
+from kn.experiments import degenerate
+from kn.neurons import located
+from kn.stage import flags, languages
+from kn.store import workers
+from kn.store.files import InputError, sha256_of
 
 NEURONS = [[2, 7, 0.5], [0, 3, 0.2], [1, 0, -0.1]]
 PAIR = [[2, 7], [0, 3], 0.1, 0.1, 0.3, 0.1]

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from kn import measures
+from kn.stats import measures
 
 
 def scores(seed, right=40, wrong=70):

@@ -8,8 +8,8 @@ import zipfile
 import pytest
 
 from conftest import ROOT, read, run_here
-from kn import facts, mlama
-from kn.files import InputError
+from kn.data import facts, mlama
+from kn.store.files import InputError
 
 SAMPLE = ROOT / "data" / "sample"
 
@@ -209,9 +209,9 @@ def test_the_sample_is_what_the_script_makes(tmp_path):
     for part in ("bilingual/labels.json", "bilingual/texts.json", "PARAREL/query_pairs.json"):
         (made / part).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(SAMPLE / part, made / part)
-    (tmp_path / "src").mkdir()
-    shutil.copy(ROOT / "src" / "make_bilingual_data.py", tmp_path / "src")
-    done = run_here(str(tmp_path / "src" / "make_bilingual_data.py"), [])
+    (tmp_path / "tools").mkdir()
+    shutil.copy(ROOT / "tools" / "make_bilingual_data.py", tmp_path / "tools")
+    done = run_here(str(tmp_path / "tools" / "make_bilingual_data.py"), [])
     assert done.returncode == 0, done.stderr
     committed = {p.relative_to(SAMPLE): p.read_bytes() for p in (SAMPLE / "mlama").rglob("*") if p.is_file()}
     assert committed == {p.relative_to(made): p.read_bytes() for p in (made / "mlama").rglob("*") if p.is_file()}

@@ -11,18 +11,18 @@ from torch import nn
 
 from conftest import GOLDEN, prompts_of
 from families import CAUSAL, FAMILIES, prompts
-from kn import models
-from kn.files import InputError
-from kn.linear import FrozenLinear, look_again
-from kn.probing import Probe
+from kn.methods.probing import Probe
+from kn.model import loading
+from kn.model.linear import FrozenLinear, look_again
+from kn.store.files import InputError
 
 CPU = torch.device("cpu")
 
 
 @pytest.mark.parametrize("dtype, tolerance", [("float32", 1e-5), ("float64", 1e-12)])
 def test_logits_are_those_of_transformers(golden_bags, dtype, tolerance):
-    tokenizer, model = models.load(str(GOLDEN / "model"), None, dtype, CPU)
-    adapter = models.adapt(model)
+    tokenizer, model = loading.load(str(GOLDEN / "model"), None, dtype, CPU)
+    adapter = loading.adapt(model)
     for ids, position, _ in prompts_of(tokenizer, golden_bags["P36"][:4]):
         ours = adapter.run(torch.tensor([ids]), torch.tensor([position])).logits[0]
         theirs = model(torch.tensor([ids])).logits[0, position]
@@ -32,7 +32,7 @@ def test_logits_are_those_of_transformers(golden_bags, dtype, tolerance):
 def test_running_on_from_a_layer_changes_what_a_hook_in_the_model_changes(golden64, golden_bags):
     """The FFN's output at the mask replaced, in each layer, for prompts with the mask in several places."""
     tokenizer, model = golden64
-    adapter = models.adapt(model)
+    adapter = loading.adapt(model)
     prompts = [prompt for bags in golden_bags.values() for prompt in prompts_of(tokenizer, bags)]
     groups = [[prompt for prompt in prompts if len(prompt[0]) == length] for length in range(8, 16)]
     equal = max(groups, key=lambda group: len({position for _, position, _ in group}))
@@ -122,7 +122,7 @@ def test_an_adapter_reads_the_model_as_it_is_now(name):
     """Each parameter got other values in a way that PyTorch keeps no record of, or another tensor."""
     model = FAMILIES[name].model(name, torch.float32).requires_grad_(False)
     asked = prompts(name in CAUSAL)
-    probe = Probe(models.adapt(model))
+    probe = Probe(loading.adapt(model))
     before = probe.read(asked).probabilities
     for number, (path, weight) in enumerate(model.named_parameters()):
         other = weight + torch.randn_like(weight) / 10
@@ -133,30 +133,30 @@ def test_an_adapter_reads_the_model_as_it_is_now(name):
         else:
             module, _, key = path.rpartition(".")
             setattr(model.get_submodule(module), key, nn.Parameter(other, requires_grad=False))
-    expected = Probe(models.adapt(model)).read(asked).probabilities
+    expected = Probe(loading.adapt(model)).read(asked).probabilities
     assert probe.read(asked).probabilities == pytest.approx(expected, abs=1e-6)
     assert abs(expected - before).max() > 1e-3
 
 
 def test_the_fingerprint_tells_models_apart(golden):
     _, model = golden
-    before = models.fingerprint(model)
+    before = loading.fingerprint(model)
     assert re.fullmatch("sha256:[0-9a-f]{64}", before)
     chance = random.Random(0)
     for name, weight in model.named_parameters():  # any bit of any number counts
         bits = weight.detach().flatten().view(torch.int32)
         place, bit = chance.randrange(len(bits)), 1 << chance.randrange(31)
         bits[place] ^= bit
-        assert models.fingerprint(model) != before, name
+        assert loading.fingerprint(model) != before, name
         bits[place] ^= bit
-    assert models.fingerprint(model) == before
+    assert loading.fingerprint(model) == before
 
 
 def test_the_fingerprint_tells_types_and_configurations_apart():
     found = [
-        models.fingerprint(FAMILIES["gpt_neox"].model("gpt_neox", torch.float32)),
-        models.fingerprint(FAMILIES["gpt_neox"].model("gpt_neox", torch.bfloat16)),
-        models.fingerprint(FAMILIES["gpt_neox, one after the other"].model("gpt_neox", torch.float32)),
+        loading.fingerprint(FAMILIES["gpt_neox"].model("gpt_neox", torch.float32)),
+        loading.fingerprint(FAMILIES["gpt_neox"].model("gpt_neox", torch.bfloat16)),
+        loading.fingerprint(FAMILIES["gpt_neox, one after the other"].model("gpt_neox", torch.float32)),
     ]
     assert len(set(found)) == 3
 
@@ -165,31 +165,31 @@ def test_the_fingerprint_is_that_of_the_model_wherever_it_lies(tmp_path):
     """A copy, saved anew, with entries that act on nothing."""
     for name in ("bert", "gpt2", "gemma3_text"):
         model = FAMILIES[name].model(name, torch.float32)
-        before = models.fingerprint(model)
+        before = loading.fingerprint(model)
         model.config.id2label, model.config.bos_token_id = {0: "no", 1: "yes", 2: "maybe"}, 3
         model.save_pretrained(tmp_path / name)
         kind = type(model)
-        assert models.fingerprint(kind.from_pretrained(tmp_path / name)) == before
+        assert loading.fingerprint(kind.from_pretrained(tmp_path / name)) == before
 
 
 def test_a_model_that_is_not_there_is_one_clear_line(tmp_path, monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     with pytest.raises(InputError, match=r"model no/such-model: no such folder, and not downloaded before"):
-        models.load("no/such-model", None, "float32", CPU)
+        loading.load("no/such-model", None, "float32", CPU)
     with pytest.raises(InputError, match=r"config.json: no such file"):
-        models.load(str(tmp_path), None, "float32", CPU)
+        loading.load(str(tmp_path), None, "float32", CPU)
     shutil.copytree(GOLDEN / "model", tmp_path / "cut")
     (tmp_path / "cut" / "model.safetensors").write_bytes(b"rubbish")
     with pytest.raises(InputError, match=r"cut: transformers can't load it \(SafetensorError"):
-        models.load(str(tmp_path / "cut"), None, "float32", CPU)
+        loading.load(str(tmp_path / "cut"), None, "float32", CPU)
 
 
 def test_a_family_without_adapter_is_named(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "albert"}))
     with pytest.raises(InputError, match="family albert; there are adapters for bert"):
-        models.load(str(tmp_path), None, "float32", CPU)
+        loading.load(str(tmp_path), None, "float32", CPU)
 
 
 def test_tf32_needs_cuda():
     with pytest.raises(InputError, match="tf32 needs a CUDA device"):
-        models.load(str(GOLDEN / "model"), None, "tf32", CPU)
+        loading.load(str(GOLDEN / "model"), None, "tf32", CPU)

@@ -8,8 +8,8 @@ from statistics import mean
 import pytest
 
 from conftest import GOLDEN, RELATIONS, read
-from kn import neurons
-from kn.files import InputError
+from kn.neurons import sets
+from kn.store.files import InputError
 
 KN = GOLDEN / "results" / "kn"
 
@@ -22,8 +22,8 @@ def published(name):
 @pytest.mark.parametrize("method, share, prefix", [("ig_gold", 0.2, ""), ("base", 0.5, "base_")])
 def test_refining_as_published(relation, method, share, prefix):
     lines = (GOLDEN / "results" / f"TREx-all-{relation}.rlt.jsonl").read_text().splitlines()
-    facts = [[neurons.strongest(scores[method], share) for _, scores in json.loads(line)] for line in lines]
-    refined = neurons.refine_relation(facts, neurons.Refining())
+    facts = [[sets.strongest(scores[method], share) for _, scores in json.loads(line)] for line in lines]
+    refined = sets.refine_relation(facts, sets.Refining())
     assert refined.bags == published(f"{prefix}kn_bag-{relation}.json")
     assert refined.relation == published(f"{prefix}kn_rel-{relation}.json")
     tries = [float(ratio) for name, ratio in printed()["mode_ratio_tries"] if name == relation]
@@ -36,18 +36,18 @@ def printed():
 
 def test_the_share_moves_at_most_as_often_as_there_are_passes():
     crowded = [[[(0, n) for n in range(9)]] * 4]  # every prompt has all: no share helps
-    refined = neurons.refine_relation(crowded, neurons.Refining())
+    refined = sets.refine_relation(crowded, sets.Refining())
     assert refined.mode_ratio == 0.7 + 0.05 + 0.05 + 0.05 + 0.05 + 0.05 and not refined.in_range
     assert refined.mean == 9 and len(refined.bags[0]) == 9
-    empty = neurons.refine_relation([[[], []]], neurons.Refining(passes=2))
+    empty = sets.refine_relation([[[], []]], sets.Refining(passes=2))
     assert empty.bags == [[]] and empty.mode_ratio == pytest.approx(0.65)
 
 
 def test_a_neuron_needs_its_share_of_prompts_but_three_in_any_case():
     prompts = [[(0, 1), (0, 2)], [(0, 1), (0, 2)], [(0, 1)], []]
-    assert neurons.refine_fact(prompts, 0.5, 3) == [[0, 1]]
-    assert neurons.refine_fact(prompts, 0.5, 2) == [[0, 1], [0, 2]]
-    assert neurons.refine_fact(prompts, 0.8, 2) == []
+    assert sets.refine_fact(prompts, 0.5, 3) == [[0, 1]]
+    assert sets.refine_fact(prompts, 0.5, 2) == [[0, 1], [0, 2]]
+    assert sets.refine_fact(prompts, 0.8, 2) == []
 
 
 def test_statistics_against_counting_pair_by_pair():
@@ -57,7 +57,7 @@ def test_statistics_against_counting_pair_by_pair():
         name: [chance.sample(everything, chance.randrange(5)) for _ in range(count)]
         for name, count in (("P1", 5), ("P2", 8), ("P3", 3))
     }
-    found = neurons.statistics(bags, 4)
+    found = sets.statistics(bags, 4)
 
     def shared(a, b):
         return sum(neuron in b for neuron in a)
@@ -82,7 +82,7 @@ def test_statistics_against_counting_pair_by_pair():
 def test_statistics_as_published():
     for prefix, name in (("", "ig"), ("base_", "base")):
         bags = {relation: published(f"{prefix}kn_bag-{relation}.json") for relation in RELATIONS}
-        found, theirs = neurons.statistics(bags, 5), printed()
+        found, theirs = sets.statistics(bags, 5), printed()
         assert found["neurons per fact"] == pytest.approx(theirs[f"average {name}_kn"], rel=1e-12)
         assert found["shared by two facts of one relation"] == pytest.approx(
             theirs[f"{name} kn intra-relation"], rel=1e-12
@@ -95,7 +95,7 @@ def test_statistics_as_published():
 
 
 def test_nothing_to_divide_by_is_none():
-    found = neurons.statistics({"P1": [[]]}, 2)
+    found = sets.statistics({"P1": [[]]}, 2)
     assert found["shared by two facts of one relation"] is None
     assert found["shared by facts of two relations"] is None
     assert found["percent by layer"] == [None, None]
@@ -120,10 +120,10 @@ def test_neurons_that_are_none_are_named(tmp_path, text, message):
     path = tmp_path / "kn_bag-P1.json"
     path.write_text(text)
     with pytest.raises(InputError) as error:
-        neurons.read_bags(path)
+        sets.read_bags(path)
     assert str(error.value).startswith(str(path)) and message in str(error.value)
     with pytest.raises(InputError, match="run stage 2"):
-        neurons.relations_in(tmp_path, "base_kn_bag-")
+        sets.relations_in(tmp_path, "base_kn_bag-")
 
 
 @pytest.mark.parametrize(
@@ -135,10 +135,10 @@ def test_neurons_that_are_none_are_named(tmp_path, text, message):
     ],
 )
 def test_triplets_that_are_none_are_seen(triplet):
-    assert neurons.are_triplets([[0, 1, 1], [0, 2, -0.5]]) and neurons.are_triplets([])
-    assert not neurons.are_triplets([[0, 1, 1], triplet])
+    assert sets.are_triplets([[0, 1, 1], [0, 2, -0.5]]) and sets.are_triplets([])
+    assert not sets.are_triplets([[0, 1, 1], triplet])
 
 
 @pytest.mark.parametrize("value", [None, 3, "ab", {}, {"a": 1}, (), [3]])
 def test_what_is_no_list_of_triplets_is_seen(value):
-    assert not neurons.are_triplets(value)
+    assert not sets.are_triplets(value)

@@ -9,9 +9,12 @@ import pytest
 import torch
 
 from conftest import GOLDEN, read, run
-from kn import degenerate, located, origins, runs, stages, workers
-from kn.files import InputError, sha256_of
-from kn.languages import Language
+from kn.experiments import degenerate
+from kn.neurons import located
+from kn.stage import setup
+from kn.stage.languages import Language
+from kn.store import origins, runs, workers
+from kn.store.files import InputError, sha256_of
 
 NEW, OTHER = "sha256:" + 64 * "0", "sha256:" + 64 * "1"
 SETTINGS = {"bert_model": "a/model", "weights": NEW, "tokenizer": "t", "dtype": "float32", "debug": -1}
@@ -50,14 +53,14 @@ def test_a_digit_changed_in_a_result_of_stage_1_is_noticed_by_stages_2_and_8(mad
 
 def test_a_digit_changed_in_the_neurons_is_noticed(made, golden_bags):
     change_a_digit(made / "kn" / "base_kn_bag-P101.json")
-    stages.read_neurons(made / "kn", "kn_bag-", world(made, golden_bags))
+    setup.read_neurons(made / "kn", "kn_bag-", world(made, golden_bags))
     with pytest.raises(InputError, match=r"base_kn_bag-P101.json: has changed .* run stage 2 \(2_run_kn.sh\) again"):
-        stages.read_neurons(made / "kn", "base_kn_bag-", world(made, golden_bags))
+        setup.read_neurons(made / "kn", "base_kn_bag-", world(made, golden_bags))
 
 
 def world_of(bags, settings):
     adapter = SimpleNamespace(depth=5, neurons=192)
-    return stages.World(bags, list(bags), None, None, adapter, torch.device("cpu"), settings)
+    return setup.World(bags, list(bags), None, None, adapter, torch.device("cpu"), settings)
 
 
 @pytest.mark.parametrize("reader", ["stage 9", "stage 11"])
@@ -104,21 +107,21 @@ def another(made, bags, **other):
 
 
 def test_neurons_of_another_model_of_the_same_shape_are_refused(made, golden_bags):
-    stages.read_neurons(made / "kn", "kn_bag-", world(made, golden_bags))
+    setup.read_neurons(made / "kn", "kn_bag-", world(made, golden_bags))
     with pytest.raises(
         InputError, match=r"kn_bag-P36.json: was made with another model \(.*golden/model\): run stages 1"
     ):
-        stages.read_neurons(made / "kn", "kn_bag-", another(made, golden_bags))
+        setup.read_neurons(made / "kn", "kn_bag-", another(made, golden_bags))
     with pytest.raises(InputError, match="was made with DTYPE=float32, this run has bfloat16"):
-        stages.read_neurons(made / "kn", "kn_bag-", another(made, golden_bags, dtype="bfloat16"))
+        setup.read_neurons(made / "kn", "kn_bag-", another(made, golden_bags, dtype="bfloat16"))
 
 
 def test_neurons_of_other_facts_are_refused(made, golden_bags):
     exchanged = golden_bags | {"P101": golden_bags["P101"][::-1]}
     with pytest.raises(InputError, match=r"kn_bag-P101.json: was made from other facts"):
-        stages.read_neurons(made / "kn", "kn_bag-", world(made, exchanged))
+        setup.read_neurons(made / "kn", "kn_bag-", world(made, exchanged))
     few = {name: bags[:3] for name, bags in golden_bags.items()}
-    found = stages.read_neurons(made / "kn", "kn_bag-", world(made, few, debug=3))  # the first of the same facts
+    found = setup.read_neurons(made / "kn", "kn_bag-", world(made, few, debug=3))  # the first of the same facts
     assert [len(bags) for bags in found.values()] == [3, 3, 3]
 
 
@@ -140,7 +143,7 @@ def test_the_published_program_s_results_are_read_and_it_is_said(tmp_path, golde
     workers.NOTES.clear()
     for kn_dir in (tmp_path / "kn", GOLDEN / "results" / "kn"):
         for begin in ("kn_bag-", "base_kn_bag-"):
-            assert stages.read_neurons(kn_dir, begin, another(made, golden_bags))
+            assert setup.read_neurons(kn_dir, begin, another(made, golden_bags))
         (said,) = workers.NOTES
         assert said.startswith(f"note: {kn_dir}/neurons.args.json does not say what made")
         workers.NOTES.clear()

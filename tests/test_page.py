@@ -13,7 +13,7 @@ from statistics import mean
 import pytest
 
 from conftest import ROOT, read
-from kn.browser import COLUMNS, facts_of
+from kn.report.browser import COLUMNS, facts_of
 from reports import change, close, lines_of, report, report_of_golden, write
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
@@ -217,7 +217,7 @@ def test_without_a_script_the_tables_can_be_read(golden_report, bench):
 
 
 def test_the_report_is_made_without_torch():
-    seen = "import sys, kn.page, kn.sections; print('torch' in sys.modules)"
+    seen = "import sys, kn.report.page, kn.report.sections; print('torch' in sys.modules)"
     done = subprocess.run(
         [sys.executable, "-c", seen], env=os.environ | {"PYTHONPATH": "src"}, cwd=ROOT, capture_output=True
     )

@@ -7,11 +7,11 @@ from transformers import PreTrainedTokenizerFast
 
 import tokenizing
 from families import CAUSAL, FAMILIES, with_inputs
-from kn import models
-from kn.attribution import Engine
-from kn.probing import Probe
-from kn.prompts import NOT_LAST, NOT_ONE_MASK, NOTHING_BEFORE, UNKNOWN, Encoder
-from kn.quadrature import Rule
+from kn.methods.attribution import Engine
+from kn.methods.probing import Probe
+from kn.methods.quadrature import Rule
+from kn.model import loading
+from kn.model.prompts import NOT_LAST, NOT_ONE_MASK, NOTHING_BEFORE, UNKNOWN, Encoder
 from test_families import changed_at, logits_at, neurons_at, slow_attributions
 
 ENGLISH, CHINESE = ("The capital of France is [MASK].", "Parisia"), ("法国的首都是[MASK]。", "巴黎城")
@@ -164,7 +164,7 @@ def alone(prompt):
 @pytest.mark.parametrize("max_tokens", [None, 1])
 def test_attributions_are_the_mean_over_pieces(name, model, asked, max_tokens):
     seen = set()
-    for batch in Engine(models.adapt(model), "literal", 5, max_tokens).attribute(asked):
+    for batch in Engine(loading.adapt(model), "literal", 5, max_tokens).attribute(asked):
         for row, place in enumerate(batch.prompts):
             pieces = alone(asked[place])
             slow = [slow_attributions(name, model, piece, np.arange(5) / 5, np.full(5, 1 / 5)) for piece in pieces]
@@ -184,8 +184,8 @@ def test_the_integral_adds_up_to_the_change_of_the_score(name, model, asked, mon
     """The score is the mean of the pieces' probabilities; at 0 each has the layer's neurons at its position at 0."""
     nodes, weights = np.polynomial.legendre.leggauss(200)  # these models are wild
     many = Rule("many", (nodes + 1) / 2, weights / 2)
-    monkeypatch.setattr("kn.attribution.ladder", lambda rule, points: [many])
-    engine = Engine(models.adapt(model), "gauss", 20)
+    monkeypatch.setattr("kn.methods.attribution.ladder", lambda rule, points: [many])
+    engine = Engine(loading.adapt(model), "gauss", 20)
     for batch in engine.attribute(asked):
         for scores, place in zip(batch.answer, batch.prompts, strict=True):
             for layer, of_layer in enumerate(scores):
@@ -201,7 +201,7 @@ def test_the_integral_adds_up_to_the_change_of_the_score(name, model, asked, mon
 
 
 def test_a_probe_tells_the_mean_the_worst_rank_and_whether_all_are_right(model, asked):
-    probe = Probe(models.adapt(model), 200)
+    probe = Probe(loading.adapt(model), 200)
     scalings = [([[2, 33], [0, 5]], 0.0), ([[1, 4]], 2.0)]
     neurons = [[2, 33], [1, 39]]
     found = probe.read(asked)
@@ -226,7 +226,7 @@ def test_a_probe_tells_the_mean_the_worst_rank_and_whether_all_are_right(model, 
 def test_an_answer_of_one_piece_may_stand_there_as_it_is(model, asked):
     one = [piece for prompt in asked for piece in alone(prompt)]
     tuples = [(ids, (position,), (answer,)) for ids, position, answer in one]
-    probe, engine = Probe(models.adapt(model)), Engine(models.adapt(model), "riemann", 20)
+    probe, engine = Probe(loading.adapt(model)), Engine(loading.adapt(model), "riemann", 20)
     assert np.array_equal(probe.read(one).probabilities, probe.read(tuples).probabilities)
     for bare, wrapped in zip(engine.attribute(one), engine.attribute(tuples), strict=True):
         assert torch.equal(bare.answer, wrapped.answer)

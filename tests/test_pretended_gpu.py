@@ -15,11 +15,11 @@ import pretended_gpu
 import two_languages
 from conftest import GOLDEN, run
 from families import CAUSAL, FAMILIES
-from kn import batches, models
-from kn.attribution import Engine
-from kn.probing import Probe
-from kn.quadrature import ladder
-from kn.rewriting import Rewrite, read_rewritten
+from kn.methods.attribution import Engine
+from kn.methods.probing import Probe
+from kn.methods.quadrature import ladder
+from kn.methods.rewriting import Rewrite, read_rewritten
+from kn.model import batches, loading
 
 DATA = GOLDEN / "data"
 FACTS = 8  # of each relation
@@ -126,7 +126,7 @@ def test_every_family_computes_there(gpu, family):
     found = {}
     for device in ("cpu", "cuda"):
         model = FAMILIES[family].model(family, torch.float64).requires_grad_(False).to(device)
-        adapter = models.adapt(model)
+        adapter = loading.adapt(model)
         batched = list(Engine(adapter, "riemann", 20).attribute(prompts, prediction=True))
         found[device] = [getattr(of, name).cpu() for of in batched for name in ("answer", "prediction", "own")]
         rewrites = [Rewrite([[0, 3], [2, 5]]), Rewrite([[1, 4]], torch.ones(24, dtype=torch.float64).to(device))]

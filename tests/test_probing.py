@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from conftest import RELATIONS, prompts_of
-from kn import models
-from kn.probing import Probe
+from kn.methods.probing import Probe
+from kn.model import loading
 
 SCALINGS = [
     [([[4, 70], [2, 5], [2, 9]], 0.0), ([[4, 70], [2, 5], [2, 9]], 2.0)],
@@ -21,7 +21,7 @@ def asked(golden64, golden_bags):
     tokenizer, model = golden64
     prompts = [prompt for relation in RELATIONS for prompt in prompts_of(tokenizer, golden_bags[relation][:4])]
     assert len({len(ids) for ids, _, _ in prompts}) > 3
-    return Probe(models.adapt(model), 200), model, prompts
+    return Probe(loading.adapt(model), 200), model, prompts
 
 
 def own_probabilities(model, prompt, neurons=(), factor=1.0):

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from kn.quadrature import RULES, RUNGS, clenshaw_curtis_nodes, ladder, paid
+from kn.methods.quadrature import RULES, RUNGS, clenshaw_curtis_nodes, ladder, paid
 
 
 def published_sum(g, points=20):

@@ -6,7 +6,7 @@ import shlex
 import pytest
 
 from conftest import ROOT, run_here
-from kn import flags
+from kn.stage import flags
 
 FOLDERS = ("data", "figures", "results", "slurm")
 PAGES = [

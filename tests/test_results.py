@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from conftest import ROOT
-from kn import results, runs
-from kn.files import InputError
+from kn.store import results, runs
+from kn.store.files import InputError
 
 SETTINGS = {"rule": "riemann", "points": 20}
 FACTS = 40
@@ -324,7 +324,7 @@ def test_work_beside_the_gpu_is_done_in_processes_that_end_with_this_one(tmp_pat
     script = tmp_path / "script.py"
     script.write_text(
         "import os, time, torch\n"
-        "from kn import runs\n"
+        "from kn.store import runs\n"
         "from pathlib import Path\n"
         "if __name__ == '__main__':\n"
         "    with runs.beside(torch.device('cuda')) as beside:\n"

@@ -5,10 +5,10 @@ import pytest
 import torch
 
 from conftest import RELATIONS, prompts_of
-from kn import models
-from kn.editing import direction, edit_fact, erase
-from kn.probing import Probe
-from kn.rewriting import Rewrite, read_rewritten
+from kn.methods.editing import direction, edit_fact, erase
+from kn.methods.probing import Probe
+from kn.methods.rewriting import Rewrite, read_rewritten
+from kn.model import loading
 
 UPDATES = [
     ([[1, 5], [3, 39], [3, 7], [4, 190]], 40, 55, 1.5, 8),
@@ -26,7 +26,7 @@ def asked(golden64, golden_bags):
     for place in range(0, len(prompts), 4):
         ids, position, answer = prompts[place]
         prompts[place] = ids, (position, position - 1), (answer, ids[position - 1])
-    return Probe(models.adapt(model), 300), model, prompts
+    return Probe(loading.adapt(model), 300), model, prompts
 
 
 def test_each_prompt_of_each_variant_has_its_own_edit(asked):

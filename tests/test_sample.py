@@ -6,8 +6,8 @@ from statistics import mean
 import torch
 
 from conftest import ROOT, prompts_of, read, run
-from kn import models
-from kn.probing import Probe
+from kn.methods.probing import Probe
+from kn.model import loading
 from reports import close, number, rows
 
 SAMPLE = ROOT / "data" / "sample"
@@ -15,7 +15,7 @@ SAMPLE = ROOT / "data" / "sample"
 
 def left_out_templates():
     """What the training script says it leaves out."""
-    spec = importlib.util.spec_from_file_location("train_sample_model", ROOT / "src" / "train_sample_model.py")
+    spec = importlib.util.spec_from_file_location("train_sample_model", ROOT / "tools" / "train_sample_model.py")
     script = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(script)
     return script.LEFT_OUT
@@ -23,14 +23,14 @@ def left_out_templates():
 
 def test_the_model_knows_the_facts_but_not_too_well():
     assert sum(path.stat().st_size for path in (SAMPLE / "model").iterdir()) <= 8_000_000
-    tokenizer, model = models.load(str(SAMPLE / "model"), None, "float32", torch.device("cpu"))
+    tokenizer, model = loading.load(str(SAMPLE / "model"), None, "float32", torch.device("cpu"))
     assert model.config.num_hidden_layers >= 6
     bags = [bag for of_relation in read(SAMPLE / "PARAREL" / "data_all_allbags.json").values() for bag in of_relation]
     assert all(tokenizer.tokenize(bag[0][1]) == [bag[0][1]] for bag in bags)
     left_out = [[bag[number] for number in left_out_templates()] for bag in bags]
     prompts = prompts_of(tokenizer, left_out)
     assert len(prompts) == 2 * len(bags)
-    readings = Probe(models.adapt(model)).read(prompts)
+    readings = Probe(loading.adapt(model)).read(prompts)
     assert (readings.ranks == 0).mean() >= 0.75
     assert 0.3 <= readings.probabilities.mean() <= 0.8
 

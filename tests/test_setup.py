@@ -12,8 +12,10 @@ import pytest
 import torch
 
 from conftest import GOLDEN, ROOT, run, run_here
-from kn import devices, flags, workers
-from kn.files import InputError
+from kn.model import devices
+from kn.stage import flags
+from kn.store import workers
+from kn.store.files import InputError
 
 # A Python that is new enough but has no venv module, as on Debian without python3-venv.
 WITHOUT_VENV = f"""#!/bin/sh

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from conftest import GOLDEN, read, run, stage1_flags
-from kn import intervals
+from kn.stats import intervals
 
 KN = GOLDEN / "results" / "kn"
 

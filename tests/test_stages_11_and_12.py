@@ -12,9 +12,10 @@ import torch
 
 import two_languages
 from conftest import ROOT, read, run
-from kn import checking, degenerate, languages
-from kn.degenerate import ARMS
-from kn.presets import PRESETS, Locator
+from kn.experiments import degenerate, fact_checking
+from kn.experiments.degenerate import ARMS
+from kn.methods.presets import PRESETS, Locator
+from kn.stage import languages
 from two_languages import OBJECTS, PLACES, TEMPLATES
 
 RELATIONS = ("P36", "P37", "P30")  # of the last the answer comes first, and is the same for all
@@ -271,9 +272,9 @@ def test_what_the_model_itself_predicts(tmp_path, monkeypatch):
     language.world.model.get_output_embeddings().bias.data += bias
     asked.own.get_output_embeddings().bias.data += bias
     facts = language.facts["P37"]
-    plan = stage["Plan"](dict.fromkeys(facts, "first"), {name: [[0, 1]] for name in checking.SCORES[:2]})
+    plan = stage["Plan"](dict.fromkeys(facts, "first"), {name: [[0, 1]] for name in fact_checking.SCORES[:2]})
     locator = Locator(PRESETS["amig"], language.world.adapter, language.world.encoder)
-    objects = checking.Objects(facts.values())
+    objects = fact_checking.Objects(facts.values())
     texts, _ = stage["score_facts"](list(facts), "P37", language, plan, objects, locator, chosen, lambda _: None)
     expected, found = [], []
     for place, line in enumerate(map(json.loads, texts)):

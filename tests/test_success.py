@@ -7,10 +7,11 @@ import pytest
 import torch
 
 import two_languages
-from kn import intervals, success
-from kn.neurons import Neuron
-from kn.probing import Probe
-from kn.selection import random_like, with_random
+from kn.experiments import success
+from kn.methods.probing import Probe
+from kn.neurons.selection import random_like, with_random
+from kn.neurons.sets import Neuron
+from kn.stats import intervals
 from two_languages import Asked
 
 

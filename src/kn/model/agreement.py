@@ -1,0 +1,76 @@
+"""A guard for what no adapter looks at. Before a stage begins, the adapter's logits are compared with the model's own,
+as transformers computes them: a configuration may have entries that the adapter does not know.
+"""
+
+import re
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+
+from kn.model.adapters import Adapter
+from kn.model.loading import line_for, telling
+from kn.store.files import InputError
+
+TOKENS = 12
+LIMIT = 1024  # tokens: a window beyond is not looked at, so that this stays a matter of milliseconds
+# How far the logits of a prompt may be from the model's own, relative to how they vary over the vocabulary. Two ways to
+# compute the same differ by the numbers' last digit, times what 32 random layers make of it: 4e-6 in float32, 0.013 in
+# float16, 0.1 in bfloat16, of which these are several times as much. TF32 has float16's digits, and the cosines of
+# rotary positions are float32 in a float64 model, too. An entry that an adapter does not know makes 0.3 to 1.5.
+TOLERANCES = {torch.float64: 1e-4, torch.float32: 1e-3, torch.float16: 0.05, torch.bfloat16: 0.25}
+SIZES = re.compile(
+    r"(hidden|intermediate|embedding|vocab)_(size|dim)|(n|num)_(\w+_)?(layers?|heads?|embd|inner|positions|ctx)|dim|head_dim"
+    r"|max_position_embeddings"
+)
+
+
+@torch.no_grad()
+def check(model: nn.Module, adapter: Adapter, name: str, longest: int) -> None:
+    """`longest`: how many tokens a prompt has at most."""
+    length = _length(model.config.to_dict(), longest)
+    ids, positions = _prompts(model, length)
+    with line_for(name, "run"):
+        keep = {"logits_to_keep": positions, "use_cache": False} if adapter.causal else {}
+        logits = model(input_ids=ids, return_dict=True, **keep).logits
+        theirs = logits[[0, 1], [0, 1] if adapter.causal else positions]
+    theirs, ours = (x.cpu().double() for x in (theirs, adapter.run(ids, positions).logits))
+    dtype = str(model.dtype).removeprefix("torch.")
+    if not theirs.isfinite().all() or not ours.isfinite().all():
+        raise InputError(
+            f"model {name}: some of its logits are not finite in {dtype}: "
+            + ("try DTYPE=bfloat16 or DTYPE=float32" if dtype == "float16" else "are its weights damaged?")
+        )
+    apart = (ours - theirs).norm(dim=1) / (theirs - theirs.mean(1, keepdim=True)).norm(dim=1).clamp(min=1e-30)
+    tf32 = model.device.type == "cuda" and torch.backends.cuda.matmul.allow_tf32
+    if apart.max() > TOLERANCES[torch.float16 if tf32 and model.dtype == torch.float32 else model.dtype]:
+        unknown = [f"{key} = {str(value)[:40]}" for key, value in telling(model).items() if not SIZES.fullmatch(key)]
+        raise InputError(
+            f"model {name}: its adapter, that of the family {model.config.model_type}, computes other logits than "
+            f"transformers ({apart.max():.0%} apart). It may not know what config.json says in one of: "
+            f"{', '.join(unknown) or 'its entries'}"
+        )
+
+
+def _length(config: dict, longest: int) -> int:
+    """Enough tokens to go beyond each window that a prompt can go beyond."""
+    windows = [window for window in _windows(config) if window < min(longest, LIMIT)]
+    return min(longest, LIMIT, max([TOKENS, *(window + window // 4 + 8 for window in windows)]))
+
+
+def _windows(config: dict) -> Iterator[int]:
+    """What the configuration counts in tokens, beside the longest input."""
+    for key, value in config.items():
+        if isinstance(value, dict):
+            yield from _windows(value)
+        elif isinstance(value, int) and re.search("window|chunk|original_max", str(key)):
+            yield value
+
+
+def _prompts(model: nn.Module, length: int) -> tuple[Tensor, Tensor]:
+    """Two of any tokens but padding, one read in the middle and one at its end."""
+    words = model.get_input_embeddings().weight
+    tokens = torch.arange(len(words), device=words.device)
+    tokens = tokens[tokens != (-1 if model.config.pad_token_id is None else model.config.pad_token_id)]
+    ids = tokens[torch.arange(2 * length, device=words.device) * 7919 % len(tokens)].view(2, length)
+    return ids, torch.tensor([length // 2, length - 1], device=words.device)

@@ -1,0 +1,249 @@
+"""Adapters of masked language models: every token looks at every other, and each sublayer is normalised after it.
+
+A family is added by a class that says where the parts of its model are, as those at the end.
+"""
+
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, field
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import gelu, layer_norm
+
+from kn.model.adapters import Adapter, Change, Ffn, Pass, scaled
+from kn.model.linear import FrozenLinear
+
+
+class Norm:
+    def __init__(self, module: nn.LayerNorm):
+        self.module, self.shape, self.eps = module, module.normalized_shape, module.eps
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return layer_norm(x, self.shape, self.module.weight, self.module.bias, self.eps)
+
+
+@dataclass
+class Layer:
+    """The parts of one layer of an encoder that normalises after each sublayer."""
+
+    query: FrozenLinear
+    key: FrozenLinear
+    value: FrozenLinear
+    mix: FrozenLinear
+    attention_norm: Norm
+    up: FrozenLinear
+    activation: nn.Module
+    down: FrozenLinear
+    output_norm: Norm
+
+    def neurons(self, attended: Tensor) -> Tensor:
+        return self.activation(self.up(attended))
+
+    def rest(self, attended: Tensor, change: Callable[[Tensor], Tensor] | None = None) -> Tensor:
+        """The layer's output from what its attention sublayer gave; `change` may change the neurons."""
+        neurons = self.neurons(attended)
+        return self.output_norm(self.down(change(neurons) if change else neurons) + attended)
+
+
+@dataclass
+class EncoderPass(Pass):
+    """Keys and values are rows x tokens x width, as are these; `inputs` are of all layers.
+
+    Of the last layer only what the logits depend on is computed: its query is rows x 1 x width.
+    """
+
+    queries: list[Tensor] = field(default_factory=list)
+
+
+class PostNormEncoder(Adapter):
+    """An encoder that normalises after each sublayer, with learnt positions: BERT and its kin."""
+
+    causal = False
+    # Tokens of a decoder look backwards only. Relative positions are ignored by transformers itself since version 5.
+    expected = (("is_decoder", False), ("position_embedding_type", "absolute"))
+    layers: list[Layer]
+    embeddings: Callable[..., Tensor]
+    transform: Callable[[Tensor], Tensor]  # what the prediction head does before it compares with each word
+    decoder: FrozenLinear
+
+    def __init__(self, model: nn.Module):
+        super().__init__(model)
+        self.heads = model.config.num_attention_heads
+
+    def tokens(self, length: int, points: int) -> int:
+        return length * max(points, 1)
+
+    def embed(self, ids: Tensor) -> Tensor:
+        return self.embeddings(input_ids=ids)
+
+    def head(self, hidden: Tensor) -> Tensor:
+        return self.decoder(self.transform(hidden))
+
+    def run(
+        self, ids: Tensor, positions: Tensor, probe: bool = False, starts: Collection[int] = (), logits: bool = True
+    ) -> EncoderPass:
+        rows = torch.arange(len(ids), device=ids.device)
+        with torch.no_grad():
+            x = self.embed(ids)
+        plain = EncoderPass(positions, self._probes(x) if probe else None)
+        at = (rows, positions)
+        for number, layer in enumerate(self.layers):
+            plain.inputs[number] = x.detach()
+            if not logits and number == max(starts):
+                return plain
+            k, v = layer.key(x), layer.value(x)
+            if number == self.depth - 1:
+                x, at = x[at][:, None], (rows, torch.zeros_like(positions))
+            q = layer.query(x)
+            attended = layer.attention_norm(layer.mix(self._attend(q, k, v)) + x)
+            neurons = layer.neurons(attended)
+            ffn = layer.down(neurons)
+            for kept, value in (
+                (plain.queries, q),
+                (plain.keys, k),
+                (plain.values, v),
+                (plain.attended_at, attended[at]),
+                (plain.neurons_at, neurons[at]),
+                (plain.ffn_at, ffn[at]),
+            ):
+                kept.append(value.detach())
+            if plain.probes is not None:
+                ffn = ffn.index_put(at, plain.probes[number], accumulate=True)
+            x = layer.output_norm(ffn + attended)
+        plain.logits = self.head(x[at])
+        return plain
+
+    def run_on(
+        self, plain: EncoderPass, number: int, rows: Tensor, ffn: Tensor, change: Change | None = None
+    ) -> Tensor:
+        """Up to the next layer's attention only the read-out position changes, so there only its query, key and value
+        are computed anew; and of the last layer only its output is needed.
+        """
+        rows = rows.repeat_interleave(len(ffn) // len(rows))
+        at = (torch.arange(len(rows), device=rows.device), plain.positions[rows])
+        x_at = self.layers[number].output_norm(ffn + plain.attended_at[number][rows])
+        x = None  # the other positions, as long as they are as in the plain run
+        last = self.depth - 1
+        for above in range(number + 1, self.depth):
+            layer = self.layers[above]
+            if x is None:
+                q_at = layer.query(x_at)
+                k = plain.keys[above][rows].index_put(at, layer.key(x_at))
+                v = plain.values[above][rows].index_put(at, layer.value(x_at))
+                q = plain.queries[above][rows].index_put(at, q_at) if above < last else None
+                x = plain.inputs[above][rows].index_put(at, x_at) if above < last else None
+            else:
+                k, v = layer.key(x), layer.value(x)
+                x_at = x[at] if above == last else None
+                q, q_at = (layer.query(x), None) if above < last else (None, layer.query(x_at))
+            if above == last:
+                mixed = layer.mix(self._attend(q_at[:, None], k, v)[:, 0])
+                return self.head(layer.rest(layer.attention_norm(mixed + x_at), change and partial(change, above)))
+
+            def change_at(neurons: Tensor, above: int = above) -> Tensor:
+                return neurons.index_put(at, change(above, neurons[at]))
+
+            x = layer.rest(layer.attention_norm(layer.mix(self._attend(q, k, v)) + x), change and change_at)
+        return self.head(x_at)
+
+    def run_edited(self, plain: EncoderPass, rows: Tensor, starts: list[int], ffn: Ffn) -> Tensor:
+        x = None
+        for number in range(starts[0], self.depth):
+            layer, x = self.layers[number], self._joined(x, plain, rows, starts, number)
+            k, v = layer.key(x), layer.value(x)
+            if number == self.depth - 1:
+                x = x[torch.arange(len(x), device=x.device), plain.positions[rows]][:, None]
+            attended = layer.attention_norm(layer.mix(self._attend(layer.query(x), k, v)) + x)
+            x = layer.output_norm(ffn(number, layer.neurons(attended)) + attended)
+        return self.head(x[:, 0])
+
+    def _attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """Every token looks at every token: rows are prompts of equal length, so nothing is masked."""
+        q, k, v = (x.unflatten(-1, (self.heads, -1)).transpose(1, 2) for x in (q, k, v))
+        q, k = scaled(q, k, q.shape[-1] ** -0.5)
+        weights = (q @ k.transpose(-1, -2)).softmax(-1).to(v.dtype)
+        return (weights @ v).transpose(1, 2).flatten(-2)
+
+
+def _layer_of_bert(layer: nn.Module) -> Layer:
+    return Layer(
+        query=FrozenLinear(layer.attention.self.query),
+        key=FrozenLinear(layer.attention.self.key),
+        value=FrozenLinear(layer.attention.self.value),
+        mix=FrozenLinear(layer.attention.output.dense),
+        attention_norm=Norm(layer.attention.output.LayerNorm),
+        up=FrozenLinear(layer.intermediate.dense),
+        activation=layer.intermediate.intermediate_act_fn,
+        down=FrozenLinear(layer.output.dense),
+        output_norm=Norm(layer.output.LayerNorm),
+    )
+
+
+class Bert(PostNormEncoder):
+    families = ("bert",)
+
+    def __init__(self, model: nn.Module):
+        super().__init__(model)
+        self.embeddings, prediction = model.bert.embeddings, model.cls.predictions
+        self.layers = [_layer_of_bert(layer) for layer in model.bert.encoder.layer]
+        self.transform, self.decoder = prediction.transform, FrozenLinear(prediction.decoder)
+
+
+class Roberta(PostNormEncoder):
+    families = ("roberta", "xlm-roberta")
+
+    def __init__(self, model: nn.Module):
+        super().__init__(model)
+        self.embeddings, head = model.roberta.embeddings, model.lm_head
+        self.longest -= self.embeddings.padding_idx + 1  # positions are counted from there
+        self.layers = [_layer_of_bert(layer) for layer in model.roberta.encoder.layer]
+        self.transform = lambda hidden: head.layer_norm(gelu(head.dense(hidden)))
+        self.decoder = FrozenLinear(head.decoder)
+
+
+class Electra(PostNormEncoder):
+    """The generator: the discriminator has no words to predict."""
+
+    families = ("electra",)
+
+    def __init__(self, model: nn.Module):
+        super().__init__(model)
+        self.embeddings = model.electra.embeddings
+        # Its word embeddings may be narrower than its layers.
+        self.widen = getattr(model.electra, "embeddings_project", None)
+        self.layers = [_layer_of_bert(layer) for layer in model.electra.encoder.layer]
+        self.transform, self.decoder = model.generator_predictions, FrozenLinear(model.generator_lm_head)
+
+    def embed(self, ids: Tensor) -> Tensor:
+        embedded = super().embed(ids)
+        return self.widen(embedded) if self.widen else embedded
+
+    def embedding(self, token: int) -> Tensor:
+        """What the word embedding adds to the layers' input: its direction there."""
+        embedding = super().embedding(token)
+        return self.widen.weight @ embedding if self.widen else embedding
+
+
+class DistilBert(PostNormEncoder):
+    families = ("distilbert",)
+
+    def __init__(self, model: nn.Module):
+        super().__init__(model)
+        self.embeddings = model.distilbert.embeddings
+        self.layers = [
+            Layer(
+                query=FrozenLinear(layer.attention.q_lin),
+                key=FrozenLinear(layer.attention.k_lin),
+                value=FrozenLinear(layer.attention.v_lin),
+                mix=FrozenLinear(layer.attention.out_lin),
+                attention_norm=Norm(layer.sa_layer_norm),
+                up=FrozenLinear(layer.ffn.lin1),
+                activation=layer.ffn.activation,
+                down=FrozenLinear(layer.ffn.lin2),
+                output_norm=Norm(layer.output_layer_norm),
+            )
+            for layer in model.distilbert.transformer.layer
+        ]
+        self.transform = lambda hidden: model.vocab_layer_norm(model.activation(model.vocab_transform(hidden)))
+        self.decoder = FrozenLinear(model.vocab_projector)

@@ -1,0 +1,205 @@
+"""The models: which families there are, and loading one.
+
+A family is added by an adapter, a class of some twenty lines that says where the parts of its model are: in `encoders`
+for masked models, in `causal` for causal ones. Write it as those at the end of these files, name in `families` what
+transformers calls `model_type`, and list the class in ADAPTERS below. A tiny configuration of it in
+`tests/families.py` then has everything tested: logits, attributions, interventions, edits.
+"""
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from kn.model import causal, encoders, tokenizers
+from kn.model.adapters import Adapter
+from kn.store.files import InputError, read_object
+
+DTYPES = {
+    "float32": torch.float32,
+    "tf32": torch.float32,  # float32 numbers, multiplied with TF32 precision
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+    "float64": torch.float64,
+}
+
+ADAPTERS = (
+    *(encoders.Bert, encoders.Roberta, encoders.DistilBert, encoders.Electra),
+    *(causal.Gpt2, causal.GptNeo, causal.GptJ, causal.GptNeoX),
+    *(causal.Llama, causal.Mistral, causal.Gemma2, causal.Gemma3),
+)
+FAMILIES = {family: adapter for adapter in ADAPTERS for family in adapter.families}
+
+# What checkpoints of earlier versions of transformers keep beside their weights: masks, positions, angles.
+NO_WEIGHTS = re.compile(r"(attn|attention)\.(masked_)?bias$|position_ids$|rotary_emb\.inv_freq$|embed_positions$")
+
+# Entries of a configuration that do not act on logits.
+NOT_TELLING = re.compile(
+    r"architectures|model_type|transformers_version|(torch_)?dtype|use_cache|_name_or_path|id2label|label2id|auto_map"
+    r"|(bos|eos)_token_id|initializer_range|task_specific_params|gradient_checkpointing|\w*(dropout|pdrop)(_prob)?|summary_\w+"
+    r"|output_\w+|return_dict"
+)
+NO_NETWORK = (
+    "model {name}: no such folder, and not downloaded before, and the hub can't be reached. On a machine with network: "
+    "`.venv/bin/hf download {name} --local-dir FOLDER`; copy FOLDER here, and set MODEL=/path/to/FOLDER"
+)
+
+
+def load(name: str, revision: str | None, dtype: str, device: torch.device, lower_case: bool = False):
+    """The tokenizer and the model, frozen, of a folder or of a name on the hub. The model has all of its weights from
+    there: transformers fills in random numbers for any that are missing.
+    """
+    # Imported here: it takes seconds, which a stage that ends with an error line should not cost.
+    import huggingface_hub
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForMaskedLM, PreTrainedConfig
+    from transformers.utils import logging
+
+    if dtype == "tf32" and device.type != "cuda":
+        raise InputError("DTYPE (--dtype): tf32 needs a CUDA device")
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    huggingface_hub.utils.logging.set_verbosity_error()
+    source = {"revision": revision, "trust_remote_code": False}
+    with line_for(name):
+        if Path(name).is_dir():
+            entries = read_object(Path(name) / "config.json")
+        elif Path(name).exists():
+            raise InputError(f"model {name}: a file; expected the folder it is in")
+        elif not re.fullmatch(r"\w[\w.-]*(/[\w.-]+)?", name):  # as models on the hub are called
+            raise InputError(f"model {name}: no such folder")
+        else:
+            source["local_files_only"] = not _hub_answers(name, revision)
+            try:
+                entries, _ = PreTrainedConfig.get_config_dict(name, **source)
+            except OSError:
+                if source["local_files_only"]:
+                    raise InputError(NO_NETWORK.format(name=name)) from None
+                raise
+        family = entries.get("model_type")
+        if family not in list(FAMILIES):  # it may be anything, maybe nothing that can be looked up
+            raise InputError(
+                f"model {name}: it is of the family {family}; there are adapters for {', '.join(FAMILIES)}"
+            )
+        config = AutoConfig.from_pretrained(name, **source)
+        adapter = FAMILIES[family]
+        adapter.check(config)
+        tokenizer = tokenizers.load(name, source, lower_case, config, adapter.causal)
+        factory = AutoModelForCausalLM if adapter.causal else AutoModelForMaskedLM
+        model, report = factory.from_pretrained(
+            name,
+            config=config,
+            dtype=DTYPES[dtype],
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # so that they come in the report
+            **source,
+        )
+        _check_weights(name, model, **report)
+        model = model.to(device).eval().requires_grad_(False)
+    torch.backends.cuda.matmul.allow_tf32 = dtype == "tf32"
+    return tokenizer, model
+
+
+def adapt(model: nn.Module) -> Adapter:
+    return FAMILIES[model.config.model_type](model)
+
+
+def fingerprint(model: nn.Module) -> str:
+    """Another for other weights, and for another configuration: a run must not go on with another model."""
+    digest = hashlib.sha256(json.dumps(telling(model), sort_keys=True, default=str).encode())
+    names, weights = zip(*sorted(model.named_parameters()), strict=True)  # each once, also what the model has twice
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+        for name, weight, of_weight in zip(names, weights, pool.map(_digest, weights), strict=True):
+            digest.update(f"{name} {tuple(weight.shape)} {weight.dtype} {of_weight}".encode())
+    return f"sha256:{digest.hexdigest()}"
+
+
+def _digest(weight: Tensor) -> str:
+    """Of all its bytes. What lies on a GPU is fetched in parts."""
+    digest = hashlib.sha256()
+    for part in weight.detach().flatten().split(1 << 24):
+        digest.update(part.cpu().view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+def telling(model: nn.Module) -> dict:
+    """What a model's configuration says beyond what is usual in its family, and may act on what the model computes."""
+    entries = model.config.to_diff_dict()
+    return {key: value for key, value in sorted(entries.items()) if not NOT_TELLING.fullmatch(key)}
+
+
+@contextmanager
+def line_for(name: str, verb: str = "load") -> Iterator[None]:
+    """A folder can be wrong in so many ways that transformers answers with any kind of exception."""
+    try:
+        yield
+    except InputError:
+        raise
+    except torch.OutOfMemoryError:
+        raise InputError(f"model {name}: it does not fit: use DTYPE=bfloat16, or a larger device") from None
+    except Exception as error:
+        raise InputError(f"model {name}: transformers can't {verb} it ({_line(error)})") from None
+
+
+def _check_weights(
+    name: str, model: nn.Module, missing_keys: set, unexpected_keys: set, mismatched_keys: set, error_msgs: list
+) -> None:
+    """Refuse a checkpoint that lacks weights of the model, has them in other shapes, or has more in its layers."""
+    if missing_keys:
+        there = f" It has {_listed(unexpected_keys)} that it should not have." if unexpected_keys else ""
+        raise InputError(
+            f"model {name}: the checkpoint lacks {_listed(missing_keys)}; expected all of {type(model).__name__}, with "
+            f"its prediction head.{there}"
+        )
+    if mismatched_keys:
+        key, there, needed = min(mismatched_keys)
+        raise InputError(
+            f"model {name}: {key} is {_shape(there)} in the checkpoint, by config.json it should be {_shape(needed)}"
+        )
+    if error_msgs:
+        raise InputError(f"model {name}: {_line(error_msgs[0])}")
+    # A pooler or a classifier beside the model changes nothing. More in a layer, or more layers, would.
+    lists = {of_list.group(1) for key in model.state_dict() if (of_list := re.search(r"(\w+)\.\d+\.", key))}
+    in_layers = re.compile(rf"\b({'|'.join(lists)})\.\d+\.")
+    more = {key for key in unexpected_keys if in_layers.search(key) and not NO_WEIGHTS.search(key)}
+    if more:
+        raise InputError(
+            f"model {name}: the checkpoint has {_listed(more)}, which are no part of {type(model).__name__} with this "
+            "config.json"
+        )
+
+
+def _listed(keys: set[str]) -> str:
+    more = f" and {len(keys) - 1} more" if len(keys) > 1 else ""
+    return f"{min(keys)}{more}"
+
+
+def _shape(size: torch.Size) -> str:
+    return " x ".join(map(str, size))
+
+
+def _hub_answers(name: str, revision: str | None) -> bool:
+    """Ask once, where transformers would try for half a minute. What was downloaded before is used in either case."""
+    from huggingface_hub import get_hf_file_metadata, hf_hub_url
+    from huggingface_hub.errors import EntryNotFoundError, RepositoryNotFoundError, RevisionNotFoundError
+
+    try:
+        get_hf_file_metadata(hf_hub_url(name, "config.json", revision=revision))
+    except (EntryNotFoundError, RepositoryNotFoundError, RevisionNotFoundError):
+        pass  # transformers says it better
+    except Exception:
+        return False
+    return True
+
+
+def _line(error: Exception | str) -> str:
+    """The beginning of what it says, on one line."""
+    text = " ".join(re.sub(r"\x1b\[[0-9;]*m", "", str(error)).split())
+    kind = f"{type(error).__name__}: " if isinstance(error, Exception) else ""
+    return f"{kind}{text[:200]}{'…' if len(text) > 200 else ''}"

@@ -1,0 +1,185 @@
+"""The flags that the stages share, under their published names. Never imports torch, so that --help answers at once.
+
+The settings of `config.sh` are variables of the environment. Such a variable is what a flag is by default, and the flag
+wins over it: `default="{RESULTS}/kn"` is `results/kn`, or `elsewhere/kn` where RESULTS is `elsewhere`.
+"""
+
+import argparse
+import math
+import os
+import re
+
+from kn.store import workers
+
+SETTINGS = {  # what each is where the environment does not say
+    "MODEL": "bert-base-cased",
+    "DATA": "data",
+    "MLAMA": "{DATA}/mlama1.1.zip",
+    "RESULTS": "results",
+    "FIGURES": "figures",
+    "PREFIX": "TREx-all",
+    "DEVICE": "auto",
+    "DTYPE": "float32",
+    "RULE": "riemann",
+    "MAX_SEQ_LENGTH": "128",
+    "SEED": "42",
+}
+VARIABLE = re.compile(r"\{([A-Z_]+)\}")
+DTYPES = ("float32", "tf32", "bfloat16", "float16", "float64")
+
+
+class Parser(argparse.ArgumentParser):
+    """A mistake is told in one line; what flags there are would bury it."""
+
+    def __init__(self, *arguments, **named):
+        self.settings: dict[str, tuple[argparse.Action, str]] = {}  # by flag: what its default is made from
+        super().__init__(*arguments, **named)
+
+    def add_argument(self, *names, default=None, **about) -> argparse.Action:
+        if not (isinstance(default, str) and VARIABLE.search(default)):
+            return super().add_argument(*names, **about, **({} if default is None else {"default": default}))
+        action = super().add_argument(*names, default=_filled(default, {}), **about)
+        self.settings[action.dest] = action, default
+        return action
+
+    def parse_known_args(self, args=None, namespace=None):
+        """As usual, but a variable that is set takes the place of a default."""
+        namespace = argparse.Namespace() if namespace is None else namespace
+        texts = {name: _filled(default, os.environ) for name, (_, default) in self.settings.items() if _given(default)}
+        for name, text in texts.items():
+            setattr(namespace, name, text)
+        chosen, unknown = super().parse_known_args(args, namespace)
+        for name, text in texts.items():
+            if getattr(chosen, name) is text:  # no flag has replaced it
+                setattr(chosen, name, self._read(name, text))
+        return chosen, unknown
+
+    def _read(self, name: str, text: str):
+        """What a variable's text means as the value of its flag."""
+        action, default = self.settings[name]
+        (variable, *_) = _given(default)
+        try:
+            value = action.type(text) if action.type else text
+        except argparse.ArgumentTypeError as error:
+            self.error(f"{variable}: {error}")
+        if action.choices and value not in action.choices:
+            self.error(f"{variable}: expected one of {', '.join(action.choices)}, found {text[:80]}")
+        return value
+
+    def error(self, message: str):
+        asked = message.startswith("unrecognized") and "--pt_relation" in self._option_string_actions
+        order = "relations come before flags, " * asked
+        line = f"error: {message} ({order}--help explains every flag)"
+        if workers.WORKERS > 1:
+            workers.end_all(line)
+        self.exit(2, f"{line}\n")
+
+
+def _given(default: str) -> list[str]:
+    """Which of the variables that a default is made from are set."""
+    named = VARIABLE.findall(default)
+    named += [further for name in named for further in VARIABLE.findall(SETTINGS[name])]
+    return [name for name in named if os.environ.get(name)]
+
+
+def _filled(default: str, environment) -> str:
+    def value(variable: re.Match) -> str:
+        return environment.get(variable[1]) or VARIABLE.sub(value, SETTINGS[variable[1]])
+
+    return VARIABLE.sub(value, default)
+
+
+def parser(description: str) -> Parser:
+    """A parser whose help shows the script's description as it is written, and every default."""
+
+    class Layout(argparse.RawDescriptionHelpFormatter):
+        def _get_help_string(self, action: argparse.Action) -> str:
+            if action.default in (None, False, [], argparse.SUPPRESS):
+                return action.help
+            several = isinstance(action.default, list | tuple)
+            shown = " ".join(map(str, action.default)) if several else "%(default)s"
+            if action.dest in made.settings:
+                default = made.settings[action.dest][1]
+                given = [f"{name}={os.environ[name]}".replace("%", "%%") for name in _given(default)]
+                shown += f"; {[*given, *VARIABLE.findall(default)][0]}"
+            return f"{action.help} (default: {shown})"
+
+    # Unknown flags are an error, and so are shortened ones: a run should say in full what it does.
+    made = Parser(description=description, formatter_class=Layout, allow_abbrev=False)
+    return made
+
+
+def add_model_flags(flags: argparse.ArgumentParser) -> None:
+    flags.add_argument("--bert_model", default="{MODEL}", help="a folder, or a model's name on the hub")
+    flags.add_argument("--revision", help="which version of a model of the hub")
+    flags.add_argument(
+        "--do_lower_case", action="store_true", help="lower-case the text, whatever the model's tokenizer says"
+    )
+    flags.add_argument(
+        "--max_seq_length",
+        type=positive,
+        default="{MAX_SEQ_LENGTH}",
+        help="longest text in word pieces, the special ones counted",
+    )
+    flags.add_argument(
+        "--dtype", choices=DTYPES, default="{DTYPE}", help="tf32 is float32 with faster, coarser products on CUDA"
+    )
+    flags.add_argument("--device", type=device, default="{DEVICE}", help="auto, cpu, cuda or cuda:N")
+    flags.add_argument("--gpus", type=gpus, help="which GPU, or which ones for several processes: 0,1,2")
+    flags.add_argument("--no_cuda", action="store_true", help="the same as --device cpu")
+    flags.add_argument("--max_tokens", type=positive, help="tokens a batch; none: as suits the device")
+    flags.add_argument("--seed", type=whole, default="{SEED}", help="where chance decides")
+
+
+def add_data_flags(flags: argparse.ArgumentParser) -> None:
+    flags.add_argument("--data_path", default="{DATA}/PARAREL/data_all.json", help="all facts")
+    flags.add_argument("--tmp_data_path", help="the same, grouped by relation; read if --data_path is missing")
+    add_choice_flags(flags)
+
+
+def add_choice_flags(flags: argparse.ArgumentParser) -> None:
+    flags.add_argument(
+        "--debug", type=some_or_all, default=-1, metavar="N", help="only the first N facts of each relation; -1: all"
+    )
+    flags.add_argument("--output_dir", default="{RESULTS}", help="where results go")
+    flags.add_argument("--pt_relation", nargs="*", default=[], metavar="P101", help="relations; none: all, in order")
+
+
+def whole(text: str) -> int:
+    if not re.fullmatch(r"-?[0-9]{1,18}", text):
+        raise argparse.ArgumentTypeError(f"expected a whole number, found {text[:80]}")
+    return int(text)
+
+
+def positive(text: str) -> int:
+    if not re.fullmatch(r"[0-9]{1,18}", text) or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"expected a whole number above 0, found {text[:80]}")
+    return int(text)
+
+
+def number(text: str) -> float:
+    try:
+        found = float(text)
+    except ValueError:
+        found = math.nan
+    if not math.isfinite(found):
+        raise argparse.ArgumentTypeError(f"expected a number, found {text!r}")
+    return found
+
+
+def some_or_all(text: str) -> int:
+    if text != "-1" and not (re.fullmatch(r"[0-9]{1,18}", text) and int(text) > 0):
+        raise argparse.ArgumentTypeError(f"expected a number of facts above 0, or -1 for all, found {text[:80]}")
+    return int(text)
+
+
+def device(text: str) -> str:
+    if not re.fullmatch(r"auto|cpu|cuda(:[0-9]{1,4})?", text):
+        raise argparse.ArgumentTypeError(f"expected auto, cpu, cuda or cuda:N, found {text[:80]}")
+    return text
+
+
+def gpus(text: str) -> list[int]:
+    if not re.fullmatch(r"[0-9]{1,4}(,[0-9]{1,4})*", text):
+        raise argparse.ArgumentTypeError(f"expected numbers of GPUs, as in 0,1,2, found {text[:80]}")
+    return [int(number) for number in text.split(",")]

@@ -1,0 +1,171 @@
+"""What the stages that run the model begin with: facts, model and neurons, read and checked against each other."""
+
+import argparse
+import random
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from kn.data import crawled, facts
+from kn.model import agreement, devices, loading, tokenizers
+from kn.model.adapters import Adapter
+from kn.model.batches import MAX_TOKENS, Prompt
+from kn.model.prompts import Encoded, Encoder
+from kn.neurons import selection, sets
+from kn.neurons.sets import ARMS
+from kn.store import origins, runs
+from kn.store.files import InputError
+
+
+@dataclass
+class World:
+    """The facts that a stage works on, and the model that it asks."""
+
+    bags: facts.Bags  # cut to --debug
+    relations: list[str]  # those to work on
+    encoder: Encoder
+    model: nn.Module
+    adapter: Adapter
+    device: torch.device
+    settings: dict  # what every result depends on
+
+    @property
+    def lanes(self) -> int:
+        """Units of work to have under way at a time: on a GPU one is read and written while another is computed."""
+        return 3 if self.device.type == "cuda" else 1
+
+    def facts(self, relation: str) -> range:
+        return range(len(self.bags[relation]))
+
+    def encoded(self, relation: str, fact: int, answer: str | None = None) -> list[Encoded]:
+        """The fact's prompts, with its own answer or another."""
+        (encoded,) = self.encoder.facts([[[text, answer or own, of] for text, own, of in self.bags[relation][fact]]])
+        return encoded
+
+    def prompts(self, relation: str, fact: int) -> list[Prompt]:
+        """The fact's prompts that can be scored."""
+        return [encoded.prompt for encoded in self.encoded(relation, fact) if not encoded.skipped]
+
+    def check_neurons(self, bag: list, place: str) -> None:
+        depth, width = self.adapter.depth, self.adapter.neurons
+        for layer, index in bag:
+            if layer >= depth or index >= width:
+                of_model = f"the model has {depth} layers of {width} neurons: of another model?"
+                raise InputError(f"{place}: there is no neuron [{layer}, {index}], {of_model}")
+
+    def draw_other(self, relation: str, chance: random.Random) -> list:
+        """A random fact of a random other relation: `[relation, fact]`, one that can be scored."""
+        names = [name for name in self.bags if name != relation and self.bags[name]]
+        for _ in range(1000):
+            if not names:
+                break
+            name = chance.choice(names)
+            fact = chance.randrange(len(self.bags[name]))
+            if self.prompts(name, fact):
+                return [name, fact]
+        raise InputError(f"relation {relation}: unrelated facts are needed, and no other relation has one to score")
+
+
+def open_world(chosen: argparse.Namespace) -> World:
+    bags = facts.read_bags(chosen.data_path, chosen.tmp_data_path)
+    relations = facts.choose_relations(bags, chosen.pt_relation)
+    # What is missing is said before the model is loaded, which takes seconds.
+    if "kn_dir" in chosen:
+        neuron_files(chosen.kn_dir, "kn_bag-", relations)
+    if "distant_data_dir" in chosen:
+        crawled.look_for(chosen, relations)
+    if chosen.debug >= 0:
+        bags = {name: of_relation[: chosen.debug] for name, of_relation in bags.items()}
+    return World(bags, relations, *open_model(chosen))
+
+
+def open_model(chosen: argparse.Namespace) -> tuple[Encoder, nn.Module, Adapter, torch.device, dict]:
+    """What a world has of the model, in its order."""
+    device = devices.choose("cpu" if chosen.no_cuda else chosen.device, chosen.gpus or ())
+    tokenizer, model = loading.load(chosen.bert_model, chosen.revision, chosen.dtype, device, chosen.do_lower_case)
+    names = ("bert_model", "revision", "do_lower_case", "max_seq_length", "debug", "dtype")
+    settings = {name: getattr(chosen, name) for name in names} | {
+        "weights": loading.fingerprint(model),
+        "tokenizer": tokenizers.fingerprint(tokenizer),
+        # The last digits depend on these. What was asked for is recorded: a shortage of memory lowers what is used.
+        "device": device.type,
+        "max_tokens": chosen.max_tokens or MAX_TOKENS[device.type],
+    }
+    adapter = loading.adapt(model)
+    adapter.spell = tokenizer.decode
+    longest = min(chosen.max_seq_length, adapter.longest)
+    agreement.check(model, adapter, chosen.bert_model, longest)
+    encoder = Encoder(tokenizer, longest, adapter.causal)
+    return encoder, model, adapter, device, settings
+
+
+def neuron_files(kn_dir: str | Path, begin: str, relations: Iterable[str]) -> dict[str, Path]:
+    """Where the neurons of these relations are; all must be there."""
+    there = sets.relations_in(Path(kn_dir), begin)
+    paths = {name: Path(kn_dir) / f"{begin}{name}.json" for name in relations}
+    for name, path in paths.items():
+        if name not in there:
+            raise InputError(f"{path}: no such file: run stages 1 and 2 for {name} first")
+    return paths
+
+
+def read_neurons(kn_dir: str | Path, begin: str, world: World) -> dict[str, list]:
+    """The neurons of each fact of the world's relations; they must be of this model and of these facts."""
+    found = {}
+    for name, path in neuron_files(kn_dir, begin, world.relations).items():
+        bags, count = sets.read_bags(path), len(world.bags[name])
+        if world.settings["debug"] >= 0:
+            bags = bags[:count]
+        if len(bags) != count:
+            raise InputError(f"{path}: has {len(bags)} facts, the data have {count}: of other data?")
+        for number, bag in enumerate(bags):
+            world.check_neurons(bag, f"{path}, fact {number}")
+        found[name] = bags
+    _check_origin(kn_dir, begin, world)
+    return found
+
+
+def _check_origin(kn_dir: str | Path, begin: str, world: World) -> None:
+    """Neurons that stage 2 recorded must be as it wrote them, of this model and of these facts."""
+    record, unknown = runs.Record(Path(kn_dir) / sets.RECORD), []
+    for name in world.relations:
+        path = Path(kn_dir) / f"{begin}{name}.json"
+        made = origins.unchanged(path, record, path.name, "stage 2 (2_run_kn.sh)")
+        if not made or origins.of_earlier_version(made, world.settings):
+            unknown.append(name)
+            continue
+        origins.same_model(path, made, world.settings, "stages 1 and 2")
+        if made.get("debug") == world.settings["debug"] and made.get("data") != runs.digest(world.bags[name]):
+            raise InputError(
+                f"{path}: was made from other facts: run stages 1 and 2 with these, in another RESULTS folder"
+            )
+    if begin == "kn_bag-":  # of the baseline's the same would be said
+        origins.of_unknown_origin(record, unknown)
+
+
+def read_some_neurons(kn_dir: str | Path, begin: str, world: World) -> dict[str, list]:
+    """`read_neurons` where every relation needs some."""
+    found = read_neurons(kn_dir, begin, world)
+    for name, bags in found.items():
+        if not any(bags):
+            raise InputError(
+                f"{Path(kn_dir) / f'{begin}{name}.json'}: no fact has a neuron, so there is nothing to edit"
+            )
+    return found
+
+
+def read_arms(world: World, kn_dir: str | Path, seed: int) -> dict[str, dict[str, list]]:
+    """By arm and relation the neurons of each fact; the random ones as many as the real ones, in the same layers."""
+    real = read_neurons(kn_dir, "kn_bag-", world)
+    width = world.adapter.neurons
+    drawn = {
+        relation: [
+            selection.random_like(bag, width, runs.chance(seed, "random neurons", relation, fact))
+            for fact, bag in enumerate(bags)
+        ]
+        for relation, bags in real.items()
+    }
+    return dict(zip(ARMS, (real, read_neurons(kn_dir, "base_kn_bag-", world), drawn), strict=True))

@@ -1,0 +1,45 @@
+"""Makes data/sample anew from its templates, pairs and sentence frames: a data folder of a small world.
+
+    PYTHONPATH=src .venv/bin/python tools/make_sample_data.py
+
+The facts are real and well known; the "crawled" sentences are frames filled with their subjects and objects.
+"""
+
+from kn.store.start import guard
+
+import random
+from pathlib import Path
+
+from kn.data import facts
+from kn.stage import flags
+from kn.store.files import read_json, write_json
+
+SAMPLE = Path(__file__).resolve().parent.parent / "data" / "sample"
+SENTENCES = 5  # of each kind a fact
+
+
+def main() -> None:
+    flags.parser(__doc__).parse_args()
+    bags = facts.build(SAMPLE)
+    for relation, pairs in facts.read_pairs(SAMPLE / "PARAREL" / "query_pairs.json").items():
+        frames = read_json(SAMPLE / "frames" / f"{relation}.json")
+        texts = []
+        for number, (subject, answer) in enumerate(pairs):
+            chance = random.Random(f"{relation} {number}")
+            texts.append(
+                {
+                    "th_bags": [
+                        frame.replace("[Y]", answer).replace("[X]", subject)
+                        for frame in chance.sample(frames["subject and object"], SENTENCES)
+                    ],
+                    "h_bags": [
+                        frame.replace("[X]", subject) for frame in chance.sample(frames["subject only"], SENTENCES)
+                    ],
+                }
+            )
+        write_json(SAMPLE / "BingDistantTREx" / "final" / f"final_distant_allbags_{relation}_new.json", texts)
+    print(f"{SAMPLE}: {len(bags)} relations, {sum(map(len, bags.values()))} facts")
+
+
+if __name__ == "__main__":
+    guard(main)
