@@ -15,6 +15,8 @@ embeddings and head (here one matrix, to save memory); from them, by the operati
     literal, riemann  the engine: all 20 points; the same sum from as many as it needs
 """
 
+from kn.store.start import guard
+
 import gc
 from collections.abc import Callable
 
@@ -259,4 +261,4 @@ def one_step(model: nn.Module, ids: Tensor, answer: int, layers: int | None = No
 
 
 if __name__ == "__main__":
-    runs.guard(main)
+    guard(main)

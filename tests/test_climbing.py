@@ -143,5 +143,5 @@ def test_results_from_before_the_certificate(tmp_path, rule, valid):
     if valid:
         compare()
     else:
-        with pytest.raises(InputError, match="accepted without comparing them with the change of the probability"):
+        with pytest.raises(InputError, match="only estimated their error, and missed steps"):
             compare()

@@ -244,7 +244,7 @@ def test_what_made_them_was_the_gpu(ran):
     assert maker["device"] == "a pretended GPU" and record["P36"]["settings"]["device"] == "cuda"
 
 
-BEGINNING = ("models.py", "agreement.py")  # what is done once, before the first batch
+BEGINNING = ("loading.py", "agreement.py")  # what is done once, before the first batch
 
 
 @pytest.mark.parametrize("stage", ["3", "4", "5", "6", "7", "10", "11"])
