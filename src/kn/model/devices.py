@@ -1,6 +1,9 @@
 """Where a process computes."""
 
+import os
+import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 
@@ -24,3 +27,18 @@ def choose(wanted: str, gpus: Sequence[int] = ()) -> torch.device:
     if chosen.type == "cuda":
         torch.cuda.set_device(chosen)
     return chosen
+
+
+def memory(groups: Path = Path("/proc/self/cgroup"), root: Path = Path("/sys/fs/cgroup")) -> int:
+    """The bytes of this machine, or as many as the container or the batch job may use."""
+    limits = [os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")] if hasattr(os, "sysconf") else []
+    for line in groups.read_text().splitlines() if groups.exists() else []:
+        _, kind, group = line.split(":", 2)
+        if kind in ("", "memory"):  # control groups of version 2, and of version 1
+            folder = root / kind / group.lstrip("/")
+            while folder.is_relative_to(root):
+                for name in ("memory.max", "memory.limit_in_bytes"):
+                    limit = (folder / name).read_text().strip() if (folder / name).exists() else "max"
+                    limits += [int(limit)] if limit.isdecimal() else []
+                folder = folder.parent
+    return min(limits, default=sys.maxsize)

@@ -4,15 +4,30 @@ The engine needs gradients with respect to activations only, so its weights can 
 fastest matrix product. On a CPU that is oneDNN's; what `torch.nn.functional.linear` calls for float32 is up to 2.5
 times slower on AMD processors. Elsewhere, and for the types oneDNN has no fast product for, this is
 `torch.nn.functional.linear`.
+
+Weights laid out once for products and once for gradients lie there three times. So they are only where the machine has
+the memory. What decides is how much it has, not how much is free: the last digits depend on it, and a run that goes on
+must decide as it did when it began.
 """
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
+from kn.model import devices
+from kn.store.workers import LOCAL_WORKERS
+
 ROWS = 1024  # the number of rows that the layout is made for; any other number works as well
 
+COPIES = 3  # of weights that are laid out
+SHARE = 0.8  # of the memory that they may take
+
 _asked = 0
+_allowed = ContextVar("_allowed", default=True)
 
 
 def look_again() -> None:
@@ -25,6 +40,22 @@ def look_again() -> None:
     _asked += 1
 
 
+@contextmanager
+def laying_out(allowed: bool) -> Iterator[None]:
+    """Whether layers that are made here may lay out their weights."""
+    before = _allowed.set(allowed)
+    try:
+        yield
+    finally:
+        _allowed.reset(before)
+
+
+def fits(model: nn.Module) -> bool:
+    """Whether the machine has the memory to lay out the weights of a model, for each of this job's processes on it."""
+    weights = sum(weight.nbytes for weight in model.parameters() if _packs(weight))
+    return COPIES * weights * LOCAL_WORKERS <= SHARE * devices.memory()
+
+
 class FrozenLinear:
     """A linear layer for many products with the same weights. Its gradient is that of its input alone.
 
@@ -33,7 +64,7 @@ class FrozenLinear:
 
     def __init__(self, layer: nn.Module, transposed: bool = False):
         """`transposed`: the layer's weights are inputs x outputs, as GPT-2's. `weight` is the other way round."""
-        self.layer, self.transposed = layer, transposed
+        self.layer, self.transposed, self.allowed = layer, transposed, _allowed.get()
         self._take()
 
     @property
@@ -66,7 +97,7 @@ class FrozenLinear:
         weight, bias = self.layer.weight.detach(), self.layer.bias
         self._weight = weight.t() if self.transposed else weight
         self._bias = None if bias is None else bias.detach()
-        self.packs = _packs(weight)
+        self.packs = self.allowed and _packs(weight)
         self.version = self.asked = None
 
     def _own_product(self) -> Tensor:

@@ -18,7 +18,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from kn.model import causal, encoders, tokenizers
+from kn.model import causal, encoders, linear, tokenizers
 from kn.model.adapters import Adapter
 from kn.store.files import InputError, read_object
 
@@ -107,7 +107,8 @@ def load(name: str, revision: str | None, dtype: str, device: torch.device, lowe
 
 
 def adapt(model: nn.Module) -> Adapter:
-    return FAMILIES[model.config.model_type](model)
+    with linear.laying_out(linear.fits(model)):
+        return FAMILIES[model.config.model_type](model)
 
 
 def fingerprint(model: nn.Module) -> str:

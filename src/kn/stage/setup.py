@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from kn.data import crawled, facts
-from kn.model import agreement, devices, loading, tokenizers
+from kn.model import agreement, devices, linear, loading, tokenizers
 from kn.model.adapters import Adapter
 from kn.model.batches import MAX_TOKENS, Prompt
 from kn.model.prompts import Encoded, Encoder
@@ -18,6 +18,7 @@ from kn.neurons import selection, sets
 from kn.neurons.sets import ARMS
 from kn.store import origins, runs
 from kn.store.files import InputError
+from kn.store.workers import note
 
 
 @dataclass
@@ -95,6 +96,9 @@ def open_model(chosen: argparse.Namespace) -> tuple[Encoder, nn.Module, Adapter,
         "max_tokens": chosen.max_tokens or MAX_TOKENS[device.type],
     }
     adapter = loading.adapt(model)
+    if not linear.fits(model):
+        size = f"{linear.COPIES} times its weights, more than {linear.SHARE:.0%} of this machine's memory"
+        note(f"model {chosen.bert_model}: laid out for fast products it would take {size}, so it ran without: slower")
     adapter.spell = tokenizer.decode
     longest = min(chosen.max_seq_length, adapter.longest)
     agreement.check(model, adapter, chosen.bert_model, longest)
