@@ -42,7 +42,7 @@ def test_few_points_are_enough_where_they_are_accepted(name, activation, times):
     assert distances(ours, literal).max() <= 1e-3 and (strong(ours) == strong(literal)).all()
     found = certificate(engine, prompts)
     assert sum(found.accepted.values()) == len(prompts) * adapter.depth
-    assert found.discrepancy <= climbing.TOLERANCE
+    assert found.discrepancy <= climbing.BETWEEN
     if times == 1:  # or all was evaluated
         assert found.accepted["literal-20"] < len(prompts) * adapter.depth
 

@@ -48,7 +48,7 @@ def test_stage_1_records_what_made_it(stage1):
     entry = record["P36"]
     assert entry["facts"] == 40 and entry["prompts"] == entry["scored"] == 200 and entry["skipped"] == []
     assert sum(entry["steps"].values()) == 200 * 5 and entry["steps"]["riemann-3"] > 200 * 5 / 2
-    assert 0 < entry["largest discrepancy"] <= 1e-3 and entry["rounded"] == 0 and entry["not certified"] == []
+    assert 0 < entry["largest discrepancy"] <= 3e-3 and entry["rounded"] == 0 and entry["not certified"] == []
     assert entry["settings"]["rule"] == "riemann" and entry["settings"]["points"] == 20
     (made_by,) = entry["made by"]
     assert {"torch", "commit", "device"} <= made_by.keys()

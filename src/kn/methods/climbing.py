@@ -6,9 +6,11 @@ the gradient g(a) at a few more nodes. Then it asks of each two neighbouring nod
 polynomial through the slopes gives the change of F that was seen; the difference is the discrepancy. It also asks how
 far the attributions are from those that every second node gives. A layer of a prompt is done at the first rung where
 
-    no discrepancy exceeds TOLERANCE of the largest change from end to end, F(1) - F(0), among the prompt's layers: what
-        hardly matters to the prompt need not be exact;
-    no discrepancy exceeds OWN of the layer's own range of F: a layer may seem not to matter only because its nodes miss
+    the discrepancies of a path add up to no more than TOLERANCE of the largest change from end to end, F(1) - F(0),
+        among the prompt's layers: what hardly matters to the prompt need not be exact;
+    none of them exceeds BETWEEN of that: with a smooth curve, neighbouring ones have opposite signs and cancel in the
+        sum as they do in the attributions, while with a step there is one, and it stays;
+    none exceeds OWN of the layer's own range of F: a layer may seem not to matter only because its nodes miss
         what happens, and then the little they see is rarely explained;
     the attributions are as near to those from every second node as MOVED over the number of nodes, relative to the norm
         of the prompt's: F knows nothing of errors of g at right angles to the path. Few nodes may differ more, as with
@@ -41,9 +43,10 @@ from kn.model.adapters import Adapter, Pass
 from kn.model.batches import Batches, upload
 
 TOLERANCE = 1e-3
+BETWEEN = 3e-3
 OWN = 0.03
 MOVED = 0.03
-CERTIFIED = [TOLERANCE, OWN, MOVED]  # as results record it
+CERTIFIED = [TOLERANCE, BETWEEN, OWN, MOVED]  # as results record it
 GRADIENTS = 4  # by how many eps a gradient may be off
 
 
@@ -142,7 +145,7 @@ class Climb:
         self.end = self._read(logits, targets, plain.probes)  # where all paths end, for all layers
         kept = len(targets), len(pieces), self.adapter.depth
         self.scores = logits.new_zeros(*kept, self.adapter.neurons)
-        self.changes, self.limits = logits.new_zeros(kept), logits.new_zeros(kept)  # F(1) - F(0); of discrepancies
+        self.changes, self.limits = logits.new_zeros(kept), logits.new_zeros(kept)  # F(1) - F(0); for halving
         self.waiting = torch.tensor(wanted).expand(kept)
         self.certificate = Certificate()
 
@@ -297,7 +300,8 @@ class Findings:
 
     def __init__(self, climb: Climb):
         self.climb = climb
-        self.off, self.bends, self.ranges, self.doubts = climb.changes.new_full((4, *climb.changes.shape), torch.inf)
+        shape = (5, *climb.changes.shape)
+        self.off, self.bends, self.sums, self.ranges, self.doubts = climb.changes.new_full(shape, torch.inf)
 
     def add(self, number: int, prompts: Tensor, curves: Curves, rule: Rule, doubts: Tensor) -> None:
         at = slice(None), self.climb.to_device(prompts), number
@@ -307,8 +311,9 @@ class Findings:
             return self.climb.of_prompts(of_paths, prompts)
 
         self.climb.changes[at] = of_prompts(values[..., -1] - values[..., 0])
-        self.off[at] = of_prompts(off).amax(-1)
-        self.bends[at] = (of_prompts(off) - of_prompts(noise)).amax(-1).clamp(min=0)
+        self.off[at] = of_prompts(off.abs()).amax(-1)
+        self.bends[at] = of_prompts(off.abs() - noise).amax(-1).clamp(min=0)
+        self.sums[at] = of_prompts(off.sum(-1).abs() - noise[..., 0] - noise[..., -1])
         self.ranges[at] = of_prompts(values.amax(-1) - values.amin(-1))
         self.doubts[at] = doubts
 
@@ -323,8 +328,9 @@ class Findings:
         moved = (TOLERANCE if climb.by_layer else MOVED / len(rule.nodes)) * climb.scores.flatten(2).norm(dim=-1)[
             ..., None
         ]
-        accepted = (self.bends <= climb.limits) & (self.doubts <= moved)
-        rounded = accepted & (self.off > climb.limits)
+        bounds = torch.minimum(BETWEEN * scale, OWN * self.ranges)
+        accepted = (self.sums <= TOLERANCE * scale) & (self.bends <= bounds) & (self.doubts <= moved)
+        rounded = accepted & (self.off > bounds)
         shown = torch.stack([accepted, rounded, relative(self.bends, scale).where(accepted, 0)]).cpu()
         climb.certificate.rounded += int(shown[1].sum())
         climb.certificate.discrepancy = max(climb.certificate.discrepancy, float(shown[2].max()))
@@ -337,7 +343,7 @@ def discrepancies(curves: Curves, rule: Rule, size: Tensor | float = 1.0) -> tup
     """
     _, between, _ = placed(rule, curves.slopes)
     noise = curves.roundings
-    return (curves.values.diff(dim=-1) - curves.slopes @ between.T * size).abs(), noise[..., 1:] + noise[..., :-1]
+    return curves.values.diff(dim=-1) - curves.slopes @ between.T * size, noise[..., 1:] + noise[..., :-1]
 
 
 @cache

@@ -40,7 +40,7 @@ def _halved(climb: Climb, number: int, prompt: int, curves: Curves, rule: Rule) 
     limits = climb.limits[:, prompt, number, None, None] * climb.pieces[prompt] / len(paths)
 
     off, noise = discrepancies(curves, rule)
-    passed = off - noise <= limits  # targets x paths x intervals
+    passed = off.abs() - noise <= limits  # targets x paths x intervals
     if passed.all():  # it is not F that tells against the polynomial
         passed = torch.zeros_like(passed)
     _, between, _ = placed(rule, curves.gradients)
@@ -60,7 +60,7 @@ def _halved(climb: Climb, number: int, prompt: int, curves: Curves, rule: Rule) 
         seen = climb.along(number, paths[rows.cpu()], middle[:, None].cpu())
         three = joined([left[:, :, None], seen, right[:, :, None]], 2)
         off, noise = discrepancies(three, PARABOLA, size[:, None])
-        passes = (off - noise <= limits / STRICTER).all(-1)
+        passes = (off.abs() - noise <= limits / STRICTER).all(-1)
         added = (asked if level == HALVINGS - 1 else asked & passes) * size
         of_intervals = torch.einsum("n,tjnw->tjw", weights, three.gradients) * added[..., None]
         of_paths = rows == torch.arange(len(paths), device=climb.device)[:, None]
