@@ -21,9 +21,10 @@ VARIABLES = {
     "max_seq_length": "MAX_SEQ_LENGTH",
     "seed": "SEED",
 }
+FLAGS = {"threshold": "thresholds"}  # of settings that do not have the name of their flag
 # Settings that are digests or the like: what it means that they differ.
 MEANINGS = {
-    "weights": "with other weights",
+    "weights": "with other weights, or another configuration of the model",
     "tokenizer": "with another tokenizer",
     "data": "from other facts",
     "neurons": "with other neurons",
@@ -87,7 +88,7 @@ def _different(key: str, made, now) -> str:
     if key == "debug":
         made, now = ("all facts" if count == -1 else f"--debug {count}" for count in (made, now))
         return f"with {made}, this run has {now}"
-    name = f"{VARIABLES[key]}=" if key in VARIABLES else f"--{key} "
+    name = f"{VARIABLES[key]}=" if key in VARIABLES else f"--{FLAGS.get(key, key)} "
     return f"with {name}{_shown(made)}, this run has {_shown(now)}"
 
 
