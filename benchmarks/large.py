@@ -6,7 +6,8 @@
 The shapes are those of GPT-2-XL, GPT-J-6B, Llama-2-7B and Llama-3-8B, with random weights. By formula: the bytes of
 the weights, the operations of matrix products for one prompt, the bytes that a prompt takes in a batch, and how many
 prompts that leaves room for on a device with `--memory`. Measured: seconds per prompt with the first `--layers` layers,
-embeddings and head (here one matrix, to save memory); from them, by the operations, those of the whole model.
+embeddings and head (here one matrix of at most 32,000 words, to save memory); from them, by the operations, those of
+the whole model.
 
     whole model       for each layer all 20 points through the whole model, and back to that layer
     captum            its integrated gradients, which do the same sum; if it is installed (`pip install captum`)
@@ -51,8 +52,9 @@ PARTS = {
 }
 POINTS = 20
 FIRST = paid(ladder("riemann", POINTS)[0])  # points of the engine's first rung
-# What the way back needs of one token in one layer, in units of the width and of the neurons; fits what is measured.
-WIDTHS, NEURONS = 10, 5
+# What the way back needs of one token in one layer, in widths and in neurons: about what slices took when measured.
+WIDTHS, NEURONS = 12, 6
+SLICE_WORDS = 32000  # at most, of a slice
 
 
 def main() -> None:
@@ -86,6 +88,7 @@ def config_of(name: str, layers: int = 0) -> PreTrainedConfig:
     if layers:
         config.num_hidden_layers = layers
         config.tie_word_embeddings = True
+        config.vocab_size = min(config.vocab_size, SLICE_WORDS)
     return config
 
 
