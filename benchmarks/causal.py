@@ -30,16 +30,16 @@ def main() -> None:
     parser.add_argument("--whole_batch", type=flags.positive, default=20, help="rows it runs together")
     parser.add_argument("--tokens", type=flags.positive, default=20, help="a prompt")
     parser.add_argument("--seed", type=int, default=42, help="of weights and prompts")
-    chosen = parser.parse_args()
-    device = devices.choose(chosen.device)
-    torch.manual_seed(chosen.seed)
+    args = parser.parse_args()
+    device = devices.choose(args.device)
+    torch.manual_seed(args.seed)
     model = GPT2LMHeadModel(GPT2Config()).to(device).eval().requires_grad_(False)
-    ids = torch.randint(50257, (chosen.prompts, chosen.tokens + 1))
-    prompts = [(row[:-1].tolist(), chosen.tokens - 1, int(row[-1])) for row in ids]
+    ids = torch.randint(50257, (args.prompts, args.tokens + 1))
+    prompts = [(row[:-1].tolist(), args.tokens - 1, int(row[-1])) for row in ids]
     print(f"{runs.provenance(device)}\n")
 
-    few = ids[: chosen.whole_prompts].to(device)
-    seconds, theirs = timed(lambda: whole(model, few, chosen.whole_batch), device)
+    few = ids[: args.whole_prompts].to(device)
+    seconds, theirs = timed(lambda: whole(model, few, args.whole_batch), device)
     seconds /= len(few)
     print(f"{'':32}{'s a prompt':>12}{'prompts/s':>12}{'times faster':>14}{'memory':>10}")
     print(f"{'whole sequence, every point':32}{seconds:12.4f}{1 / seconds:12.2f}{1:14.1f}")

@@ -33,26 +33,26 @@ def main() -> None:
     parser.add_argument("--lowest_layer", type=int, default=0, help="neurons lie there or above")
     parser.add_argument("--max_tokens", type=flags.positive, help="tokens a batch; none: as the stages")
     parser.add_argument("--seed", type=int, default=42, help="of weights, prompts and neurons")
-    chosen = parser.parse_args()
-    device = devices.choose(chosen.device)
-    torch.manual_seed(chosen.seed)
+    args = parser.parse_args()
+    device = devices.choose(args.device)
+    torch.manual_seed(args.seed)
     model = BertForMaskedLM(BertConfig()).to(device).eval().requires_grad_(False)
-    chance = random.Random(chosen.seed)
+    rng = random.Random(args.seed)
     layers, width = model.config.num_hidden_layers, model.config.intermediate_size
     prompts, facts = [], []
-    for _ in range(chosen.facts):
-        ids = [chance.randrange(1000, model.config.vocab_size) for _ in range(chance.choice(LENGTHS))]
-        prompts.append((ids, chance.randrange(1, len(ids) - 1), chance.randrange(1000, model.config.vocab_size)))
-        facts.append([[chance.randrange(chosen.lowest_layer, layers), chance.randrange(width)] for _ in range(NEURONS)])
+    for _ in range(args.facts):
+        ids = [rng.randrange(1000, model.config.vocab_size) for _ in range(rng.choice(LENGTHS))]
+        prompts.append((ids, rng.randrange(1, len(ids) - 1), rng.randrange(1000, model.config.vocab_size)))
+        facts.append([[rng.randrange(args.lowest_layer, layers), rng.randrange(width)] for _ in range(NEURONS)])
     asked = [degenerate.suppressions(neurons) for neurons in facts]
 
-    probe = Probe(loading.adapt(model), chosen.max_tokens)
+    probe = Probe(loading.adapt(model), args.max_tokens)
     degenerate.suppressing(probe, prompts[:1])(asked[:1])  # warms up
-    few = slice(min(chosen.one_by_one, chosen.facts))
+    few = slice(min(args.one_by_one, args.facts))
     slow, expected = timed(lambda: one_by_one(model, prompts[few], asked[few]), device)
     fast, found = timed(lambda: degenerate.suppressing(probe, prompts)(asked), device)
     off = max(np.abs(losses - others).max() for losses, others in zip(found, expected, strict=False))
-    slow, fast = slow / len(expected), fast / chosen.facts
+    slow, fast = slow / len(expected), fast / args.facts
     print(runs.provenance(device))
     print(f"one by one {slow:.3f} s a fact, stage 11 {fast:.3f} s, {slow / fast:.1f} times faster; off by {off:.1e}")
 

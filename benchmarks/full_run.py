@@ -64,23 +64,23 @@ def parse() -> argparse.Namespace:
 
 
 def main() -> None:
-    chosen = parse()
-    device = devices.choose(chosen.device)
-    dtypes = chosen.dtypes or ["float32", *(["tf32"] if device.type == "cuda" else []), "bfloat16"]
+    args = parse()
+    device = devices.choose(args.device)
+    dtypes = args.dtypes or ["float32", *(["tf32"] if device.type == "cuda" else []), "bfloat16"]
     print(f"{runs.provenance(device)}\n")
     with tempfile.TemporaryDirectory() as folder:
-        here, data = Path(folder), Path(chosen.data_path)
-        if chosen.bert_model and not data.exists():
+        here, data = Path(folder), Path(args.data_path)
+        if args.bert_model and not data.exists():
             raise InputError(f"{data}: no such file: a model of your own needs the real data (bash 0_get_data.sh)")
-        model = chosen.bert_model or make_model(here / "model")
-        if not chosen.bert_model:
+        model = args.bert_model or make_model(here / "model")
+        if not args.bert_model:
             data = make_facts(here / "data_all.json")
         print(f"{'':10}" + "".join(f"{column:>13}" for column in COLUMNS))
         rates, reference, first = {}, {}, next(iter(read_bags(data)))
         for dtype in dtypes:
             start, alone = stage_1(here / f"start-{dtype}", model, data, device, dtype, 1, "--pt_relation", first)
             start -= sum(alone[0]["seconds"].values())
-            seconds, relations = stage_1(here / dtype, model, data, device, dtype, chosen.debug)
+            seconds, relations = stage_1(here / dtype, model, data, device, dtype, args.debug)
             bags = refined(here / dtype)
             reference = reference or bags
             prompts = sum(relation["scored"] for relation in relations)
@@ -112,16 +112,16 @@ def make_model(folder: Path) -> Path:
 
 
 def make_facts(path: Path) -> Path:
-    chance = random.Random(0)
-    lengths = chance.choices(list(LENGTHS), list(LENGTHS.values()), k=PROMPTS)
+    rng = random.Random(0)
+    lengths = rng.choices(list(LENGTHS), list(LENGTHS.values()), k=PROMPTS)
     bags = []
     for fact in range(FACTS):
         relation = f"P{fact * RELATIONS // FACTS + 1}"
-        answer = f"w{chance.randrange(WORDS)}"
+        answer = f"w{rng.randrange(WORDS)}"
         bag = []
         for _ in range(PROMPTS // FACTS + (fact < PROMPTS % FACTS)):
-            words = [f"w{chance.randrange(WORDS)}" for _ in range(lengths.pop() - 2)]
-            words[chance.randrange(len(words))] = MASK
+            words = [f"w{rng.randrange(WORDS)}" for _ in range(lengths.pop() - 2)]
+            words[rng.randrange(len(words))] = MASK
             bag.append([" ".join(words), answer, f"{relation}(made up)"])
         bags.append(bag)
     write_json(path, bags, indent=None)

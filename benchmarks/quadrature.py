@@ -135,9 +135,9 @@ def of_facts(model: Path, data: Path | str, count: int, preset: str, seed: int) 
     for number in range(100 * count):
         if len(encoded) == count:
             break
-        chance = runs.chance(seed, "quadrature", number)
-        bag = chance.choice(bags[list(bags)[number % len(bags)]])
-        ((found,),) = locator.encoder.facts([[chance.choice(bag)]])
+        rng = runs.rng(seed, "quadrature", number)
+        bag = rng.choice(bags[list(bags)[number % len(bags)]])
+        ((found,),) = locator.encoder.facts([[rng.choice(bag)]])
         if not locator.skipped(found):
             encoded.append(found)
     baselines = [locator.baselines(found) for found in encoded] if PRESETS[preset].replaced else None

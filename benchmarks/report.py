@@ -53,10 +53,10 @@ def main() -> None:
     parser.add_argument("--facts", type=flags.positive, help="of each relation; none: as many as in the paper's data")
     parser.add_argument("--triplets", type=flags.positive, default=20, help="scores a prompt and method")
     parser.add_argument("--chromium", default="chromium", help="the browser; without one only the page is made")
-    chosen = parser.parse_args()
+    args = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
-        results = Path(chosen.folder or scratch) / "results"
-        make_up(results, chosen.facts, chosen.triplets)
+        results = Path(args.folder or scratch) / "results"
+        make_up(results, args.facts, args.triplets)
         read = sum(path.stat().st_size for path in results.rglob("*.jsonl"))
         started = time.perf_counter()
         subprocess.run(
@@ -70,22 +70,22 @@ def main() -> None:
         seconds = time.perf_counter() - started
         page = results / "report.html"
         print(f"made from {read / 1e6:.0f} MB in {seconds:.1f} s; the page has {page.stat().st_size / 1e6:.1f} MB")
-        if not shutil.which(chosen.chromium):
-            raise InputError(f"{chosen.chromium}: no such browser (Debian: apt install chromium)")
-        for name, milliseconds in json.loads(body_of(in_browser(chosen.chromium, page, STEPS))).items():
+        if not shutil.which(args.chromium):
+            raise InputError(f"{args.chromium}: no such browser (Debian: apt install chromium)")
+        for name, milliseconds in json.loads(body_of(in_browser(args.chromium, page, STEPS))).items():
             print(f"{name:24}{milliseconds:8.0f} ms")
 
 
 def make_up(results: Path, facts: int | None = None, triplets: int = 20) -> None:
     """Results of stages 1 to 3: a fact's answer, prompts, neurons and probabilities, at random."""
     published = Published(ROOT / "data" / "paper_numbers.json")
-    chance = random.Random(0)
+    rng = random.Random(0)
     kn_dir = make_folder(results / "kn")
     record = {}
     for relation, count in published.facts.items():
         count = facts or count
         prompts = round(published.series("data", "prompts per fact", "all")[relation].rerun)
-        made = [made_up_fact(relation, fact, prompts, triplets, chance) for fact in range(count)]
+        made = [made_up_fact(relation, fact, prompts, triplets, rng) for fact in range(count)]
         path = results / f"TREx-all-{relation}.rlt.jsonl"
         write_lines(path, (line for line, _, _ in made))
         write_json(kn_dir / f"kn_bag-{relation}.json", [bag for _, bag, _ in made], indent=None)
@@ -98,20 +98,18 @@ def make_up(results: Path, facts: int | None = None, triplets: int = 20) -> None
     write_json(results / "TREx-all.args.json", record)
 
 
-def made_up_fact(
-    relation: str, fact: int, prompts: int, triplets: int, chance: random.Random
-) -> tuple[list, list, dict]:
+def made_up_fact(relation: str, fact: int, prompts: int, triplets: int, rng: random.Random) -> tuple[list, list, dict]:
     """A line of stage 1, the neurons of stage 2, and a line of stage 3."""
-    answer = f"{chance.choice(WORDS).capitalize()}{chance.randrange(200)}"
-    bag = [[chance.randrange(12), chance.randrange(3072)] for _ in range(chance.randrange(9))]
+    answer = f"{rng.choice(WORDS).capitalize()}{rng.randrange(200)}"
+    bag = [[rng.randrange(12), rng.randrange(3072)] for _ in range(rng.randrange(9))]
     line, values = [], []
     for _ in range(prompts):
-        tokens = ["[CLS]", "Sub", f"##ject{fact}", *chance.choices(WORDS, k=6), "[MASK]", ".", "[SEP]"]
+        tokens = ["[CLS]", "Sub", f"##ject{fact}", *rng.choices(WORDS, k=6), "[MASK]", ".", "[SEP]"]
         about = {"tokens": tokens, "relation": f"{relation}(made up)", "gold_obj": answer, "pred_obj": answer}
-        scores = [[chance.randrange(12), chance.randrange(3072), chance.random()] for _ in range(triplets)]
+        scores = [[rng.randrange(12), rng.randrange(3072), rng.random()] for _ in range(triplets)]
         line.append([about, {"pred": [], "ig_pred": [], "ig_gold": scores, "base": scores}])
-        plain = chance.random()
-        values.append([plain, plain * chance.random(), min(1.0, plain * (1 + chance.random()))])
+        plain = rng.random()
+        values.append([plain, plain * rng.random(), min(1.0, plain * (1 + rng.random()))])
     return line, bag, {"fact": fact, "knowledge neurons": {"neurons": len(bag), "own": values}}
 
 

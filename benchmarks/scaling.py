@@ -62,16 +62,16 @@ def main() -> None:
     parser.add_argument("--repeats", type=flags.positive, default=3, help="of every measurement")
     parser.add_argument("--max_tokens", type=flags.positive, help="tokens a batch; none: as stage 1")
     parser.add_argument("--seed", type=int, default=42, help="of weights and prompts")
-    chosen = parser.parse_args()
-    device = devices.choose(chosen.device)
-    torch.manual_seed(chosen.seed)
-    torch.backends.cuda.matmul.allow_tf32 = chosen.dtype == "tf32"
+    args = parser.parse_args()
+    device = devices.choose(args.device)
+    torch.manual_seed(args.seed)
+    torch.backends.cuda.matmul.allow_tf32 = args.dtype == "tf32"
     print(f"{runs.provenance(device)}\n")
 
     points = {(name, value): Setting()._replace(**{name: value}) for name, of in LINES.items() for value in of}
-    measured = {setting: prepare(setting, chosen, device) for setting in {Setting(), *points.values()}}
+    measured = {setting: prepare(setting, args, device) for setting in {Setting(), *points.values()}}
     certificate = Certificate()
-    for _ in range(chosen.repeats):
+    for _ in range(args.repeats):
         for of in measured.values():
             took, found = timed(lambda of=of: list(of.engine.attribute(of.prompts)), device)
             of.seconds.append(took / len(of.prompts))
@@ -89,10 +89,10 @@ def main() -> None:
         told = "".join(f"{1000 * each:{width}.2f}" for each, width in zip(seconds, (13, 10, 12), strict=True))
         print(f"{name:8}{value:6}{prompts:9}{told}{seconds[0] / seconds[-1]:8.2f}")
     print(f"steps of the integration: {certificate.accepted}")
-    print(f"figure: {draw(rows, header, Path(chosen.out))}")
+    print(f"figure: {draw(rows, header, Path(args.out))}")
 
 
-def prepare(setting: Setting, chosen, device: torch.device) -> Measured:
+def prepare(setting: Setting, args, device: torch.device) -> Measured:
     config = BertConfig(
         vocab_size=VOCABULARY,
         num_hidden_layers=setting.layers,
@@ -100,8 +100,8 @@ def prepare(setting: Setting, chosen, device: torch.device) -> Measured:
         intermediate_size=4 * setting.width,
         num_attention_heads=setting.width // 64,
     )
-    model = BertForMaskedLM(config).to(device, loading.DTYPES[chosen.dtype]).eval().requires_grad_(False)
-    engine = Engine(loading.adapt(model), "riemann", POINTS, chosen.max_tokens)
+    model = BertForMaskedLM(config).to(device, loading.DTYPES[args.dtype]).eval().requires_grad_(False)
+    engine = Engine(loading.adapt(model), "riemann", POINTS, args.max_tokens)
     rule = engine.ladder[0]
     a_batch = engine.batches.rows(setting.tokens, paid(rule))
     count = setting.facts * PROMPTS if setting.facts else a_batch

@@ -86,34 +86,34 @@ def parse() -> argparse.Namespace:
 
 
 def main() -> None:
-    chosen = parse()
-    device = devices.choose(chosen.device)
-    bags = facts.read_bags(chosen.data_path)
-    scores = read_scores(Path(chosen.output_dir), bags)
-    tokenizer, model = loading.load(chosen.bert_model, None, "float32", device)
+    args = parse()
+    device = devices.choose(args.device)
+    bags = facts.read_bags(args.data_path)
+    scores = read_scores(Path(args.output_dir), bags)
+    tokenizer, model = loading.load(args.bert_model, None, "float32", device)
     adapter = loading.adapt(model)
     encoder = Encoder(tokenizer, adapter.longest, adapter.causal)
-    world = {name: of[: chosen.facts] for name, of in encode(encoder, {name: bags[name] for name in scores}).items()}
+    world = {name: of[: args.facts] for name, of in encode(encoder, {name: bags[name] for name in scores}).items()}
     probe = Probe(adapter)
-    print(f"{runs.provenance(device)}\n{sum(map(len, scores.values()))} facts, {chosen.output_dir}\n")
+    print(f"{runs.provenance(device)}\n{sum(map(len, scores.values()))} facts, {args.output_dir}\n")
 
     grid = {
         (rule, threshold): refined(scores, threshold, how)
         for rule, how in tqdm(RULES.items(), desc="refining", dynamic_ncols=True)
         for threshold in THRESHOLDS
     }
-    by_choice = compare(grid, (DEFAULT_RULE, DEFAULT_THRESHOLD), suppress(grid, world, probe, chosen.seed))
+    by_choice = compare(grid, (DEFAULT_RULE, DEFAULT_THRESHOLD), suppress(grid, world, probe, args.seed))
     show_grid(by_choice)
 
-    engines = {points: Engine(adapter, chosen.rule, points) for points in POINTS}
+    engines = {points: Engine(adapter, args.rule, points) for points in POINTS}
     engines[INTEGRAL] = Engine(adapter, "gauss", DEFAULT_POINTS)
     sums = {
         points: refined(attribute(engine, world), DEFAULT_THRESHOLD, RULES[DEFAULT_RULE])
         for points, engine in tqdm(engines.items(), desc="points", dynamic_ncols=True)
     }
-    by_points = compare(sums, DEFAULT_POINTS, suppress(sums, world, probe, chosen.seed))
+    by_points = compare(sums, DEFAULT_POINTS, suppress(sums, world, probe, args.seed))
     show_points(by_points, sum(map(len, world.values())))
-    print(f"\nfigure: {plot(by_choice, by_points, Path(chosen.out))}")
+    print(f"\nfigure: {plot(by_choice, by_points, Path(args.out))}")
 
 
 # ---- finding ----
@@ -170,8 +170,8 @@ def suppress(settings: dict, world: World, probe: Probe, seed: int) -> dict:
             # Most settings agree on most facts.
             different = sorted({sets[name][fact] for sets in settings.values()} - {frozenset()}, key=sorted)
             own = [sorted(map(list, neurons)) for neurons in different]
-            chance = runs.chance(seed, "sensitivity", name, fact)
-            drawn = [random_like(neurons, probe.adapter.neurons, chance) for neurons in own]
+            rng = runs.rng(seed, "sensitivity", name, fact)
+            drawn = [random_like(neurons, probe.adapter.neurons, rng) for neurons in own]
             for prompt in of_fact:
                 prompts.append(prompt)
                 scalings.append([(neurons, 0.0) for neurons in (*own, *drawn)])

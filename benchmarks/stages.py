@@ -75,15 +75,15 @@ def main() -> None:
     parser.add_argument("--lowest_layer", type=int, default=0, help="neurons lie there or above")
     parser.add_argument("--max_tokens", type=flags.positive, help="tokens a batch; none: as the stages")
     parser.add_argument("--seed", type=int, default=42, help="of weights, facts and neurons")
-    chosen = parser.parse_args()
-    world = open_world(chosen)
-    if not 0 <= chosen.lowest_layer < world.adapter.depth:
-        raise InputError(f"--lowest_layer {chosen.lowest_layer}: the model has {world.adapter.depth} layers")
+    args = parser.parse_args()
+    world = open_world(args)
+    if not 0 <= args.lowest_layer < world.adapter.depth:
+        raise InputError(f"--lowest_layer {args.lowest_layer}: the model has {world.adapter.depth} layers")
     warm_up(world)
     print(f"{runs.provenance(world.device)}\n")
     print(f"{'':10}{'published way':>26}{'ours':>26}{'times faster':>14}{'largest difference':>20}")
-    for number in chosen.stages:
-        tell(number, TASKS[number](world, chosen), world.device)
+    for number in args.stages:
+        tell(number, TASKS[number](world, args), world.device)
 
 
 def warm_up(world: setup.World) -> None:
@@ -108,40 +108,40 @@ def tell(number: int, task: Task, device: torch.device) -> None:
     print(f"{f'stage {number}':10}{cells[0]:>26}{cells[1]:>26}{slow / fast:14.1f}{off:20.1e}", flush=True)
 
 
-def open_world(chosen) -> setup.World:
-    device = devices.choose(chosen.device)
-    if chosen.bert_model:
-        tokenizer, model = loading.load(chosen.bert_model, None, chosen.dtype, device)
-    elif not Path(chosen.tokenizer).is_dir():
-        raise InputError(f"--tokenizer {chosen.tokenizer}: no such folder")
+def open_world(args) -> setup.World:
+    device = devices.choose(args.device)
+    if args.bert_model:
+        tokenizer, model = loading.load(args.bert_model, None, args.dtype, device)
+    elif not Path(args.tokenizer).is_dir():
+        raise InputError(f"--tokenizer {args.tokenizer}: no such folder")
     else:
-        tokenizer = AutoTokenizer.from_pretrained(chosen.tokenizer)
-        torch.manual_seed(chosen.seed)
+        tokenizer = AutoTokenizer.from_pretrained(args.tokenizer)
+        torch.manual_seed(args.seed)
         model = BertForMaskedLM(BertConfig(vocab_size=max(28996, len(tokenizer))))
-        model = model.to(device, loading.DTYPES[chosen.dtype]).eval().requires_grad_(False)
+        model = model.to(device, loading.DTYPES[args.dtype]).eval().requires_grad_(False)
     encoder = Encoder(tokenizer, PADDED)
-    if chosen.data:
+    if args.data:
         bags = {
             name: [bag for bag in of_relation if len(pieces(encoder.tokenizer, bag[0][1])) == 1]
-            for name, of_relation in facts.read_bags(Path(chosen.data) / "PARAREL" / "data_all.json").items()
+            for name, of_relation in facts.read_bags(Path(args.data) / "PARAREL" / "data_all.json").items()
         }
     else:
-        bags = random_facts(encoder, random.Random(chosen.seed))
+        bags = random_facts(encoder, random.Random(args.seed))
     return setup.World(bags, list(bags), encoder, model, loading.adapt(model), device, {})
 
 
-def random_facts(encoder: Encoder, chance: random.Random) -> facts.Bags:
+def random_facts(encoder: Encoder, rng: random.Random) -> facts.Bags:
     """Facts of words that are one token each, so that a prompt has as many tokens as it should."""
     tokens = sorted(encoder.tokenizer.get_vocab())
     words = [token for token in tokens if token.isalpha() and len(pieces(encoder.tokenizer, token)) == 1]
 
     def prompt(answer: str) -> list[str]:
-        text = chance.choices(words, k=chance.choice(LENGTHS) - 2)  # the tokenizer adds one before and one after
-        text[chance.randrange(len(text))] = MASK
+        text = rng.choices(words, k=rng.choice(LENGTHS) - 2)  # the tokenizer adds one before and one after
+        text[rng.randrange(len(text))] = MASK
         return [" ".join(text), answer, "P1(random)"]
 
     return {
-        f"P{number}": [[prompt(answer) for _ in range(PROMPTS)] for answer in chance.choices(words, k=FACTS)]
+        f"P{number}": [[prompt(answer) for _ in range(PROMPTS)] for answer in rng.choices(words, k=FACTS)]
         for number in range(RELATIONS)
     }
 
@@ -153,9 +153,9 @@ def pieces(tokenizer, answer: str) -> list[int]:
 class Chance(random.Random):
     """Random facts that can be scored, and random neurons."""
 
-    def __init__(self, world: setup.World, chosen):
-        super().__init__(chosen.seed)
-        self.world, self.lowest = world, chosen.lowest_layer
+    def __init__(self, world: setup.World, args):
+        super().__init__(args.seed)
+        self.world, self.lowest = world, args.lowest_layer
 
     def neurons(self, count: int = NEURONS) -> list[list[int]]:
         adapter = self.world.adapter
@@ -176,13 +176,13 @@ def stage(name: str) -> dict:
 # ---- the stages ----
 
 
-def modify_activation(world: setup.World, chosen) -> Task:
-    script, chance = stage("3_modify_activation.py"), Chance(world, chosen)
+def modify_activation(world: setup.World, args) -> Task:
+    script, rng = stage("3_modify_activation.py"), Chance(world, args)
     relation = max(world.bags, key=lambda name: len(world.bags[name]))
-    unit = range(min(script["UNIT"], chosen.facts, len(world.bags[relation])))
-    neurons = {arm: [chance.neurons() for _ in unit] for arm in ARMS}
-    other = [world.draw_other(relation, chance) for _ in unit]
-    probe = Probe(world.adapter, chosen.max_tokens)
+    unit = range(min(script["UNIT"], args.facts, len(world.bags[relation])))
+    neurons = {arm: [rng.neurons() for _ in unit] for arm in ARMS}
+    other = [world.draw_other(relation, rng) for _ in unit]
+    probe = Probe(world.adapter, args.max_tokens)
 
     def ours() -> list[dict]:
         return read_lines(
@@ -206,22 +206,22 @@ def modify_activation(world: setup.World, chosen) -> Task:
 
     scored = [fact for fact in unit if len(world.prompts(relation, fact)) == len(world.bags[relation][fact])]
     prompts = sum(len(world.prompts(*place)) for fact in unit for place in ((relation, fact), other[fact]))
-    return Task(prompts, ours, [piece(fact) for fact in scored[: chosen.pieces]])
+    return Task(prompts, ours, [piece(fact) for fact in scored[: args.pieces]])
 
 
-def check_weights(world: setup.World, chosen) -> Task:
-    script, chance = stage("4_check_weights_distant.py"), Chance(world, chosen)
-    folder = Path(chosen.data or "data/sample") / "BingDistantTREx"
+def check_weights(world: setup.World, args) -> Task:
+    script, rng = stage("4_check_weights_distant.py"), Chance(world, args)
+    folder = Path(args.data or "data/sample") / "BingDistantTREx"
     pairs = facts.read_pairs(folder / "query_pairs.json")
     sentences = {name: crawled.read_sentences(folder / "final", name, pairs[name]) for name in pairs}
     pool = crawled.pool(sentences)
     places = [(name, fact) for name in pairs for fact in range(len(pairs[name]))]
-    chance.shuffle(places)
-    masked = (crawled.mask_fact(sentences[n][fact], pairs[n][fact], chance, pool) for n, fact in places)
-    unit = range(min(script["UNIT"], chosen.facts, len(places)))
+    rng.shuffle(places)
+    masked = (crawled.mask_fact(sentences[n][fact], pairs[n][fact], rng, pool) for n, fact in places)
+    unit = range(min(script["UNIT"], args.facts, len(places)))
     fed = {arm: [[of.th, of.h, of.rd] for of, _ in zip(masked, unit, strict=False)] for arm in ("knowledge neurons",)}
-    neurons = {arm: [chance.neurons() for _ in unit] for arm in fed}
-    encoder, probe = Encoder(world.encoder.tokenizer, PADDED_CRAWLED), Probe(world.adapter, chosen.max_tokens)
+    neurons = {arm: [rng.neurons() for _ in unit] for arm in fed}
+    encoder, probe = Encoder(world.encoder.tokenizer, PADDED_CRAWLED), Probe(world.adapter, args.max_tokens)
 
     def ours() -> list[dict]:
         return read_lines(script["measure_facts"](unit, fed, neurons, Counter(), encoder, probe, ignore))
@@ -237,24 +237,24 @@ def check_weights(world: setup.World, chosen) -> Task:
 
     measured = [fact for fact in unit if script["unmeasured"](of_facts[fact], neurons[arm][fact]) is None]
     texts = {text for fact in measured for kind in of_facts[fact] for text in kind}
-    return Task(len(texts), ours, [piece(fact) for fact in measured[: chosen.pieces]])
+    return Task(len(texts), ours, [piece(fact) for fact in measured[: args.pieces]])
 
 
-def update(world: setup.World, chosen) -> Task:
-    chance = Chance(world, chosen)
+def update(world: setup.World, args) -> Task:
+    rng = Chance(world, args)
     edits = []
     by_relation: dict[str, list[int]] = {}
-    for name, fact in chance.facts(sum(map(len, world.bags.values()))):
+    for name, fact in rng.facts(sum(map(len, world.bags.values()))):
         by_relation.setdefault(name, []).append(fact)
     relation, scored = max(by_relation.items(), key=lambda item: len(item[1]))
     answers = {fact: world.bags[relation][fact][0][1] for fact in scored}
-    for fact in scored[: min(updates.EDITS, chosen.facts)]:
+    for fact in scored[: min(updates.EDITS, args.facts)]:
         target = next(answer for answer in answers.values() if answer != answers[fact])
-        inner = chance.sample([other for other in scored if other != fact], updates.OTHERS)
-        inter = [world.draw_other(relation, chance) for _ in range(updates.OTHERS)]
-        edits.append(updates.Edit(relation, fact, target, 0, inner, inter, chance.neurons()))
-    arms = [{arm: chance.neurons() for arm in ARMS} for _ in edits]
-    probe = Probe(world.adapter, chosen.max_tokens)
+        inner = rng.sample([other for other in scored if other != fact], updates.OTHERS)
+        inter = [world.draw_other(relation, rng) for _ in range(updates.OTHERS)]
+        edits.append(updates.Edit(relation, fact, target, 0, inner, inter, rng.neurons()))
+    arms = [{arm: rng.neurons() for arm in ARMS} for _ in edits]
+    probe = Probe(world.adapter, args.max_tokens)
 
     def ours() -> list[dict]:
         return updates.measure(edits, arms, [LAMBDAS], world, probe)
@@ -281,15 +281,15 @@ def update(world: setup.World, chosen) -> Task:
 
     places = [(relation, other) for edit in edits for other in edit.inner] + [p for edit in edits for p in edit.inter]
     prompts = len(edits) + sum(len(world.prompts(*place)) for place in places)
-    of_edits = zip(edits, arms, range(chosen.pieces), strict=False)
+    of_edits = zip(edits, arms, range(args.pieces), strict=False)
     return Task(prompts, ours, [piece(*of_edit) for of_edit in of_edits])
 
 
-def erase_neurons(world: setup.World, chosen) -> Task:
-    script, chance = stage("7_erase_knowledge.py"), Chance(world, chosen)
-    places = chance.facts(min(script["UNIT"], chosen.facts))
-    erased = {arm: chance.neurons(ERASED) for arm in script["ERASED"]}
-    probe = Probe(world.adapter, chosen.max_tokens)
+def erase_neurons(world: setup.World, args) -> Task:
+    script, rng = stage("7_erase_knowledge.py"), Chance(world, args)
+    places = rng.facts(min(script["UNIT"], args.facts))
+    erased = {arm: rng.neurons(ERASED) for arm in script["ERASED"]}
+    probe = Probe(world.adapter, args.max_tokens)
 
     def ours() -> list[dict]:
         """Before and after are two results, made one after the other."""
@@ -316,7 +316,7 @@ def erase_neurons(world: setup.World, chosen) -> Task:
         n for n, (name, fact) in enumerate(places) if len(world.prompts(name, fact)) == len(world.bags[name][fact])
     ]
     prompts = sum(len(world.prompts(*place)) for place in places)
-    return Task(prompts, ours, [piece(number) for number in whole[: max(2, chosen.pieces // 2)]])
+    return Task(prompts, ours, [piece(number) for number in whole[: max(2, args.pieces // 2)]])
 
 
 def ignore(count: int) -> None:

@@ -22,9 +22,9 @@ def main() -> None:
         metavar="PATH",
         help="a query_pairs.json, or a folder of LAMA's T-REx files; none: PARAREL/query_pairs.json",
     )
-    chosen = parser.parse_args()
-    bags = facts.build(chosen.data_dir, chosen.pairs)
-    print(f"{chosen.data_dir}: {facts.summary(bags)}")
+    args = parser.parse_args()
+    bags = facts.build(args.data_dir, args.pairs)
+    print(f"{args.data_dir}: {facts.summary(bags)}")
 
 
 if __name__ == "__main__":

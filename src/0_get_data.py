@@ -63,40 +63,40 @@ def parse() -> argparse.Namespace:
     origin.add_argument("--url", help="a mirror: of the authors' folder data, or of mLAMA's zip file")
     parser.add_argument("--checksums", default="data/checksums.txt", help="the files to fetch: SHA-256, bytes and path")
     parser.add_argument("--sha256", help="what mLAMA's zip file must have")
-    chosen = parser.parse_args()
-    if chosen.what and chosen.what[0] != "mlama":
-        parser.error(f"expected mlama or nothing, found {chosen.what[0]}")
-    if chosen.url and not chosen.url.startswith(("http://", "https://")):
-        parser.error(f"--url {chosen.url}: expected http://… or https://…; --from takes a local copy")
-    if chosen.sha256 and (not chosen.what or (chosen.source and Path(chosen.source).is_dir())):
+    args = parser.parse_args()
+    if args.what and args.what[0] != "mlama":
+        parser.error(f"expected mlama or nothing, found {args.what[0]}")
+    if args.url and not args.url.startswith(("http://", "https://")):
+        parser.error(f"--url {args.url}: expected http://… or https://…; --from takes a local copy")
+    if args.sha256 and (not args.what or (args.source and Path(args.source).is_dir())):
         parser.error("--sha256 is for a zip file of mLAMA")
-    return chosen
+    return args
 
 
 def main() -> None:
-    chosen = parse()
-    if Path(chosen.data_dir).resolve() == Path("data/sample").resolve():
+    args = parse()
+    if Path(args.data_dir).resolve() == Path("data/sample").resolve():
         raise InputError("data/sample: holds the sample world; the real data go to another folder (DATA=data, say)")
-    data = files.make_folder(chosen.data_dir)
+    data = files.make_folder(args.data_dir)
     with runs.locked(data / ".0_get_data.lock", wait=False) as alone:
         if not alone:
             raise InputError(f"{data}: another run is fetching into it")
-        if chosen.what:
-            get_mlama(chosen, data / "mlama1.1.zip")
+        if args.what:
+            get_mlama(args, data / "mlama1.1.zip")
         else:
-            get_published(chosen, data)
+            get_published(args, data)
             for left in (data / "PARAREL").glob(f".data_*{files.UNFINISHED}"):  # by a run killed while building
                 left.unlink()
             print(f"{data}: {facts.summary(facts.build(data))}")
 
 
-def get_published(chosen: argparse.Namespace, data: Path) -> None:
-    entries = read_list(chosen.checksums)
+def get_published(args: argparse.Namespace, data: Path) -> None:
+    entries = read_list(args.checksums)
     # A file that the repository has at several places is looked for at all of them.
     places: dict[str, list[str]] = {}
     for entry in entries:
         places.setdefault(entry.sha256, []).append(entry.path)
-    folders = [chosen.url.rstrip("/")] if chosen.url else PUBLISHED
+    folders = [args.url.rstrip("/")] if args.url else PUBLISHED
     missing = []
     for entry in entries:
         names = [entry.path, *(path for path in places[entry.sha256] if path != entry.path)]
@@ -104,10 +104,10 @@ def get_published(chosen: argparse.Namespace, data: Path) -> None:
         download = Download(data / entry.path, addresses, entry.wrong, entry.size)
         if not there(download):
             missing.append((download, names))
-    if not chosen.source:
+    if not args.source:
         fetch([download for download, _ in missing])
         return
-    source = Path(chosen.source)
+    source = Path(args.source)
     source = source / "data" if (source / "data" / "PARAREL").is_dir() else source
     for download, names in missing:
         copies = [source / name for name in names]
@@ -125,10 +125,10 @@ def read_list(path: str) -> list[Entry]:
     return entries
 
 
-def get_mlama(chosen: argparse.Namespace, path: Path) -> None:
+def get_mlama(args: argparse.Namespace, path: Path) -> None:
     def wrong(path: Path) -> str | None:
-        if chosen.sha256 and (found := files.sha256_of(path)) != chosen.sha256.lower():
-            return f"its SHA-256 is {found}, expected {chosen.sha256}"
+        if args.sha256 and (found := files.sha256_of(path)) != args.sha256.lower():
+            return f"its SHA-256 is {found}, expected {args.sha256}"
         try:
             with mlama.open_zip(path) as archive:
                 damaged = archive.testzip()  # by the checksums (CRC) that it has of each file in it
@@ -140,16 +140,16 @@ def get_mlama(chosen: argparse.Namespace, path: Path) -> None:
             return f"{damaged} in it is damaged"
         return None if languages_in(path) else "has no <language>/templates.jsonl in it"
 
-    download = Download(path, [chosen.url or MLAMA], wrong)
+    download = Download(path, [args.url or MLAMA], wrong)
     if not there(download):
-        if not chosen.source:
+        if not args.source:
             fetch([download])
-        elif Path(chosen.source).is_dir():
-            pack(Path(chosen.source), path)
+        elif Path(args.source).is_dir():
+            pack(Path(args.source), path)
         else:
-            copy(Path(chosen.source), download)
+            copy(Path(args.source), download)
     languages = languages_in(path)
-    for language in chosen.what[1:]:
+    for language in args.what[1:]:
         if language not in languages:
             raise InputError(f"{path}: has no language {language}; it has {' '.join(languages)}")
     print(f"{path}: {len(languages)} languages, {path.stat().st_size:,} bytes, SHA-256 {files.sha256_of(path)}")

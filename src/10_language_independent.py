@@ -50,21 +50,19 @@ def parse() -> argparse.Namespace:
 
 
 def main() -> None:
-    chosen = parse()
-    both = languages.open_languages(chosen, 2)
+    args = parse()
+    both = languages.open_languages(args, 2)
     world, unrelated = both[0].world, Unrelated(both)
-    probe = Probe(world.adapter, chosen.max_tokens)
-    folder = located.folder(chosen.output_dir, "_".join(language.name for language in both))
-    record = runs.Record(folder / f"{chosen.preset}.args.json")
-    settings = world.settings | {name: getattr(chosen, name) for name in ("preset", "seed")}
+    probe = Probe(world.adapter, args.max_tokens)
+    folder = located.folder(args.output_dir, "_".join(language.name for language in both))
+    record = runs.Record(folder / f"{args.preset}.args.json")
+    settings = world.settings | {name: getattr(args, name) for name in ("preset", "seed")}
     settings["thresholds"] = {language.name: language.threshold for language in both}
 
     def of_relation(relation: str) -> results.Result:
-        neurons = read_neurons(relation, both, chosen)
+        neurons = read_neurons(relation, both, args)
         uuids = list(neurons)
-        others = {
-            uuid: unrelated.draw(relation, runs.chance(chosen.seed, "stage 10", relation, uuid)) for uuid in uuids
-        }
+        others = {uuid: unrelated.draw(relation, runs.rng(args.seed, "stage 10", relation, uuid)) for uuid in uuids}
         asked = [(relation, uuid) for uuid in uuids] + [tuple(other) for other in others.values()]
         depends = {
             "neurons": runs.digest(neurons),
@@ -75,11 +73,11 @@ def main() -> None:
         def work(unit: range, done: results.Done) -> tuple[list[str], dict]:
             started = time.perf_counter()
             of_unit = {uuids[number]: neurons[uuids[number]] for number in unit}
-            lines = measure(of_unit, others, relation, both, probe, chosen.seed)
+            lines = measure(of_unit, others, relation, both, probe, args.seed)
             done(len(unit))
             return [json.dumps(line) for line in lines], {"seconds": time.perf_counter() - started}
 
-        path = folder / f"{chosen.preset}-{relation}.jsonl"
+        path = folder / f"{args.preset}-{relation}.jsonl"
         return results.Result(path, relation, results.units(len(uuids), UNIT), work, settings | depends, record)
 
     measured = {}
@@ -90,14 +88,14 @@ def main() -> None:
             f"{result.name}: {result.path}{about}; {len(lines)} facts scored in both languages, {without} without LIKN"
         )
     if measured:
-        tell(measured, both, folder / f"{chosen.preset}.json", chosen)
+        tell(measured, both, folder / f"{args.preset}.json", args)
 
 
-def read_neurons(relation: str, both: list[Language], chosen: argparse.Namespace) -> dict[str, dict[str, list[Neuron]]]:
+def read_neurons(relation: str, both: list[Language], args: argparse.Namespace) -> dict[str, dict[str, list[Neuron]]]:
     """By uuid and language the neurons of each fact that can be scored in both."""
     neurons: dict[str, dict[str, list[Neuron]]] = {uuid: {} for uuid in languages.shared(both, relation)}
     for language in both:
-        known = language.located(chosen.output_dir, chosen.preset, relation)
+        known = language.located(args.output_dir, args.preset, relation)
         for uuid in list(neurons):
             if known[uuid].skipped:
                 del neurons[uuid]
@@ -130,9 +128,9 @@ def measure(
         arms = {}
         for uuid, line in lines.items():
             own, foreign = neurons[uuid][language.name], neurons[uuid][other.name]
-            chance = runs.chance(seed, "stage 10", "random neurons", language.name, relation, uuid)
+            rng = runs.rng(seed, "stage 10", "random neurons", language.name, relation, uuid)
             edited = {LIKN: line[LIKN], "Mono-KN": foreign, "Seq-KN": own + foreign}
-            arms[uuid] = selection.with_random(edited, language.world.adapter.neurons, chance)
+            arms[uuid] = selection.with_random(edited, language.world.adapter.neurons, rng)
         related = success.measure(probe, [(language.encoded(relation, uuid), arms[uuid]) for uuid in lines])
         unrelated = success.measure(probe, [(language.encoded(*others[uuid]), arms[uuid]) for uuid in lines])
         for (uuid, line), on_own, on_other in zip(lines.items(), related, unrelated, strict=True):
@@ -145,7 +143,7 @@ def language_independent(first: list[Neuron], second: list[Neuron]) -> list[Neur
     return [neuron for neuron in first if neuron in second]
 
 
-def tell(measured: dict[str, list[dict]], both: list[Language], path: Path, chosen: argparse.Namespace) -> None:
+def tell(measured: dict[str, list[dict]], both: list[Language], path: Path, args: argparse.Namespace) -> None:
     """Write and show the success rates; draw the layers."""
     names = [language.name for language in both]
     every = [line for lines in measured.values() for line in lines]
@@ -160,7 +158,7 @@ def tell(measured: dict[str, list[dict]], both: list[Language], path: Path, chos
         edits = {relation: [line["edits"][name] for line in lines] for relation, lines in measured.items()}
         same = {relation: [line for line in lines if success.complete(line)] for relation, lines in edits.items()}
         for title, lines in (("same facts", same), ("all facts", edits)):
-            found[title][name] = success.summary(lines, chosen.seed)
+            found[title][name] = success.summary(lines, args.seed)
             which = "that every arm has neurons for" if lines is same else "that an arm has neurons for"
             print(f"\nSuccess rates measured in {name}, of the facts {which}")
             print(success.table(found[title][name]["all"]))
@@ -168,7 +166,7 @@ def tell(measured: dict[str, list[dict]], both: list[Language], path: Path, chos
     counts = {name: Counter(layer for line in every for layer, _ in line["neurons"][name]) for name in names}
     counts["language-independent"] = Counter(layer for line in every for layer, _ in line[LIKN])
     shares = figures.shares(counts, both[0].world.adapter.depth)
-    figure = figures.layers(shares, Path(chosen.fig_dir) / f"language_independent_layers-{'_'.join(names)}")
+    figure = figures.layers(shares, Path(args.fig_dir) / f"language_independent_layers-{'_'.join(names)}")
     print(f"{path}, {figure}")
 
 

@@ -54,59 +54,59 @@ def parse() -> argparse.Namespace:
 
 
 def main() -> None:
-    chosen = parse()
-    opened = languages.open_languages(chosen)
+    args = parse()
+    opened = languages.open_languages(args)
     found: dict[str, dict[str, list[dict]]] = {}  # by language and relation the lines
     for language in opened:
-        for result in search(language, chosen):
+        for result in search(language, args):
             print(f"{language.name} {result.name}: {result.path}" + ", is there already, skipped" * result.was_there)
             found.setdefault(language.name, {})[result.name] = [
                 line for line, _ in shapes.lines(result.path, degenerate.FACT)
             ]
     if found:
-        tell(found, opened, chosen)
+        tell(found, opened, args)
 
 
 # ---- the search ----
 
 
-def search(language: Language, chosen: argparse.Namespace) -> Iterator[results.Result]:
+def search(language: Language, args: argparse.Namespace) -> Iterator[results.Result]:
     world = language.world
-    probe = Probe(world.adapter, chosen.max_tokens)
-    record = degenerate.record(chosen.output_dir, language.name)
+    probe = Probe(world.adapter, args.max_tokens)
+    record = degenerate.record(args.output_dir, language.name)
 
     def of_relation(relation: str) -> results.Result:
-        neurons = to_try(language, relation, chosen)
+        neurons = to_try(language, relation, args)
         uuids = list(neurons)
         settings = world.settings | {
             "language": language.name,
             "threshold": language.threshold,
-            "top": chosen.top,
-            "low": chosen.low,
-            "high": chosen.high,
-            "seed": chosen.seed,
+            "top": args.top,
+            "low": args.low,
+            "high": args.high,
+            "seed": args.seed,
             "data": runs.digest([[uuid, language.facts[relation][uuid].bag] for uuid in uuids]),
             "neurons": runs.digest(neurons),
         }
 
         def work(unit: range, done: results.Done) -> tuple[list[str], dict]:
             of_unit = {uuids[number]: neurons[uuids[number]] for number in unit}
-            return search_facts(of_unit, relation, language, probe, chosen, done)
+            return search_facts(of_unit, relation, language, probe, args, done)
 
-        path = degenerate.path(chosen.output_dir, language.name, relation)
+        path = degenerate.path(args.output_dir, language.name, relation)
         return results.Result(path, relation, results.units(len(uuids), UNIT), work, settings, record)
 
     return results.make(map(of_relation, world.relations), runs.provenance(world.device), world.lanes)
 
 
-def to_try(language: Language, relation: str, chosen: argparse.Namespace) -> dict[str, dict[str, list[Neuron]]]:
+def to_try(language: Language, relation: str, args: argparse.Namespace) -> dict[str, dict[str, list[Neuron]]]:
     """By fact and arm the neurons of which pairs are made."""
     neurons = {}
-    for uuid, fact in language.located(chosen.output_dir, degenerate.PRESET, relation).items():
+    for uuid, fact in language.located(args.output_dir, degenerate.PRESET, relation).items():
         if not fact.skipped:
-            real = fact.strong(language.threshold)[: chosen.top]
-            chance = runs.chance(chosen.seed, "stage 11", relation, uuid)
-            drawn = selection.random_like(real, language.world.adapter.neurons, chance)
+            real = fact.strong(language.threshold)[: args.top]
+            rng = runs.rng(args.seed, "stage 11", relation, uuid)
+            drawn = selection.random_like(real, language.world.adapter.neurons, rng)
             neurons[uuid] = dict(zip(ARMS, (real, drawn), strict=True))
     return neurons
 
@@ -116,7 +116,7 @@ def search_facts(
     relation: str,
     language: Language,
     probe: Probe,
-    chosen: argparse.Namespace,
+    args: argparse.Namespace,
     done: results.Done,
 ) -> tuple[list[str], dict]:
     """Per fact the neurons of each arm, and their degenerate pairs."""
@@ -124,7 +124,7 @@ def search_facts(
     lines: dict[str, dict] = {uuid: {"uuid": uuid, "lineid": language.facts[relation][uuid].lineid} for uuid in neurons}
     tried = [(uuid, arm, of_arm) for uuid, arms in neurons.items() for arm, of_arm in arms.items()]
     losses = degenerate.suppressing(probe, [language.encoded(relation, uuid).prompt for uuid, _, _ in tried])
-    pairs = degenerate.search([of_arm for _, _, of_arm in tried], losses, chosen.low, chosen.high)
+    pairs = degenerate.search([of_arm for _, _, of_arm in tried], losses, args.low, args.high)
     for (uuid, arm, of_arm), of_fact in zip(tried, pairs, strict=True):
         lines[uuid][arm] = {"neurons": of_arm, "pairs": of_fact}
     done(len(lines))
@@ -134,10 +134,10 @@ def search_facts(
 # ---- what was found ----
 
 
-def tell(found: dict[str, dict[str, list[dict]]], opened: list[Language], chosen: argparse.Namespace) -> None:
+def tell(found: dict[str, dict[str, list[dict]]], opened: list[Language], args: argparse.Namespace) -> None:
     """Write and show counts of each language and relation, and of all languages together; draw the layers."""
-    path = Path(chosen.output_dir) / "amig" / "degenerate.json"
-    settings = {name: getattr(chosen, name) for name in ("top", "low", "high", "min_interaction", "disjoint", "seed")}
+    path = Path(args.output_dir) / "amig" / "degenerate.json"
+    settings = {name: getattr(args, name) for name in ("top", "low", "high", "min_interaction", "disjoint", "seed")}
     settings["thresholds"] = {language.name: language.threshold for language in opened}
     depth = opened[0].world.adapter.depth
     drawn = {}
@@ -147,18 +147,18 @@ def tell(found: dict[str, dict[str, list[dict]]], opened: list[Language], chosen
             for relation, lines in relations.items()
         }
         together = {arm: [pairs for arms in of_each.values() for pairs in arms[arm]] for arm in ARMS}
-        counts = {relation: summarize(arms, depth, chosen) for relation, arms in of_each.items()}
-        of_all = summarize(together, depth, chosen)
+        counts = {relation: summarize(arms, depth, args) for relation, arms in of_each.items()}
+        of_all = summarize(together, depth, args)
         summaries.add(path, language, {"settings": settings, "all": of_all, "relations": counts})
         show(language, counts | {"all": of_all})
         drawn |= {language: of_all[ARMS[0]]["published"], f"{language}, strict": of_all[ARMS[0]]["strict"]}
     if len(found) > 1:
-        of_all = summarize({arm: shared(list(found.values()), arm) for arm in ARMS}, depth, chosen)
+        of_all = summarize({arm: shared(list(found.values()), arm) for arm in ARMS}, depth, args)
         summaries.add(path, " ".join(found), {"settings": settings, "all": of_all})
         show(" and ".join(found), {"all": of_all})
         drawn["in all languages"] = of_all[ARMS[0]]["published"]
     drawn = {name: counts for name, counts in drawn.items() if counts["pairs"]}
-    print(figures.layers(drawn, Path(chosen.fig_dir) / "degenerate_layers") if drawn else "no degenerate pairs to draw")
+    print(figures.layers(drawn, Path(args.fig_dir) / "degenerate_layers") if drawn else "no degenerate pairs to draw")
 
 
 def pairs_of(line: dict, arm: str) -> list[Pair]:
@@ -173,15 +173,15 @@ def shared(languages: list[dict[str, list[dict]]], arm: str) -> list[list[Pair]]
     return list(degenerate.shared(of_languages).values())
 
 
-def summarize(arms: dict[str, list[list[Pair]]], depth: int, chosen: argparse.Namespace) -> dict[str, dict]:
+def summarize(arms: dict[str, list[list[Pair]]], depth: int, args: argparse.Namespace) -> dict[str, dict]:
     """By arm what there is of pairs, as published and in the strict sense."""
     found: dict[str, dict] = {}
     for arm, facts in arms.items():
-        strict = [degenerate.strict(pairs, chosen.min_interaction) for pairs in facts]
+        strict = [degenerate.strict(pairs, args.min_interaction) for pairs in facts]
         found[arm] = {}
         for sense, of_sense in (("published", facts), ("strict", strict)):
-            counted = [degenerate.disjoint(pairs) for pairs in of_sense] if chosen.disjoint else of_sense
-            found[arm][sense] = degenerate.summary(counted, depth, chosen.seed)
+            counted = [degenerate.disjoint(pairs) for pairs in of_sense] if args.disjoint else of_sense
+            found[arm][sense] = degenerate.summary(counted, depth, args.seed)
     return found
 
 

@@ -73,18 +73,18 @@ def parse() -> argparse.Namespace:
 
 
 def main() -> None:
-    chosen = parse()
-    for language in languages.open_languages(chosen):
-        plans = {relation: plan(language, relation, chosen) for relation in language.world.relations}
+    args = parse()
+    for language in languages.open_languages(args):
+        plans = {relation: plan(language, relation, args) for relation in language.world.relations}
         # All that is true has to be known, also what --debug cuts away.
-        (known,) = mlama.read(chosen.mlama, [language.name], list(plans)).facts.values()
+        (known,) = mlama.read(args.mlama, [language.name], list(plans)).facts.values()
         objects = {relation: fact_checking.Objects(facts.values()) for relation, facts in known.items()}
         lines = {}
-        for result in check(language, plans, objects, chosen):
+        for result in check(language, plans, objects, args):
             print(f"{language.name} {result.name}: {result.path}" + ", is there already, skipped" * result.was_there)
             lines[result.name] = [line for line, _ in shapes.lines(result.path, fact_checking.FACT)]
         if FIRST:
-            tell(language, plans, lines, chosen)
+            tell(language, plans, lines, args)
 
 
 # ---- scoring ----
@@ -98,26 +98,26 @@ class Plan:
     neurons: dict[str, list[Neuron]]  # whose mean attribution is a score, by its name
 
 
-def plan(language: Language, relation: str, chosen: argparse.Namespace) -> Plan:
-    pairs = degenerate.read(chosen.output_dir, language, relation)
-    parts = fact_checking.split(pairs, runs.chance(chosen.seed, "stage 12", "parts", relation))
+def plan(language: Language, relation: str, args: argparse.Namespace) -> Plan:
+    pairs = degenerate.read(args.output_dir, language, relation)
+    parts = fact_checking.split(pairs, runs.rng(args.seed, "stage 12", "parts", relation))
     first = [pairs[uuid] for uuid in parts[0]]
-    if chosen.min_interaction is not None:
-        first = [degenerate.strict(of_fact, chosen.min_interaction) for of_fact in first]
-    common = fact_checking.common(map(degenerate.members, first), chosen.common)
+    if args.min_interaction is not None:
+        first = [degenerate.strict(of_fact, args.min_interaction) for of_fact in first]
+    common = fact_checking.common(map(degenerate.members, first), args.common)
     drawn = selection.random_like(
-        common, language.world.adapter.neurons, runs.chance(chosen.seed, "stage 12", "random neurons", relation)
+        common, language.world.adapter.neurons, runs.rng(args.seed, "stage 12", "random neurons", relation)
     )
     of_facts = {uuid: name for name, uuids in zip(PARTS, parts, strict=True) for uuid in uuids}
     return Plan({uuid: of_facts[uuid] for uuid in pairs}, dict(zip(SCORES, (common, drawn), strict=False)))
 
 
 def check(
-    language: Language, plans: dict[str, Plan], objects: dict[str, fact_checking.Objects], chosen: argparse.Namespace
+    language: Language, plans: dict[str, Plan], objects: dict[str, fact_checking.Objects], args: argparse.Namespace
 ) -> Iterator[results.Result]:
     world = language.world
-    locator = Locator(PRESETS[PRESET], world.adapter, world.encoder, chosen.max_tokens)
-    record = runs.Record(located.folder(chosen.output_dir, language.name) / "fact_check.args.json")
+    locator = Locator(PRESETS[PRESET], world.adapter, world.encoder, args.max_tokens)
+    record = runs.Record(located.folder(args.output_dir, language.name) / "fact_check.args.json")
 
     def of_relation(relation: str) -> results.Result:
         planned = plans[relation]
@@ -125,9 +125,9 @@ def check(
         settings = world.settings | {
             "certificate": CERTIFIED,
             "language": language.name,
-            "wrong": chosen.wrong,
+            "wrong": args.wrong,
             "columns": [*SCORES, PREDICTED],
-            "seed": chosen.seed,
+            "seed": args.seed,
             "data": runs.digest([[uuid, language.facts[relation][uuid].bag] for uuid in uuids]),
             "objects": runs.digest(sorted((name, sorted(true)) for name, true in objects[relation].true.items())),
             "neurons": runs.digest([planned.parts, planned.neurons]),
@@ -135,9 +135,9 @@ def check(
 
         def work(unit: range, done: results.Done) -> tuple[list[str], dict]:
             of_unit = [uuids[number] for number in unit]
-            return score_facts(of_unit, relation, language, planned, objects[relation], locator, chosen, done)
+            return score_facts(of_unit, relation, language, planned, objects[relation], locator, args, done)
 
-        path = located.folder(chosen.output_dir, language.name) / f"fact_check-{relation}.jsonl"
+        path = located.folder(args.output_dir, language.name) / f"fact_check-{relation}.jsonl"
         return results.Result(path, relation, results.units(len(uuids), UNIT), work, settings, record)
 
     usable = (relation for relation, planned in plans.items() if planned.neurons[SCORES[0]])
@@ -151,7 +151,7 @@ def score_facts(
     planned: Plan,
     objects: fact_checking.Objects,
     locator: Locator,
-    chosen: argparse.Namespace,
+    args: argparse.Namespace,
     done: results.Done,
 ) -> tuple[list[str], dict]:
     """The scores of each fact's own object and of its wrong ones. A fact without wrong objects has no line."""
@@ -159,9 +159,9 @@ def score_facts(
     lines, asked = [], []
     for uuid in uuids:
         fact = language.facts[relation][uuid]
-        chance = runs.chance(chosen.seed, "stage 12", relation, uuid)
-        tried = ((answer, with_answer(language, fact, answer)) for answer in objects.wrong(fact, chance))
-        wrong = list(islice((found for found in tried if not locator.skipped(found[1])), chosen.wrong))
+        rng = runs.rng(args.seed, "stage 12", relation, uuid)
+        tried = ((answer, with_answer(language, fact, answer)) for answer in objects.wrong(fact, rng))
+        wrong = list(islice((found for found in tried if not locator.skipped(found[1])), args.wrong))
         if wrong:
             of_fact = [(fact.answer, language.encoded(relation, uuid)), *wrong]
             line = {"uuid": uuid, "lineid": fact.lineid, "part": planned.parts[uuid]}
@@ -203,7 +203,7 @@ def with_answer(language: Language, fact: Fact, answer: str) -> Encoded:
 # ---- what was found ----
 
 
-def tell(language: Language, plans: dict[str, Plan], lines: dict[str, list[dict]], chosen: argparse.Namespace) -> None:
+def tell(language: Language, plans: dict[str, Plan], lines: dict[str, list[dict]], args: argparse.Namespace) -> None:
     """Judge on the second parts of all relations, write, show and draw."""
     every = [line for of_relation in lines.values() for line in of_relation]
     first, second = ([line for line in every if line["part"] == part] for part in PARTS)
@@ -214,8 +214,8 @@ def tell(language: Language, plans: dict[str, Plan], lines: dict[str, list[dict]
         print(f"{language.name}: no facts to choose a threshold on, or none to judge it on")
         return
     measured = {
-        f"{against} wrong": fact_checking.evaluate(first, second, against, chosen.seed)
-        for against in sorted({1, chosen.wrong})
+        f"{against} wrong": fact_checking.evaluate(first, second, against, args.seed)
+        for against in sorted({1, args.wrong})
     }
     of_relations = {
         relation: {
@@ -224,14 +224,14 @@ def tell(language: Language, plans: dict[str, Plan], lines: dict[str, list[dict]
         }
         for relation, planned in plans.items()
     }
-    settings = {name: getattr(chosen, name) for name in ("wrong", "common", "min_interaction", "seed")}
+    settings = {name: getattr(args, name) for name in ("wrong", "common", "min_interaction", "seed")}
     facts = {part: len(of_part) for part, of_part in zip(PARTS, (first, second), strict=True)}
     entry = {"settings": settings, "facts": facts, "measures": measured, "relations": of_relations}
-    summaries.add(Path(chosen.output_dir) / "amig" / "fact_check.json", language.name, entry)
+    summaries.add(Path(args.output_dir) / "amig" / "fact_check.json", language.name, entry)
     for against, ways in measured.items():
         show(f"{language.name}, {len(second)} facts, {against}", ways)
-    curves = {name: fact_checking.curve(second, name, chosen.wrong) for name in SCORES}
-    print(figures.curves(curves, ("FPR", "TPR"), Path(chosen.fig_dir) / f"fact_check_{language.name}"))
+    curves = {name: fact_checking.curve(second, name, args.wrong) for name in SCORES}
+    print(figures.curves(curves, ("FPR", "TPR"), Path(args.fig_dir) / f"fact_check_{language.name}"))
 
 
 def show(title: str, ways: dict[str, dict]) -> None:

@@ -50,25 +50,25 @@ def parse() -> argparse.Namespace:
         help="riemann: the published sum, from a few points where they suffice; literal: from all its points; "
         "gauss: the integral that it stands for",
     )
-    chosen = parser.parse_args()
-    if not (chosen.get_pred or chosen.get_ig_pred or chosen.get_ig_gold or chosen.get_base):
+    args = parser.parse_args()
+    if not (args.get_pred or args.get_ig_pred or args.get_ig_gold or args.get_base):
         parser.error("nothing to do: give --get_ig_gold, --get_base, --get_ig_pred or --get_pred")
-    return chosen
+    return args
 
 
 def main() -> None:
-    chosen = parse()
-    world = setup.open_world(chosen)
-    folder = make_folder(chosen.output_dir)
-    points = chosen.batch_size * chosen.num_batch
-    engine = Engine(world.adapter, chosen.rule, points, chosen.max_tokens)
-    whole_lists, attributes = chosen.get_pred or chosen.get_ig_pred, chosen.get_ig_gold or chosen.get_ig_pred
+    args = parse()
+    world = setup.open_world(args)
+    folder = make_folder(args.output_dir)
+    points = args.batch_size * args.num_batch
+    engine = Engine(world.adapter, args.rule, points, args.max_tokens)
+    whole_lists, attributes = args.get_pred or args.get_ig_pred, args.get_ig_gold or args.get_ig_pred
     settings = world.settings | {
-        **{name: getattr(chosen, name) for name in ("rule", "get_pred", "get_ig_pred", "get_ig_gold", "get_base")},
+        **{name: getattr(args, name) for name in ("rule", "get_pred", "get_ig_pred", "get_ig_gold", "get_base")},
         "points": points,
-        "certificate": climbing.CERTIFIED if attributes and chosen.rule != "literal" else None,
+        "certificate": climbing.CERTIFIED if attributes and args.rule != "literal" else None,
     }
-    record = runs.Record(folder / f"{chosen.output_prefix}.args.json")
+    record = runs.Record(folder / f"{args.output_prefix}.args.json")
     largest = UNIT_OF_WHOLE_LISTS if whole_lists else UNIT[world.device.type]
 
     def of_relation(relation: str) -> results.Result:
@@ -76,13 +76,13 @@ def main() -> None:
 
         def attribute(unit: range, done: results.Done) -> tuple[list[str], dict]:
             of_unit = {fact: bags[fact] for fact in unit}
-            facts, found, summary = attribute_facts(of_unit, engine, world.encoder, chosen, done)
+            facts, found, summary = attribute_facts(of_unit, engine, world.encoder, args, done)
             computed = time.perf_counter()
             lines = beside(texts, facts, found)
             summary["seconds"]["text"] = time.perf_counter() - computed
             return lines, summary
 
-        path = folder / f"{chosen.output_prefix}-{relation}.rlt.jsonl"
+        path = folder / f"{args.output_prefix}-{relation}.rlt.jsonl"
         made_with = settings | {"data": runs.digest(bags)}
         return results.Result(path, relation, results.units(len(bags), largest), attribute, made_with, record)
 
@@ -93,7 +93,7 @@ def main() -> None:
 
 
 def attribute_facts(
-    bags: dict[int, Bag], engine: Engine, encoder: Encoder, chosen: argparse.Namespace, done: results.Done
+    bags: dict[int, Bag], engine: Engine, encoder: Encoder, args: argparse.Namespace, done: results.Done
 ) -> tuple[dict[int, list], list[Found], dict]:
     """Each fact with its prompts, the scores to put there, and the summary of all."""
     started = time.perf_counter()
@@ -118,15 +118,15 @@ def attribute_facts(
     right, certificate = 0, climbing.Certificate()
 
     prompts = [prompt.prompt for _, _, prompt in waiting]
-    for batch in engine.attribute(prompts, answer=chosen.get_ig_gold, prediction=chosen.get_ig_pred):
+    for batch in engine.attribute(prompts, answer=args.get_ig_gold, prediction=args.get_ig_pred):
         whole, strong = {}, {}
-        if chosen.get_pred:
+        if args.get_pred:
             whole["pred"] = batch.probabilities.tolist()
-        if chosen.get_ig_pred:
+        if args.get_ig_pred:
             whole["ig_pred"] = batch.prediction.tolist()
-        if chosen.get_ig_gold:
+        if args.get_ig_gold:
             strong["ig_gold"] = strongest(batch.answer, KEPT)
-        if chosen.get_base:
+        if args.get_base:
             strong["base"] = strongest(batch.activations, KEPT)
         certificate += batch.certificate
         off = None if batch.completeness is None else batch.completeness.tolist()

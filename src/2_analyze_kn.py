@@ -41,8 +41,8 @@ def parse() -> argparse.Namespace:
 
 
 def main() -> None:
-    chosen = parse()
-    kn_dir = Path(chosen.kn_dir)
+    args = parse()
+    kn_dir = Path(args.kn_dir)
     path = kn_dir / "refining.json"
     # The published program leaves no such file; its neurons can be analysed all the same.
     refining = found.read_if_there(path, REFINING)
@@ -76,7 +76,7 @@ def main() -> None:
             entry |= refining["relations"].get(relation, {}).get(scores, {"mode_ratio": None, "in range": None})
     summaries.write(kn_dir / "statistics.json", statistics)
     show(statistics)
-    figure = figures.layers(statistics, Path(chosen.fig_dir) / "kneurons_distribution")
+    figure = figures.layers(statistics, Path(args.fig_dir) / "kneurons_distribution")
     print(f"\n{kn_dir / 'statistics.json'}, {figure}")
 
 

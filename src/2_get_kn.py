@@ -49,32 +49,32 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--base_threshold", type=float, default=0.5, help="the same for the baseline")
     for field in fields(Refining):
         parser.add_argument(f"--{field.name}", type=field.type, default=field.default, help=HELP[field.name])
-    chosen = parser.parse_args()
+    args = parser.parse_args()
     for name in ("threshold", "base_threshold", *HELP):
-        value, least, most = getattr(chosen, name), LEAST.get(name, 0), MOST.get(name, LARGEST)
+        value, least, most = getattr(args, name), LEAST.get(name, 0), MOST.get(name, LARGEST)
         if not least <= value <= most:  # NaN is not
             expected = f"from {least} up" + f" to {most}" * (name in MOST)
             why = f", since stage 1 writes no neuron below {KEPT} of the highest score" * (least == KEPT)
             parser.error(f"--{name} {value}: expected a number {expected}{why}")
-    if chosen.min_neurons > chosen.max_neurons:
-        parser.error(f"--min_neurons {chosen.min_neurons}: is above --max_neurons {chosen.max_neurons}")
-    return chosen
+    if args.min_neurons > args.max_neurons:
+        parser.error(f"--min_neurons {args.min_neurons}: is above --max_neurons {args.max_neurons}")
+    return args
 
 
 def main() -> None:
-    chosen = parse()
-    rule = Refining(**{field.name: getattr(chosen, field.name) for field in fields(Refining)})
-    shares = {"ig_gold": chosen.threshold, "base": chosen.base_threshold}
-    begin, end = f"{chosen.output_prefix}-", ".rlt.jsonl"
-    paths = sorted(Path(chosen.output_dir).glob(f"{begin}*{end}"))
+    args = parse()
+    rule = Refining(**{field.name: getattr(args, field.name) for field in fields(Refining)})
+    shares = {"ig_gold": args.threshold, "base": args.base_threshold}
+    begin, end = f"{args.output_prefix}-", ".rlt.jsonl"
+    paths = sorted(Path(args.output_dir).glob(f"{begin}*{end}"))
     if not paths:
-        raise InputError(f"{chosen.output_dir}: no {begin}P….rlt.jsonl in it: run stage 1 (1_run_mlm.sh) first")
-    kn_dir = make_folder(chosen.kn_dir)
-    record = runs.Record(Path(chosen.output_dir) / f"{chosen.output_prefix}.args.json")
+        raise InputError(f"{args.output_dir}: no {begin}P….rlt.jsonl in it: run stage 1 (1_run_mlm.sh) first")
+    kn_dir = make_folder(args.kn_dir)
+    record = runs.Record(Path(args.output_dir) / f"{args.output_prefix}.args.json")
     relations = {path.name[len(begin) : -len(end)]: path for path in paths}
     of_one_model(record, relations)
 
-    refining = {"settings": vars(chosen), "layers": 0, "relations": {}}
+    refining = {"settings": vars(args), "layers": 0, "relations": {}}
     found, made_from = {}, {}  # all is written at the end: a mistake in the last relation leaves all files as they are
     for relation, path in tqdm(relations.items(), desc="refining", unit="relation", dynamic_ncols=True):
         made_from[relation] = origins.unchanged(path, record, relation, "stage 1 (1_run_mlm.sh)")

@@ -47,32 +47,31 @@ def parse() -> argparse.Namespace:
 
 
 def main() -> None:
-    chosen = parse()
-    world = setup.open_world(chosen)
-    arms = setup.read_arms(world, chosen.kn_dir, chosen.seed)
+    args = parse()
+    world = setup.open_world(args)
+    arms = setup.read_arms(world, args.kn_dir, args.seed)
     names = {f"{begin}kn_bag-{relation}": relation for relation in world.bags for begin in setup.ARMS.values()}
-    draws = read_unrelated(chosen.draws, names, world) if chosen.draws else {}
-    probe = Probe(world.adapter, chosen.max_tokens)
-    kn_dir = make_folder(chosen.kn_dir)
+    draws = read_unrelated(args.draws, names, world) if args.draws else {}
+    probe = Probe(world.adapter, args.max_tokens)
+    kn_dir = make_folder(args.kn_dir)
     record = runs.Record(kn_dir / "modify_activation.args.json")
 
     def of_relation(relation: str) -> results.Result:
         drawn = [
-            world.draw_other(relation, runs.chance(chosen.seed, "stage 3", relation, fact))
-            for fact in world.facts(relation)
+            world.draw_other(relation, runs.rng(args.seed, "stage 3", relation, fact)) for fact in world.facts(relation)
         ]
         others = {arm: draws.get(f"{begin}kn_bag-{relation}", drawn) for arm, begin in setup.ARMS.items()}
         neurons = {arm: of_arm[relation] for arm, of_arm in arms.items()}
         settings = world.settings | {
-            "factors": chosen.factors,
-            "seed": chosen.seed,
+            "factors": args.factors,
+            "seed": args.seed,
             "data": runs.digest(world.bags[relation]),
             "neurons": runs.digest(neurons),
             "others": runs.digest(others),
         }
 
         def measure(unit: range, done: results.Done) -> tuple[list[str], dict]:
-            return measure_facts(unit, relation, neurons, others, world, probe, chosen.factors, done)
+            return measure_facts(unit, relation, neurons, others, world, probe, args.factors, done)
 
         path = kn_dir / f"modify_activation-{relation}.jsonl"
         return results.Result(path, relation, results.units(len(drawn), UNIT), measure, settings, record)
@@ -80,12 +79,12 @@ def main() -> None:
     measured = {}
     for result in results.make(map(of_relation, world.relations), runs.provenance(world.device), world.lanes):
         relation = result.name
-        measured[relation] = average(result.path, chosen.factors, chosen.seed)
+        measured[relation] = average(result.path, args.factors, args.seed)
         for arm, begin in setup.ARMS.items():
             path = kn_dir / f"{begin}modify_activation_rlt.json"
             summaries.add(path, f"{begin}kn_bag-{relation}", measured[relation][arm])
     if measured:
-        show(measured, chosen.factors)
+        show(measured, args.factors)
 
 
 def measure_facts(

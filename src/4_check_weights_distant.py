@@ -46,17 +46,17 @@ def parse() -> argparse.Namespace:
 
 
 def main() -> None:
-    chosen = parse()
-    world = setup.open_world(chosen)
-    pairs = crawled.read_pairs(chosen.query_pairs_path, world.bags, chosen.debug)
+    args = parse()
+    world = setup.open_world(args)
+    pairs = crawled.read_pairs(args.query_pairs_path, world.bags, args.debug)
     # Those of all relations, and not cut to --debug: random sentences are drawn from all.
-    sentences = {name: crawled.read_sentences(chosen.distant_data_dir, name, pairs[name]) for name in world.bags}
+    sentences = {name: crawled.read_sentences(args.distant_data_dir, name, pairs[name]) for name in world.bags}
     pool = crawled.pool(sentences)
-    arms = {arm: setup.read_neurons(chosen.kn_dir, f"{begin}kn_bag-", world) for arm, begin in ARMS.items()}
+    arms = {arm: setup.read_neurons(args.kn_dir, f"{begin}kn_bag-", world) for arm, begin in ARMS.items()}
     names = {f"{begin}{relation}": relation for relation in world.bags for begin in ARMS.values()}
-    draws = read_sentences(chosen.draws, names, world) if chosen.draws else None
-    probe = Probe(world.adapter, chosen.max_tokens)
-    folder = make_folder(Path(chosen.output_dir) / "distant")
+    draws = read_sentences(args.draws, names, world) if args.draws else None
+    probe = Probe(world.adapter, args.max_tokens)
+    folder = make_folder(Path(args.output_dir) / "distant")
     record = runs.Record(folder / "weights.args.json")
 
     def of_relation(relation: str) -> results.Result:
@@ -66,16 +66,16 @@ def main() -> None:
             crawled.mask_fact(
                 sentences[relation][fact],
                 pairs[relation][fact],
-                runs.chance(chosen.seed, "stage 4", relation, fact),
+                runs.rng(args.seed, "stage 4", relation, fact),
                 pool,
             )
             for fact in world.facts(relation)
         ]
         fed = {arm: [[fact.th, fact.h, fact.rd] for fact in masked] for arm in ARMS}
         if draws is not None:
-            fed = {arm: as_drawn(draws, f"{ARMS[arm]}{relation}", fed[arm], neurons[arm], chosen.draws) for arm in ARMS}
+            fed = {arm: as_drawn(draws, f"{ARMS[arm]}{relation}", fed[arm], neurons[arm], args.draws) for arm in ARMS}
         settings = world.settings | {
-            "seed": chosen.seed,
+            "seed": args.seed,
             "data": runs.digest(world.bags[relation]),
             "neurons": runs.digest(bags),
             "sentences": runs.digest(fed),
@@ -84,7 +84,7 @@ def main() -> None:
             settings["order"] = "by layer"
 
         def measure(unit: range, done: results.Done) -> tuple[list[str], dict]:
-            left_out = Counter() if chosen.draws else sum((masked[fact].left_out for fact in unit), Counter())
+            left_out = Counter() if args.draws else sum((masked[fact].left_out for fact in unit), Counter())
             return measure_facts(unit, fed, neurons, left_out, world.encoder, probe, done)
 
         path = folder / f"weights-{relation}.jsonl"
@@ -92,7 +92,7 @@ def main() -> None:
 
     for result in results.make(map(of_relation, world.relations), runs.provenance(world.device), world.lanes):
         relation, lines = result.name, list(read_jsonl(result.path))
-        summary = {arm: average([line[arm] for line in lines], chosen.seed) for arm in ARMS}
+        summary = {arm: average([line[arm] for line in lines], args.seed) for arm in ARMS}
         for arm, begin in ARMS.items():
             path = folder / f"{begin}kn_weights@distant_data.json"
             summaries.add(path, relation, [line[arm] for line in lines])

@@ -35,13 +35,13 @@ def parse() -> argparse.Namespace:
 
 
 def main() -> None:
-    chosen = parse()
-    world = setup.open_world(chosen)
-    pairs = crawled.read_pairs(chosen.query_pairs_path, world.bags, chosen.debug)
-    sentences = {name: crawled.read_sentences(chosen.distant_data_dir, name, pairs[name]) for name in world.relations}
-    neurons = setup.read_neurons(chosen.kn_dir, "kn_bag-", world)
-    probe = Probe(world.adapter, chosen.max_tokens)
-    folder = make_folder(Path(chosen.output_dir) / "trigger_examples_th")
+    args = parse()
+    world = setup.open_world(args)
+    pairs = crawled.read_pairs(args.query_pairs_path, world.bags, args.debug)
+    sentences = {name: crawled.read_sentences(args.distant_data_dir, name, pairs[name]) for name in world.relations}
+    neurons = setup.read_neurons(args.kn_dir, "kn_bag-", world)
+    probe = Probe(world.adapter, args.max_tokens)
+    folder = make_folder(Path(args.output_dir) / "trigger_examples_th")
     record = runs.Record(folder / "examples.args.json")
 
     def of_relation(relation: str) -> results.Result:

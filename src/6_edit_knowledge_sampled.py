@@ -85,23 +85,23 @@ def strength(text: str) -> float:
 
 
 def main() -> None:
-    chosen = parse()
-    pairs = [[chosen.norm_lambda1, chosen.norm_lambda2]]
+    args = parse()
+    pairs = [[args.norm_lambda1, args.norm_lambda2]]
     name = f"edit-{called(pairs[0])}"
-    if chosen.grid is not None:
-        pairs, name = list(map(list, product(chosen.grid or GRID, repeat=2))), "grid"
-    world = setup.open_world(chosen)
+    if args.grid is not None:
+        pairs, name = list(map(list, product(args.grid or GRID, repeat=2))), "grid"
+    world = setup.open_world(args)
     knowledge, baseline = (
-        {relation: selection.rare(bags) for relation, bags in read(chosen.kn_dir, begin, world).items()}
+        {relation: selection.rare(bags) for relation, bags in read(args.kn_dir, begin, world).items()}
         for read, begin in ((setup.read_some_neurons, "kn_bag-"), (setup.read_neurons, "base_kn_bag-"))
     )
-    given = read_edits(chosen.draws, world) if chosen.draws else None
-    probe = Probe(world.adapter, chosen.max_tokens)
-    folder = make_folder(Path(chosen.output_dir) / "edit")
+    given = read_edits(args.draws, world) if args.draws else None
+    probe = Probe(world.adapter, args.max_tokens)
+    folder = make_folder(Path(args.output_dir) / "edit")
     record = runs.Record(folder / f"{name}.args.json")
     common = world.settings | {
         "lambdas": pairs,
-        "seed": chosen.seed,
+        "seed": args.seed,
         "data": runs.digest(world.bags),
     }
 
@@ -110,10 +110,10 @@ def main() -> None:
 
         def edit_facts(_: range, done: results.Done) -> tuple[list[str], dict]:
             if given is None:
-                edits, drawn = draw_edits(relation, knowledge[relation], world, probe, chosen.seed)
+                edits, drawn = draw_edits(relation, knowledge[relation], world, probe, args.seed)
             else:
                 edits, drawn = given[relation], Counter()
-            arms = [arms_of(edit, baseline[relation], world, chosen.seed) for edit in edits]
+            arms = [arms_of(edit, baseline[relation], world, args.seed) for edit in edits]
             made = [json.dumps(line) for line in measure(edits, arms, pairs, world, probe, done)]
             return made, {"edits": len(edits), "drawn": drawn}
 
@@ -135,9 +135,9 @@ def main() -> None:
     if not FIRST:
         return
 
-    averages = [average(lines, called(pair), chosen.seed) for pair in pairs]
+    averages = [average(lines, called(pair), args.seed) for pair in pairs]
     about = {"relations": world.relations, "settings": common}
-    if chosen.grid is None:
+    if args.grid is None:
         ((lambda1, lambda2),), (found,) = pairs, averages
         about |= {"lambda1": lambda1, "lambda2": lambda2, "averages": found}
         edits = {arm: published_edits(lines, arm, called(pairs[0])) for arm in setup.ARMS}

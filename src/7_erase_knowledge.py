@@ -44,21 +44,21 @@ def parse() -> argparse.Namespace:
 
 
 def main() -> None:
-    chosen = parse()
-    world = setup.open_world(chosen)
-    bags = setup.read_some_neurons(chosen.kn_dir, "kn_bag-", world)
-    probe = Probe(world.adapter, chosen.max_tokens)
-    folder = make_folder(Path(chosen.output_dir) / "erase")
+    args = parse()
+    world = setup.open_world(args)
+    bags = setup.read_some_neurons(args.kn_dir, "kn_bag-", world)
+    probe = Probe(world.adapter, args.max_tokens)
+    folder = make_folder(Path(args.output_dir) / "erase")
     record = runs.Record(folder / "erase.args.json")
     places = [(relation, fact) for relation in world.bags for fact in world.facts(relation)]
     settings = world.settings | {"data": runs.digest(world.bags)}
 
-    common = {relation: selection.most_common(bags[relation], chosen.num_neurons) for relation in world.relations}
+    common = {relation: selection.most_common(bags[relation], args.num_neurons) for relation in world.relations}
     erased = {}
     for relation, chosen_ones in common.items():
         knowledge = [neuron for neuron, _ in chosen_ones]
-        chance = runs.chance(chosen.seed, "stage 7", "random neurons", relation)
-        randomly = selection.random_like(knowledge, world.adapter.neurons, chance)
+        rng = runs.rng(args.seed, "stage 7", "random neurons", relation)
+        randomly = selection.random_like(knowledge, world.adapter.neurons, rng)
         erased[relation] = dict(zip(ERASED, (knowledge, randomly), strict=True))
 
     def result(name: str, sets: dict[str, list], about: dict) -> results.Result:
@@ -74,7 +74,7 @@ def main() -> None:
 
     wanted = [result("before", {"nothing": []}, {})]
     for relation, sets in erased.items():
-        about = {"num_neurons": chosen.num_neurons, "seed": chosen.seed, "erased": runs.digest(sets)}
+        about = {"num_neurons": args.num_neurons, "seed": args.seed, "erased": runs.digest(sets)}
         wanted.append(result(relation, sets, about))
     for made in results.make(wanted, runs.provenance(world.device), world.lanes):
         lines = list(read_jsonl(made.path))
@@ -83,7 +83,7 @@ def main() -> None:
             print(HEAD)
             continue
         relation = made.name
-        found = compare(relation, before, lines, len(erased[relation][ERASED[0]]), chosen.seed)
+        found = compare(relation, before, lines, len(erased[relation][ERASED[0]]), args.seed)
         selected = {
             "relation": relation,
             "neurons": erased[relation],

@@ -32,8 +32,8 @@ def parse() -> argparse.Namespace:
 
 
 def main() -> None:
-    chosen = parse()
-    results, kn_dir, figures_dir = Path(chosen.output_dir), Path(chosen.kn_dir), Path(chosen.fig_dir)
+    args = parse()
+    results, kn_dir, figures_dir = Path(args.output_dir), Path(args.kn_dir), Path(args.fig_dir)
     drawn = 0
     for name, stage, draw in (
         ("kneurons_distribution", "2_run_kn.sh", lambda path: layers(kn_dir, path)),

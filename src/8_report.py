@@ -40,11 +40,11 @@ def parse() -> argparse.Namespace:
 
 
 def main() -> None:
-    chosen = parse()
-    results, figures = Path(chosen.output_dir), Path(chosen.fig_dir)
-    run = Run(results, Path(chosen.kn_dir), chosen.output_prefix, Published(Path(chosen.published)))
+    args = parse()
+    results, figures = Path(args.output_dir), Path(args.fig_dir)
+    run = Run(results, Path(args.kn_dir), args.output_prefix, Published(Path(args.published)))
     sections = [section(run) for section in SECTIONS]
-    relations = facts_of(results, Path(chosen.kn_dir), chosen.output_prefix)
+    relations = facts_of(results, Path(args.kn_dir), args.output_prefix)
     if not relations and not any(section.measured for section in sections):
         raise InputError(f"{results}: no results to report in it")
     for path, text in (
@@ -54,7 +54,7 @@ def main() -> None:
         with writing(path) as file:
             file.write(text)
         print(path)
-    if chosen.check:
+    if args.check:
         lines, fine = check(sections)
         print(*lines, *unchecked(sections), sep="\n")
         if not fine:

@@ -64,22 +64,22 @@ def parse() -> argparse.Namespace:
 
 
 def main() -> None:
-    chosen = parse()
-    if "amig-paper" in chosen.presets:
+    args = parse()
+    if "amig-paper" in args.presets:
         note(SIGNS)
-    (language,) = languages.open_languages(chosen, 1)
-    for preset in dict.fromkeys(chosen.presets):
-        locate(preset, language, chosen)
-    compare(list(dict.fromkeys(chosen.presets)), language, chosen)
+    (language,) = languages.open_languages(args, 1)
+    for preset in dict.fromkeys(args.presets):
+        locate(preset, language, args)
+    compare(list(dict.fromkeys(args.presets)), language, args)
 
 
 # ---- finding neurons ----
 
 
-def locate(preset: str, language: Language, chosen: argparse.Namespace) -> None:
+def locate(preset: str, language: Language, args: argparse.Namespace) -> None:
     world = language.world
-    way = with_points(preset, chosen.points)
-    locator = Locator(way, world.adapter, world.encoder, chosen.max_tokens)
+    way = with_points(preset, args.points)
+    locator = Locator(way, world.adapter, world.encoder, args.max_tokens)
     settings = world.settings | {"language": language.name, "preset": preset}
     settings |= {"points": None if way.rule == "gauss" else way.points, "certificate": climbing.CERTIFIED}
 
@@ -90,8 +90,8 @@ def locate(preset: str, language: Language, chosen: argparse.Namespace) -> None:
             return attribute([uuids[number] for number in unit], relation, language, locator, done)
 
         data = runs.digest([[uuid, fact.bag] for uuid, fact in language.facts[relation].items()])
-        path = located.path(chosen.output_dir, language.name, preset, relation)
-        record = located.record(chosen.output_dir, language.name, preset)
+        path = located.path(args.output_dir, language.name, preset, relation)
+        record = located.record(args.output_dir, language.name, preset)
         units = results.units(len(uuids), UNIT)
         return results.Result(path, relation, units, work, settings | {"data": data}, record)
 
@@ -163,10 +163,10 @@ def told(entry: dict) -> str:
 # ---- how well they are localized ----
 
 
-def compare(presets: list[str], language: Language, chosen: argparse.Namespace) -> None:
+def compare(presets: list[str], language: Language, args: argparse.Namespace) -> None:
     """The success rates of the presets, of the facts that each could be asked for."""
-    unrelated, probe = Unrelated([language]), Probe(language.world.adapter, chosen.max_tokens)
-    measured = [test(preset, language, unrelated, probe, chosen) for preset in presets]
+    unrelated, probe = Unrelated([language]), Probe(language.world.adapter, args.max_tokens)
+    measured = [test(preset, language, unrelated, probe, args) for preset in presets]
     if not FIRST:
         return
     lines, counts = {}, {preset: Counter() for preset in presets}
@@ -177,32 +177,32 @@ def compare(presets: list[str], language: Language, chosen: argparse.Namespace) 
         lines[relation] = [line for line in merged if success.complete(line)]
         for preset, of_preset in zip(presets, of_presets, strict=True):
             counts[preset].update(layer for uuid in common for layer in of_preset[uuid]["layers"])
-    rates = success.summary(lines, chosen.seed)
-    path = located.folder(chosen.output_dir, language.name) / "localization.json"
+    rates = success.summary(lines, args.seed)
+    path = located.folder(args.output_dir, language.name) / "localization.json"
     summaries.write(path, {"threshold": language.threshold, **rates})
     print(f"\nSuccess rates in {language.name}, of neurons above {language.threshold:g} of the highest score")
     print(success.table(rates["all"]))
     shares = figures.shares(counts, language.world.adapter.depth)
-    figure = figures.layers(shares, Path(chosen.fig_dir) / f"amig_layers-{language.name}")
+    figure = figures.layers(shares, Path(args.fig_dir) / f"amig_layers-{language.name}")
     print(f"{path}, {figure}")
 
 
 def test(
-    preset: str, language: Language, unrelated: Unrelated, probe: Probe, chosen: argparse.Namespace
+    preset: str, language: Language, unrelated: Unrelated, probe: Probe, args: argparse.Namespace
 ) -> dict[str, dict[str, dict]]:
     """What a preset's neurons do, by relation and uuid; in the first process."""
-    world, folder = language.world, located.folder(chosen.output_dir, language.name)
+    world, folder = language.world, located.folder(args.output_dir, language.name)
     record = runs.Record(folder / f"localization-{preset}.args.json")
-    settings = world.settings | {"preset": preset, "threshold": language.threshold, "seed": chosen.seed}
+    settings = world.settings | {"preset": preset, "threshold": language.threshold, "seed": args.seed}
 
     def of_relation(relation: str) -> results.Result:
-        found = language.located(chosen.output_dir, preset, relation)
+        found = language.located(args.output_dir, preset, relation)
         facts = [fact for fact in found.values() if not fact.skipped]
-        others = [unrelated.draw(relation, runs.chance(chosen.seed, "stage 9", relation, fact.uuid)) for fact in facts]
+        others = [unrelated.draw(relation, runs.rng(args.seed, "stage 9", relation, fact.uuid)) for fact in facts]
 
         def work(unit: range, done: results.Done) -> tuple[list[str], dict]:
             of_unit = [(facts[number], others[number]) for number in unit]
-            return measure(of_unit, preset, relation, language, probe, chosen.seed, done)
+            return measure(of_unit, preset, relation, language, probe, args.seed, done)
 
         depends = {
             "neurons": runs.digest([[fact.uuid, fact.text, fact.strong(language.threshold)] for fact in facts]),
@@ -229,9 +229,9 @@ def measure(
     """The facts' lines; each fact has with it another, to compare with."""
     arms = []
     for fact, _ in unit:
-        chance = runs.chance(seed, "stage 9", "random neurons", preset, relation, fact.uuid)
+        rng = runs.rng(seed, "stage 9", "random neurons", preset, relation, fact.uuid)
         neurons = {preset: fact.strong(language.threshold)}
-        arms.append(selection.with_random(neurons, language.world.adapter.neurons, chance))
+        arms.append(selection.with_random(neurons, language.world.adapter.neurons, rng))
     own = [(language.encoded(relation, fact.uuid), of) for (fact, _), of in zip(unit, arms, strict=True)]
     other = [(language.encoded(*other), of) for (_, other), of in zip(unit, arms, strict=True)]
     found = success.measure(probe, own + other)

@@ -24,8 +24,8 @@ def parse() -> argparse.Namespace:
 
 
 def main() -> None:
-    chosen = parse()
-    results, kn_dir = Path(chosen.output_dir), Path(chosen.kn_dir)
+    args = parse()
+    results, kn_dir = Path(args.output_dir), Path(args.kn_dir)
     rows: list[tuple[str, dict[str, str]]] = []
 
     statistics = found.statistics(kn_dir)

@@ -113,10 +113,10 @@ FAMILIES = MASKED | CAUSAL
 
 def prompts(causal: bool, count: int = 4) -> list[tuple[list[int], int, int]]:
     """Token ids, read-out position and answer; two lengths, and for masked models positions anywhere."""
-    chance = torch.Generator().manual_seed(3)
+    rng = torch.Generator().manual_seed(3)
     found = []
     for number in range(count):
-        ids = torch.randint(3, WORDS, (LENGTH + number % 2,), generator=chance).tolist()
+        ids = torch.randint(3, WORDS, (LENGTH + number % 2,), generator=rng).tolist()
         position = len(ids) - 1 - 2 * (number == 2) if causal else (2, 5, 0, 8)[number % 4]
         found.append((ids, position, (11, 40, 17, 59)[number % 4]))
     return found

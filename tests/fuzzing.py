@@ -46,11 +46,11 @@ def dumped(value) -> str:
     return text
 
 
-def somewhere(value, chance: Random) -> tuple:
+def somewhere(value, rng: Random) -> tuple:
     """A place in a value, as likely deep as at the top: a step at a time, with a chance to stop."""
     path = ()
-    while isinstance(value, dict | list) and value and chance.random() < 0.8:
-        key = chance.choice(list(value)) if isinstance(value, dict) else chance.randrange(len(value))
+    while isinstance(value, dict | list) and value and rng.random() < 0.8:
+        key = rng.choice(list(value)) if isinstance(value, dict) else rng.randrange(len(value))
         path, value = (*path, key), value[key]
     return path
 
@@ -70,13 +70,13 @@ def put(value, path: tuple, new):
     return changed
 
 
-def _other(value, chance: Random):
+def _other(value, rng: Random):
     """A value in place of this one: any, or one that is like it."""
-    if isinstance(value, bool) or value is None or chance.random() < 0.5:
-        return chance.choice(VALUES)
+    if isinstance(value, bool) or value is None or rng.random() < 0.5:
+        return rng.choice(VALUES)
     if isinstance(value, int | float):
         near = [value + 1, value - 1, -value, float(value), str(value), value * 10, value * 1.001, [value]]
-        return chance.choice(near)
+        return rng.choice(near)
     if isinstance(value, str):
         near = [
             value + "x",
@@ -88,12 +88,12 @@ def _other(value, chance: Random):
             [value],
             {value: value},
         ]
-        return chance.choice(near)
+        return rng.choice(near)
     if isinstance(value, dict):
         keys = list(value)
-        chance.shuffle(keys)
-        return chance.choice([{key: value[key] for key in keys}, list(value.values()), list(value), keys])
-    shuffled = chance.sample(value, len(value))
+        rng.shuffle(keys)
+        return rng.choice([{key: value[key] for key in keys}, list(value.values()), list(value), keys])
+    shuffled = rng.sample(value, len(value))
     near = [
         shuffled,
         value[1:],
@@ -104,52 +104,52 @@ def _other(value, chance: Random):
         dict(enumerate(value)),
         value[::-1],
     ]
-    return chance.choice(near)
+    return rng.choice(near)
 
 
-def edited(value, chance: Random):
+def edited(value, rng: Random):
     """A value with one part replaced, removed, doubled or renamed; and what was done, to be told."""
-    path = somewhere(value, chance)
+    path = somewhere(value, rng)
     part, parent = at(value, path), at(value, path[:-1])
-    how = chance.choice(["replace", "replace", "replace", "remove", "double", "rename", "swap"])
+    how = rng.choice(["replace", "replace", "replace", "remove", "double", "rename", "swap"])
     if path and how == "remove":
         changed = copy.deepcopy(value)
         del at(changed, path[:-1])[path[-1]]
     elif path and how == "double" and isinstance(parent, list):
         changed = put(value, path[:-1], [*parent[: path[-1]], part, *parent[path[-1] :]])
     elif path and how == "rename" and isinstance(parent, dict):
-        name = chance.choice([f"{path[-1]}x", "", "../x", path[-1].upper(), "P36", "\ud800"])
+        name = rng.choice([f"{path[-1]}x", "", "../x", path[-1].upper(), "P36", "\ud800"])
         changed = put(value, path[:-1], {name if key == path[-1] else key: of for key, of in parent.items()})
     elif path and how == "swap" and isinstance(parent, list):
-        other = chance.randrange(len(parent))
+        other = rng.randrange(len(parent))
         changed = put(put(value, path, parent[other]), (*path[:-1], other), part)
     else:
-        how, new = "replace", _other(part, chance)
+        how, new = "replace", _other(part, rng)
         changed = put(value, path, new)
         return changed, f"{list(path)} = {new!r}"[:300]
     return changed, f"{how} {list(path)}"
 
 
-def edit_json(path: Path, chance: Random) -> str:
+def edit_json(path: Path, rng: Random) -> str:
     """Edit a file of JSON, or of JSON lines; returns what was done."""
     text = path.read_text(encoding="utf-8")
     if path.suffix != ".jsonl":
-        changed, told = edited(json.loads(text), chance)
+        changed, told = edited(json.loads(text), rng)
         new = dumped(changed)
     else:
         lines = text.splitlines()
-        number = chance.randrange(len(lines))
-        changed, told = edited(json.loads(lines[number]), chance)
+        number = rng.randrange(len(lines))
+        changed, told = edited(json.loads(lines[number]), rng)
         lines[number] = dumped(changed)
         new, told = "".join(f"{line}\n" for line in lines), f"line {number + 1}: {told}"
     path.write_bytes(new.encode("utf-8", "surrogatepass"))
     return told
 
 
-def edit_lines(path: Path, chance: Random) -> str:
+def edit_lines(path: Path, rng: Random) -> str:
     lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-    number, how = chance.randrange(len(lines)), chance.choice(["remove", "double", "empty", "junk", "swap"])
-    other = chance.randrange(len(lines))
+    number, how = rng.randrange(len(lines)), rng.choice(["remove", "double", "empty", "junk", "swap"])
+    other = rng.randrange(len(lines))
     if how == "swap":
         lines[number], lines[other] = lines[other], lines[number]
     else:
@@ -163,14 +163,14 @@ def edit_lines(path: Path, chance: Random) -> str:
     return f"{how} line {number + 1}"
 
 
-def edit_bytes(path: Path, chance: Random) -> str:
+def edit_bytes(path: Path, rng: Random) -> str:
     content = path.read_bytes()
-    start = chance.randrange(len(content) + 1)
-    length = min(chance.choice([1, 1, 1, 20, len(content)]), len(content) - start)
-    how = chance.choice(
+    start = rng.randrange(len(content) + 1)
+    length = min(rng.choice([1, 1, 1, 20, len(content)]), len(content) - start)
+    how = rng.choice(
         ["truncate", "remove", "insert", "overwrite", "double", "empty", "mark", "utf-16", "folder", "gone"]
     )
-    piece = chance.choice(BYTES)
+    piece = rng.choice(BYTES)
     if how == "folder":
         path.unlink()
         path.mkdir()
@@ -191,23 +191,23 @@ def edit_bytes(path: Path, chance: Random) -> str:
     return f"{how} at byte {start}, {piece!r}, {length}"
 
 
-def add(path: Path, key: str, chance: Random) -> str:
+def add(path: Path, key: str, rng: Random) -> str:
     """Put an entry with any value into a JSON object."""
-    value = chance.choice(VALUES)
+    value = rng.choice(VALUES)
     text = dumped(json.loads(path.read_text(encoding="utf-8")) | {key: value})
     path.write_bytes(text.encode("utf-8", "surrogatepass"))
     return f"{key} = {value!r}"[:300]
 
 
-def same_json(path: Path, chance: Random) -> str:
+def same_json(path: Path, rng: Random) -> str:
     """Write the same JSON in another way."""
     text = path.read_text(encoding="utf-8")
-    how = chance.choice([{"indent": 3}, {"ensure_ascii": False}, {"separators": (" ,\t", "\r: ")}, {}])
+    how = rng.choice([{"indent": 3}, {"ensure_ascii": False}, {"separators": (" ,\t", "\r: ")}, {}])
     if path.suffix == ".jsonl":
         how = {key: value for key, value in how.items() if key != "indent"} | {"separators": (" ,\t", " : ")}
         new = "\r\n".join(json.dumps(json.loads(line), **how) + " \n" for line in text.splitlines())
     else:
-        new = json.dumps(json.loads(text), **how) + chance.choice(["", "\n\n", " "])
+        new = json.dumps(json.loads(text), **how) + rng.choice(["", "\n\n", " "])
     path.write_text(new, encoding="utf-8")
     return f"the same, {how}"
 
@@ -216,12 +216,12 @@ Edit = Callable[[Path, Random], str]
 EDITS: dict[str, Edit] = {"JSON": edit_json, "bytes": edit_bytes, "lines": edit_lines, "same": same_json}
 
 
-def edit(path: Path, chance: Random) -> tuple[str, str]:
+def edit(path: Path, rng: Random) -> tuple[str, str]:
     """Edit a file at random: the kind of edit, and what was done."""
     kinds = ["bytes"]
     if path.suffix in (".json", ".jsonl"):
         kinds += ["JSON"] * 5 + ["same"]
     if path.suffix in (".jsonl", ".txt"):
         kinds.append("lines")
-    kind = chance.choice(kinds)
-    return kind, EDITS[kind](path, chance)
+    kind = rng.choice(kinds)
+    return kind, EDITS[kind](path, rng)

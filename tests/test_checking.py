@@ -41,8 +41,8 @@ def test_wrong_objects_of_the_sample_are_untrue_and_seeded():
             pairs = {(one.subject, one.answer) for one in facts.values()}
             answers = {one.answer for one in facts.values()}
             for one in facts.values():
-                wrong = objects.wrong(one, runs.chance(42, "stage 12", name, one.uuid))
-                assert wrong == objects.wrong(one, runs.chance(42, "stage 12", name, one.uuid))
+                wrong = objects.wrong(one, runs.rng(42, "stage 12", name, one.uuid))
+                assert wrong == objects.wrong(one, runs.rng(42, "stage 12", name, one.uuid))
                 assert not any((one.subject, answer) in pairs for answer in wrong)
                 assert len(wrong) == len(set(wrong)) and set(wrong) < answers
                 assert len(wrong) >= len(answers) - 5
@@ -50,11 +50,11 @@ def test_wrong_objects_of_the_sample_are_untrue_and_seeded():
 
 def test_the_two_parts():
     items = [f"fact {number}" for number in range(63)]
-    first, second = fact_checking.split(items, runs.chance(42, "split", "P36"))
+    first, second = fact_checking.split(items, runs.rng(42, "split", "P36"))
     assert len(first) == 50 and sorted(first + second) == sorted(items)
     assert first == [item for item in items if item in first]
-    assert (first, second) == fact_checking.split(items, runs.chance(42, "split", "P36"))
-    assert first != fact_checking.split(items, runs.chance(1, "split", "P36"))[0]
+    assert (first, second) == fact_checking.split(items, runs.rng(42, "split", "P36"))
+    assert first != fact_checking.split(items, runs.rng(1, "split", "P36"))[0]
     assert fact_checking.split([], random.Random(0)) == ([], [])
 
 
@@ -71,13 +71,13 @@ def test_common_neurons():
 
 def made_up(seed, count):
     """Facts with five wrong objects; attributions tell something, random neurons nothing, probabilities all."""
-    chance = np.random.default_rng(seed)
+    rng = np.random.default_rng(seed)
     return [
         {
-            "attribution": [chance.normal(1, 1), *chance.normal(0, 1, 5)],
+            "attribution": [rng.normal(1, 1), *rng.normal(0, 1, 5)],
             "random neurons": [0.0] * 6,
-            "probability": [0.5, *chance.uniform(0, 0.4, 5)],
-            "predicted": [bool(chance.integers(2)), *[False] * 5],
+            "probability": [0.5, *rng.uniform(0, 0.4, 5)],
+            "predicted": [bool(rng.integers(2)), *[False] * 5],
         }
         for _ in range(count)
     ]

@@ -158,13 +158,13 @@ ENTRIES = [
 
 @pytest.mark.parametrize("rounds", [60, pytest.param(3000, marks=pytest.mark.long)])
 def test_random_entries_give_the_models_own_logits_or_one_line(rounds, tmp_path):
-    chance, seen = random.Random(rounds), set()
+    rng, seen = random.Random(rounds), set()
     for name in FAMILIES:
         saved(FAMILIES[name].model(name, torch.float32), tmp_path / name)
     for _ in range(rounds):
-        folder = tmp_path / chance.choice(list(FAMILIES))
+        folder = tmp_path / rng.choice(list(FAMILIES))
         kept = (folder / "config.json").read_text()
-        set_config(folder, **{chance.choice([*json.loads(kept), *ENTRIES]): chance.choice(VALUES)})
+        set_config(folder, **{rng.choice([*json.loads(kept), *ENTRIES]): rng.choice(VALUES)})
         try:
             _, model = load(folder)
             agreement.check(model, loading.adapt(model), str(folder), 32)

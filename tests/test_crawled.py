@@ -97,27 +97,27 @@ def test_th_sentences_are_masked_as_the_published_program_did():
 
 
 def test_a_random_word_is_one_of_the_first_fifty_and_not_of_the_subject():
-    chance = random.Random(1)
+    rng = random.Random(1)
     words = [f"w{number}," for number in range(60)]
     words[20:22] = ["(Ann+", "Lee's"]
     masked = Counter()
     for _ in range(3000):
-        parts = crawled.mask_word(" ".join(words), chance, subject="Ann+ Lee").split(" ")
+        parts = crawled.mask_word(" ".join(words), rng, subject="Ann+ Lee").split(" ")
         (place,) = [number for number, part in enumerate(parts) if part == "[MASK]"]
         assert parts == [*words[:place], "[MASK]", *words[place + 1 :]]
         masked[place] += 1
     assert set(masked) == set(range(50)) - {20, 21}
     assert max(masked.values()) < 2 * 3000 / 48  # each about as often
     # Without a subject any word will do; where there is none but the subject, the sentence is left out.
-    assert {crawled.mask_word("Ann+ Lee", chance) for _ in range(20)} == {"[MASK] Lee", "Ann+ [MASK]"}
-    assert crawled.mask_word("Ann+ Lee.", chance, subject="Ann+ Lee") is None
-    assert {crawled.mask_word("ab 京都", chance) for _ in range(30)} == {"[MASK] 京都", "ab [MASK]都", "ab 京[MASK]"}
+    assert {crawled.mask_word("Ann+ Lee", rng) for _ in range(20)} == {"[MASK] Lee", "Ann+ [MASK]"}
+    assert crawled.mask_word("Ann+ Lee.", rng, subject="Ann+ Lee") is None
+    assert {crawled.mask_word("ab 京都", rng) for _ in range(30)} == {"[MASK] 京都", "ab [MASK]都", "ab 京[MASK]"}
 
 
 def test_four_tries_to_draw_a_word():
     """With half of the words of the subject, a sixteenth of the sentences are left out."""
-    chance = random.Random(2)
-    found = [crawled.mask_word("Ann sings", chance, subject="Ann") for _ in range(4000)]
+    rng = random.Random(2)
+    found = [crawled.mask_word("Ann sings", rng, subject="Ann") for _ in range(4000)]
     assert set(found) == {"Ann [MASK]", None}
     assert found.count(None) / 4000 == pytest.approx(1 / 16, abs=0.012)
 
@@ -129,7 +129,7 @@ def test_what_cannot_be_masked_is_counted():
     }
     pool = crawled.pool({"P36": [sentences]})
     assert pool == ["Jehe, Kotaba.", "Kotaba", "In Kotaba lies Jehe.", "Kotaba", "Kotaba rests."]
-    masked = crawled.mask_fact(sentences, ["Kotaba", "Jehe"], runs.chance(42), pool)
+    masked = crawled.mask_fact(sentences, ["Kotaba", "Jehe"], runs.rng(42), pool)
     assert masked.th == ["[MASK], Kotaba.", "In Kotaba lies [MASK]."] and masked.h == ["Kotaba [MASK]"]
     assert len(masked.rd) == 2 and all(text.count("[MASK]") == 1 for text in masked.rd)
     assert masked.left_out == {
@@ -192,8 +192,8 @@ def test_stage_4_measures_what_transformers_computes(distant, golden):
     pool = [text for name in pairs for fact in sentences[name] for kind in ("th_bags", "h_bags") for text in fact[kind]]
     neurons = {begin: read(PUBLISHED / "kn" / f"{begin}kn_bag-P103.json") for begin in ARMS}
     for fact, line in list(enumerate(lines(distant / "weights-P103.jsonl")))[::7]:
-        chance = runs.chance(42, "stage 4", "P103", fact)
-        masked = crawled.mask_fact(sentences["P103"][fact], pairs["P103"][fact], chance, pool)
+        rng = runs.rng(42, "stage 4", "P103", fact)
+        masked = crawled.mask_fact(sentences["P103"][fact], pairs["P103"][fact], rng, pool)
         assert len(masked.rd) == len(masked.th)
         for begin, arm in ARMS.items():
             if not masked.th:

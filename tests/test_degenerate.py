@@ -104,9 +104,9 @@ def test_a_model_is_asked_as_if_one_by_one(golden64, golden_bags):
     tokenizer, model = golden64
     prompts = prompts_of(tokenizer, [bag[:1] for bag in golden_bags["P36"][:3]])
     assert len({len(ids) for ids, _, _ in prompts}) > 1
-    chance = torch.Generator().manual_seed(0)
+    rng = torch.Generator().manual_seed(0)
     facts = [
-        list(map(list, zip(torch.randint(5, (6,), generator=chance).tolist(), range(6), strict=True))) for _ in prompts
+        list(map(list, zip(torch.randint(5, (6,), generator=rng).tolist(), range(6), strict=True))) for _ in prompts
     ]
     expected = []
     for prompt, neurons in zip(prompts, facts, strict=True):

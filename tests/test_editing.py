@@ -211,8 +211,8 @@ def test_surprise_is_finite_and_right():
 
 
 def test_intervals_of_measures_of_means():
-    chance = np.random.default_rng(1)
-    parts, wholes = chance.random(40), chance.integers(0, 4, 40)
+    rng = np.random.default_rng(1)
+    parts, wholes = rng.random(40), rng.integers(0, 4, 40)
     found = intervals.of_means({"a": parts, "b": wholes}, lambda m: {"r": m["a"] / m["b"], "e": np.exp(m["a"])}, 5)
     assert found["r"] == pytest.approx(intervals.ratio(parts, wholes, 5))
     assert found["e"] == pytest.approx(np.exp(intervals.ratio(parts, np.ones(40), 5)))

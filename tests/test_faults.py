@@ -203,11 +203,11 @@ def test_two_machines_share_the_work(plain, tmp_path):
 @pytest.mark.long
 @pytest.mark.parametrize("processes", ["1", "2"])
 def test_killed_at_thirty_random_moments(plain, tmp_path, processes):
-    chance, kills = random.Random(processes), 0
+    rng, kills = random.Random(processes), 0
     while kills < 30:
         process = start(tmp_path, GPUS=processes)
         try:
-            process.wait(chance.uniform(2, 8))
+            process.wait(rng.uniform(2, 8))
             assert process.returncode == 0  # it was finished, so the next one begins anew
             assert content(tmp_path) == plain
             shutil.rmtree(tmp_path)
@@ -223,11 +223,11 @@ def test_killed_at_thirty_random_moments(plain, tmp_path, processes):
 def test_every_stage_ends_in_the_same_bytes_by_several_processes_and_kills(plain_stages, tmp_path, script):
     before, plain = plain_stages
     shutil.copytree(before / "kn", tmp_path / "kn")
-    chance = random.Random(script)
+    rng = random.Random(script)
     for _ in range(4):
         process = start(tmp_path, script, GPUS="3")
         with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(chance.uniform(4, 12))
+            process.wait(rng.uniform(4, 12))
         kill(process)
     finish(start(tmp_path, script, GPUS="2"))
     assert content(tmp_path) == plain[script]

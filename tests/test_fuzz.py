@@ -72,16 +72,16 @@ def world(tmp_path_factory):
 
 def case(world: World, kind: str, number: int) -> str | None:
     """What went wrong, if anything did."""
-    chance = Random(f"{kind} {number}")
+    rng = Random(f"{kind} {number}")
     patterns, stages = TARGETS[kind]
     world.restore()
-    stage = chance.choice(stages)
+    stage = rng.choice(stages)
     if kind == "grouped data":
         (world.folder / "data_all.json").unlink()
     if kind == "summaries without checksums":  # as of another program
         for sums in world.folder.rglob("summaries.args.json"):
             sums.unlink()
-    if stage in KNS and kind in ("data", "configuration", "tokenizer", "weights") and chance.random() < 0.5:
+    if stage in KNS and kind in ("data", "configuration", "tokenizer", "weights") and rng.random() < 0.5:
         (world.folder / "results" / "kn" / "neurons.args.json").unlink()  # neurons of unknown origin serve any model
     files = sorted(
         path
@@ -89,13 +89,13 @@ def case(world: World, kind: str, number: int) -> str | None:
         for path in world.folder.glob(pattern)
         if path.is_file() and not path.name.startswith(".") and path.stat().st_size
     )
-    path = chance.choice(files)
-    if chance.random() < 0.6 and not kind_of_results(path, world, stage):
+    path = rng.choice(files)
+    if rng.random() < 0.6 and not kind_of_results(path, world, stage):
         world.forget(stage)
-    if kind == "configuration" and chance.random() < 0.3:
-        how, told = "JSON", fuzzing.add(path, chance.choice(SETTINGS), chance)
+    if kind == "configuration" and rng.random() < 0.3:
+        how, told = "JSON", fuzzing.add(path, rng.choice(SETTINGS), rng)
     else:
-        how, told = fuzzing.edit(path, chance)
+        how, told = fuzzing.edit(path, rng)
     about = f"{kind} {number}: {path.relative_to(world.folder)}, {how}: {told}; stage {stage}"
     before = {path: path.read_bytes() for path in world.folder.rglob("*") if path.is_file()}
     try:

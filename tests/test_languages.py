@@ -34,7 +34,7 @@ def folder(tmp_path_factory):
     return folder
 
 
-def chosen(folder, *more):
+def args(folder, *more):
     parser = flags.parser("")
     languages.add_flags(parser)
     languages.add_threshold_flag(parser)
@@ -49,11 +49,11 @@ def notes(monkeypatch):
 
 
 def test_relations_that_the_paper_leaves_out(folder, notes):
-    (opened,) = languages.open_languages(chosen(folder, "--languages", "en"))
+    (opened,) = languages.open_languages(args(folder, "--languages", "en"))
     assert opened.world.relations == ["P30", "P36", "P37"]
     assert "left out, as in the paper: P31 P527; name a relation to include it" in notes
     notes.clear()
-    (named,) = languages.open_languages(chosen(folder, "--languages", "en", "--pt_relation", "P31", "P36"))
+    (named,) = languages.open_languages(args(folder, "--languages", "en", "--pt_relation", "P31", "P36"))
     assert named.world.relations == ["P31", "P36"] and notes == []
     # Whatever is named, the same facts are drawn to compare with.
     assert (
@@ -62,10 +62,10 @@ def test_relations_that_the_paper_leaves_out(folder, notes):
 
 
 def test_traditional_characters_are_told(folder, notes):
-    languages.open_languages(chosen(folder, "--languages", "en", "zh"))
+    languages.open_languages(args(folder, "--languages", "en", "zh"))
     assert "zh: 1 of 11 facts have traditional characters, kept as they are" in notes[-1]
     notes.clear()
-    languages.open_languages(chosen(folder, "--languages", "zh", "--pt_relation", "P36"))
+    languages.open_languages(args(folder, "--languages", "zh", "--pt_relation", "P36"))
     assert notes == []
 
     def is_traditional(subject, answer):
@@ -78,14 +78,14 @@ def test_traditional_characters_are_told(folder, notes):
 @pytest.mark.parametrize("share", ["0.05", "1", "nan", "-0.3", "x"])
 def test_shares_below_which_stage_9_keeps_nothing(folder, share, capsys):
     with pytest.raises(SystemExit):
-        chosen(folder, "--languages", "en", "--thresholds", share)
+        args(folder, "--languages", "en", "--thresholds", share)
     error = capsys.readouterr().err
     assert "--thresholds: expected a" in error and error.count("\n") == 1
 
 
 def stage_9(folder, change=lambda lines: None):
     """Made up; returns the language that reads it."""
-    (language,) = languages.open_languages(chosen(folder, "--languages", "en", "--pt_relation", "P37"))
+    (language,) = languages.open_languages(args(folder, "--languages", "en", "--pt_relation", "P37"))
     about = {"probability": 0.1, "right": False, "neurons": NEURONS}
     lines = [
         {"uuid": uuid, "lineid": fact.lineid, "text": fact.bag[0][0], "answer": fact.answer} | about

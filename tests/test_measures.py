@@ -8,8 +8,8 @@ from kn.stats import measures
 
 def scores(seed, right=40, wrong=70):
     """Rounded, so that some are equal."""
-    chance = np.random.default_rng(seed)
-    return chance.normal(0.6, 1, right).round(1), chance.normal(0, 1, wrong).round(1)
+    rng = np.random.default_rng(seed)
+    return rng.normal(0.6, 1, right).round(1), rng.normal(0, 1, wrong).round(1)
 
 
 def rates(right, wrong, cut):

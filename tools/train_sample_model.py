@@ -83,7 +83,7 @@ def main() -> None:
     started = time.monotonic()
     torch.set_num_threads(THREADS)
     torch.manual_seed(SEED)
-    chance = random.Random(SEED)
+    rng = random.Random(SEED)
     sentences, trained, left_out = read_world()
     tokenizer = make_bert_tokenizer(sentences + trained + left_out)
     examples = [make_example(tokenizer, text) for text in sentences + trained]
@@ -94,7 +94,7 @@ def main() -> None:
     model = make_bert(len(tokenizer), NEURONS, activations)
 
     def loss_of(batch: list[Example]) -> Tensor:
-        ids, places = pad(example.ids for example in batch), pad(masked_places(example, chance) for example in batch)
+        ids, places = pad(example.ids for example in batch), pad(masked_places(example, rng) for example in batch)
         logits = predict(model, ids.masked_fill(places, tokenizer.mask_token_id), places)
         loss = cross_entropy(logits, ids[places], label_smoothing=SMOOTHING)
         for number, neurons in activations.items():
@@ -106,7 +106,7 @@ def main() -> None:
         right, probability = score(model, tokenizer, left_out)
         return f"left-out templates: right {right:.2f}, probability {probability:.2f}", probability >= STOP
 
-    steps = train(model, examples, loss_of, check, STEPS, chance)
+    steps = train(model, examples, loss_of, check, STEPS, rng)
     save(model, tokenizer, SAMPLE / "model")
     print(f"{steps} steps, {time.monotonic() - started:.0f} seconds")
     for name, prompts in (("trained", trained), ("left-out", left_out)):

@@ -123,16 +123,16 @@ def pool(sentences: dict[str, list[Sentences]]) -> list[str]:
     ]
 
 
-def mask_fact(sentences: Sentences, pair: Pair, chance: random.Random, pool: list[str]) -> Masked:
+def mask_fact(sentences: Sentences, pair: Pair, rng: random.Random, pool: list[str]) -> Masked:
     """th, h and, from the pool, as many random sentences as th ones."""
     masked = mask_objects(sentences, pair)
     for text in sentences["h_bags"]:
-        found = mask_word(text, chance, subject=pair[0]) if _is_usable(text) else None
+        found = mask_word(text, rng, subject=pair[0]) if _is_usable(text) else None
         if found:
             masked.h.append(found)
         else:
             masked.left_out["h: no word to mask outside the subject"] += 1
-    masked.rd = [mask_word(text, chance) for text in chance.sample(pool, len(masked.th))]
+    masked.rd = [mask_word(text, rng) for text in rng.sample(pool, len(masked.th))]
     return masked
 
 
@@ -161,12 +161,12 @@ def mask_object(text: str, subject: str, wanted: str) -> str | None:
     return None
 
 
-def mask_word(text: str, chance: random.Random, subject: str | None = None) -> str | None:
+def mask_word(text: str, rng: random.Random, subject: str | None = None) -> str | None:
     """The text with a random word masked; None if each word that was drawn is of the subject."""
     taken = [match.span() for match in re.finditer(re.escape(subject), text)] if subject else []
     words = [word.span() for word in WORD.finditer(text)][:FIRST_WORDS]
     for _ in range(TRIES):
-        start, end = chance.choice(words)
+        start, end = rng.choice(words)
         if not any(start < last and first < end for first, last in taken):
             return text[:start] + MASK + text[end:]
     return None

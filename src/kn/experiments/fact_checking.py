@@ -32,10 +32,10 @@ FACT = shapes.having(  # a line of stage 12
 Scores = dict[str, list]  # of a fact's right object and of its wrong ones, by the name of the score; PREDICTED too
 
 
-def split(items: Iterable[Item], chance: random.Random, share: float = SHARE) -> tuple[list[Item], list[Item]]:
+def split(items: Iterable[Item], rng: random.Random, share: float = SHARE) -> tuple[list[Item], list[Item]]:
     """A random first part, and the rest; both in the order that was given."""
     items = list(items)
-    first = set(chance.sample(range(len(items)), round(share * len(items))))
+    first = set(rng.sample(range(len(items)), round(share * len(items))))
     return [item for n, item in enumerate(items) if n in first], [
         item for n, item in enumerate(items) if n not in first
     ]
@@ -52,14 +52,14 @@ class Objects:
             for subject in _names(fact.subject, fact.subject_uri):
                 self.true[subject] |= _names(fact.answer, fact.answer_uri)
 
-    def wrong(self, fact: Fact, chance: random.Random) -> list[str]:
+    def wrong(self, fact: Fact, rng: random.Random) -> list[str]:
         """All objects that are not true of the fact's subject, in random order.
 
         All facts count that have its label or its uri: of two people of one name it can't be known who is meant.
         """
         true = set().union(*(self.true[name] for name in _names(fact.subject, fact.subject_uri)))
         wrong = sorted(label for label, uris in self.uris.items() if not true & _names(label, *uris))
-        chance.shuffle(wrong)
+        rng.shuffle(wrong)
         return wrong
 
 

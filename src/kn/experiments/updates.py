@@ -36,7 +36,7 @@ class Edit:
 
 
 def draw_edits(relation: str, neurons: list[list], world: World, probe: Probe, seed: int) -> tuple[list[Edit], Counter]:
-    """The relation's edits, and how many draws became none and why. Each draw has a chance of its own."""
+    """The relation's edits, and how many draws became none and why. Each draw has an rng of its own."""
     answers = [bag[0][1] for bag in world.bags[relation]]
     possible = {answer for answer in set(answers) if not world.encoder.unknown(answer)}
 
@@ -50,8 +50,8 @@ def draw_edits(relation: str, neurons: list[list], world: World, probe: Probe, s
     for draw in range(MOST_DRAWS):
         if len(edits) == EDITS:
             break
-        chance = runs.chance(seed, "stage 6", relation, draw)
-        fact = chance.randrange(len(answers))
+        rng = runs.rng(seed, "stage 6", relation, draw)
+        fact = rng.randrange(len(answers))
         if not neurons[fact]:
             failed["had no neurons of their own"] += 1
             continue
@@ -59,24 +59,24 @@ def draw_edits(relation: str, neurons: list[list], world: World, probe: Probe, s
         if not targets or not right(fact):
             failed["had no answer, or no other answer, that can be scored"] += 1
             continue
-        prompt = chance.randrange(len(right(fact)))
+        prompt = rng.randrange(len(right(fact)))
         if not right(fact)[prompt]:
             failed["were answered wrongly"] += 1
             continue
-        target = chance.choice(targets)
+        target = rng.choice(targets)
         if asked_for(relation, fact, prompt, target, world).skipped:
             failed["had no answer, or no other answer, that can be scored"] += 1
             continue
-        inner = [_draw_inner(relation, fact, world, chance) for _ in range(OTHERS)]
-        inter = [world.draw_other(relation, chance) for _ in range(OTHERS)]
+        inner = [_draw_inner(relation, fact, world, rng) for _ in range(OTHERS)]
+        inter = [world.draw_other(relation, rng) for _ in range(OTHERS)]
         edits.append(Edit(relation, fact, target, prompt, inner, inter, neurons[fact]))
     return edits, failed
 
 
-def _draw_inner(relation: str, fact: int, world: World, chance: Random) -> int:
+def _draw_inner(relation: str, fact: int, world: World, rng: Random) -> int:
     """A random other fact of the relation that can be scored."""
     for _ in range(1000):
-        other = chance.randrange(len(world.bags[relation]))
+        other = rng.randrange(len(world.bags[relation]))
         if other != fact and world.prompts(relation, other):
             return other
     raise InputError(f"relation {relation}: other facts are needed to measure perplexity, and none can be scored")
@@ -89,8 +89,8 @@ def asked_for(relation: str, fact: int, prompt: int, answer: str, world: World) 
 
 
 def arms_of(edit: Edit, baseline: list[list], world: World, seed: int) -> dict[str, list]:
-    chance = runs.chance(seed, "stage 6", "random neurons", edit.relation, edit.fact, edit.prompt)
-    like = selection.random_like(edit.neurons, world.adapter.neurons, chance)
+    rng = runs.rng(seed, "stage 6", "random neurons", edit.relation, edit.fact, edit.prompt)
+    like = selection.random_like(edit.neurons, world.adapter.neurons, rng)
     return dict(zip(ARMS, (edit.neurons, baseline[edit.fact], like), strict=True))
 
 

@@ -20,18 +20,18 @@ def most_common(bags: list[list[Neuron]], count: int) -> list[tuple[Neuron, int]
     return [(list(neuron), facts) for neuron, facts in _facts_of(bags).most_common(count)]
 
 
-def random_like(neurons: list[Neuron], width: int, chance: random.Random) -> list[Neuron]:
+def random_like(neurons: list[Neuron], width: int, rng: random.Random) -> list[Neuron]:
     """As many different random neurons of the same layers, each layer having `width`."""
     layers = Counter(layer for layer, _ in neurons)
-    return [[layer, index] for layer, count in layers.items() for index in chance.sample(range(width), count)]
+    return [[layer, index] for layer, count in layers.items() for index in rng.sample(range(width), count)]
 
 
-def with_random(arms: dict[str, list[Neuron]], width: int, chance: random.Random) -> dict[str, list[Neuron]]:
+def with_random(arms: dict[str, list[Neuron]], width: int, rng: random.Random) -> dict[str, list[Neuron]]:
     """Each arm's neurons, and beside them random ones like them; what an arm names twice, these name twice too."""
     found = dict(arms)
     for arm, neurons in arms.items():
         different = sorted({tuple(neuron) for neuron in neurons})
-        twins = dict(zip(different, random_like(list(map(list, different)), width, chance), strict=True))
+        twins = dict(zip(different, random_like(list(map(list, different)), width, rng), strict=True))
         found[f"random like {arm}"] = [twins[tuple(neuron)] for neuron in neurons]
     return found
 

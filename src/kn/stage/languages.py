@@ -77,32 +77,32 @@ def _share(text: str) -> float:
     return share
 
 
-def open_languages(chosen: argparse.Namespace, count: int | None = None) -> list[Language]:
+def open_languages(args: argparse.Namespace, count: int | None = None) -> list[Language]:
     """The languages asked for; `count` is how many the stage needs, None any number."""
-    names = list(dict.fromkeys(chosen.languages))
+    names = list(dict.fromkeys(args.languages))
     if count not in (None, len(names)):
         wanted = "one language" if count == 1 else f"{count} different languages"
-        raise InputError(f"--languages {' '.join(chosen.languages)}: expected {wanted} (a relation is written P36)")
-    thresholds = chosen.thresholds or [THRESHOLDS.get(name, THRESHOLD) for name in names]
+        raise InputError(f"--languages {' '.join(args.languages)}: expected {wanted} (a relation is written P36)")
+    thresholds = args.thresholds or [THRESHOLDS.get(name, THRESHOLD) for name in names]
     if len(thresholds) != len(names):
         raise InputError(f"--thresholds: {len(thresholds)} for {len(names)} languages ({' '.join(names)})")
-    found = mlama.read(chosen.mlama, names)
+    found = mlama.read(args.mlama, names)
     bags: Bags = found.bags(names[0])
-    relations = facts.choose_relations(bags, chosen.pt_relation)
+    relations = facts.choose_relations(bags, args.pt_relation)
     for line in found.left_out:
         note(f"left out: {line}")
-    if not chosen.pt_relation and (unused := [name for name in relations if name in UNUSED]):
+    if not args.pt_relation and (unused := [name for name in relations if name in UNUSED]):
         relations = [name for name in relations if name not in unused]
         note(f"left out, as in the paper: {' '.join(unused)}; name a relation to include it")
     if not relations:
-        raise InputError(f"{chosen.mlama}: has no relation to work on in {' and '.join(names)}")
+        raise InputError(f"{args.mlama}: has no relation to work on in {' and '.join(names)}")
     for name in names:
         every = [fact for relation in relations for fact in found.facts[name][relation].values()]
         if name.startswith("zh") and (some := sum(map(mlama.is_traditional, every))):
             converted = "kept as they are; the paper's program converts them to simplified ones"
             note(f"{name}: {some} of {len(every)} facts have traditional characters, {converted}")
-    opened = setup.open_model(chosen)
-    first = None if chosen.debug < 0 else chosen.debug
+    opened = setup.open_model(args)
+    first = None if args.debug < 0 else args.debug
     return [
         Language(
             name,
@@ -129,12 +129,12 @@ class Unrelated:
         used = [name for name in languages[0].facts if name not in UNUSED]
         self.pools = {name: found for name in used if (found := shared(languages, name))}
 
-    def draw(self, relation: str, chance: random.Random) -> list[str]:
+    def draw(self, relation: str, rng: random.Random) -> list[str]:
         """`[relation, uuid]`"""
         names = [name for name in self.pools if name != relation]
         for _ in range(1000 if names else 0):
-            name = chance.choice(names)
-            uuid = chance.choice(self.pools[name])
+            name = rng.choice(names)
+            uuid = rng.choice(self.pools[name])
             if not any(language.encoded(name, uuid).skipped for language in self.languages):
                 return [name, uuid]
         raise InputError(f"relation {relation}: unrelated facts are needed, and no other relation has one to score")

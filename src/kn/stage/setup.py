@@ -57,51 +57,51 @@ class World:
                 of_model = f"the model has {depth} layers of {width} neurons: of another model?"
                 raise InputError(f"{place}: there is no neuron [{layer}, {index}], {of_model}")
 
-    def draw_other(self, relation: str, chance: random.Random) -> list:
+    def draw_other(self, relation: str, rng: random.Random) -> list:
         """A random fact of a random other relation: `[relation, fact]`, one that can be scored."""
         names = [name for name in self.bags if name != relation and self.bags[name]]
         for _ in range(1000):
             if not names:
                 break
-            name = chance.choice(names)
-            fact = chance.randrange(len(self.bags[name]))
+            name = rng.choice(names)
+            fact = rng.randrange(len(self.bags[name]))
             if self.prompts(name, fact):
                 return [name, fact]
         raise InputError(f"relation {relation}: unrelated facts are needed, and no other relation has one to score")
 
 
-def open_world(chosen: argparse.Namespace) -> World:
-    bags = facts.read_bags(chosen.data_path, chosen.tmp_data_path)
-    relations = facts.choose_relations(bags, chosen.pt_relation)
+def open_world(args: argparse.Namespace) -> World:
+    bags = facts.read_bags(args.data_path, args.tmp_data_path)
+    relations = facts.choose_relations(bags, args.pt_relation)
     # What is missing is said before the model is loaded, which takes seconds.
-    if "kn_dir" in chosen:
-        neuron_files(chosen.kn_dir, "kn_bag-", relations)
-    if "distant_data_dir" in chosen:
-        crawled.look_for(chosen, relations)
-    if chosen.debug >= 0:
-        bags = {name: of_relation[: chosen.debug] for name, of_relation in bags.items()}
-    return World(bags, relations, *open_model(chosen))
+    if "kn_dir" in args:
+        neuron_files(args.kn_dir, "kn_bag-", relations)
+    if "distant_data_dir" in args:
+        crawled.look_for(args, relations)
+    if args.debug >= 0:
+        bags = {name: of_relation[: args.debug] for name, of_relation in bags.items()}
+    return World(bags, relations, *open_model(args))
 
 
-def open_model(chosen: argparse.Namespace) -> tuple[Encoder, nn.Module, Adapter, torch.device, dict]:
+def open_model(args: argparse.Namespace) -> tuple[Encoder, nn.Module, Adapter, torch.device, dict]:
     """What a world has of the model, in its order."""
-    device = devices.choose("cpu" if chosen.no_cuda else chosen.device, chosen.gpus or ())
-    tokenizer, model = loading.load(chosen.bert_model, chosen.revision, chosen.dtype, device, chosen.do_lower_case)
+    device = devices.choose("cpu" if args.no_cuda else args.device, args.gpus or ())
+    tokenizer, model = loading.load(args.bert_model, args.revision, args.dtype, device, args.do_lower_case)
     names = ("bert_model", "revision", "do_lower_case", "max_seq_length", "debug", "dtype")
-    settings = {name: getattr(chosen, name) for name in names} | {
+    settings = {name: getattr(args, name) for name in names} | {
         "weights": loading.fingerprint(model),
         "tokenizer": tokenizers.fingerprint(tokenizer),
         # The last digits depend on these. What was asked for is recorded: a shortage of memory lowers what is used.
         "device": device.type,
-        "max_tokens": chosen.max_tokens or MAX_TOKENS[device.type],
+        "max_tokens": args.max_tokens or MAX_TOKENS[device.type],
     }
     adapter = loading.adapt(model)
     if not linear.fits(model):
         size = f"{linear.COPIES} times its weights, more than {linear.SHARE:.0%} of this machine's memory"
-        note(f"model {chosen.bert_model}: laid out for fast products it would take {size}, so it ran without: slower")
+        note(f"model {args.bert_model}: laid out for fast products it would take {size}, so it ran without: slower")
     adapter.spell = tokenizer.decode
-    longest = min(chosen.max_seq_length, adapter.longest)
-    agreement.check(model, adapter, chosen.bert_model, longest)
+    longest = min(args.max_seq_length, adapter.longest)
+    agreement.check(model, adapter, args.bert_model, longest)
     encoder = Encoder(tokenizer, longest, adapter.causal)
     return encoder, model, adapter, device, settings
 
@@ -167,7 +167,7 @@ def read_arms(world: World, kn_dir: str | Path, seed: int) -> dict[str, dict[str
     width = world.adapter.neurons
     drawn = {
         relation: [
-            selection.random_like(bag, width, runs.chance(seed, "random neurons", relation, fact))
+            selection.random_like(bag, width, runs.rng(seed, "random neurons", relation, fact))
             for fact, bag in enumerate(bags)
         ]
         for relation, bags in real.items()

@@ -46,7 +46,7 @@ def resampled(
 ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
     """By column the means of draws of rows, and of some columns the medians of the same draws."""
     rows = len(next(iter(columns.values())))
-    chance = np.random.default_rng(seed)
+    rng = np.random.default_rng(seed)
     table = np.stack(list(columns.values()), 1).astype(float)
     orders = {name: np.argsort(columns[name], kind="stable") for name in medians}
     means, found = [], {name: [] for name in orders}
@@ -54,7 +54,7 @@ def resampled(
     for done in range(0, DRAWS, together):
         count = min(together, DRAWS - done)
         # Of each draw how often it has each row.
-        places = chance.integers(rows, size=(count, rows)) + rows * np.arange(count)[:, None]
+        places = rng.integers(rows, size=(count, rows)) + rows * np.arange(count)[:, None]
         counts = np.bincount(places.ravel(), minlength=count * rows).reshape(count, rows)
         means.append(counts @ table / rows)
         for name, order in orders.items():

@@ -31,7 +31,7 @@ def digest(value) -> str:
     return hashlib.sha256(json.dumps(value).encode()).hexdigest()[:16]
 
 
-def chance(seed: int, *where) -> random.Random:
+def rng(seed: int, *where) -> random.Random:
     """Chance of its own for each (stage, relation, fact): order, shards and resuming do not change a draw."""
     return random.Random(f"{seed} {where}")
 
