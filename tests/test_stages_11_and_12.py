@@ -313,7 +313,7 @@ def test_one_language_and_what_is_missing(world, tmp_path):
     fewer = run("12_fact_check.py", *flags, "--debug", "2", check=False)
     assert "degenerate-P30.jsonl: was made with all facts, this run has --debug 2" in fewer.stderr
     higher = run("11_degenerate.py", *flags, *FOUND, "--thresholds", "0.9", check=False)
-    assert "was made with --threshold 0.2, this run has 0.9" in higher.stderr
+    assert "was made with --thresholds 0.2, this run has 0.9" in higher.stderr
     other = tmp_path / "other"
     shutil.copytree(folder / "model", other)
     model = two_languages.KINDS[family].from_pretrained(other)
