@@ -159,7 +159,11 @@ class PostNormEncoder(Adapter):
         return self.head(x[:, 0])
 
     def _attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """Every token looks at every token: rows are prompts of equal length, so nothing is masked."""
+        """Every token looks at every token: rows are prompts of equal length, so nothing is masked.
+
+        Written out, as `scaled_dot_product_attention` gains nothing with so few tokens: forward and backward on a CPU,
+        12 to 128 of them, it is 0.8 to 1.1 times as fast in float32, and 0.1 to 0.3 times in bfloat16.
+        """
         q, k, v = (x.unflatten(-1, (self.heads, -1)).transpose(1, 2) for x in (q, k, v))
         q, k = scaled(q, k, q.shape[-1] ** -0.5)
         weights = (q @ k.transpose(-1, -2)).softmax(-1).to(v.dtype)
