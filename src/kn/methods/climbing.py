@@ -324,10 +324,9 @@ class Findings:
         if not climb.by_layer:  # a layer that is divided by its own sum stands for itself
             scale = scale.amax(-1, keepdim=True)
         climb.limits = torch.minimum(TOLERANCE * scale, OWN * self.ranges)
-        # A sum that is next to nothing makes much of small errors.
-        moved = (TOLERANCE if climb.by_layer else MOVED / len(rule.nodes)) * climb.scores.flatten(2).norm(dim=-1)[
-            ..., None
-        ]
+        # Where scores are divided by a sum that may be next to nothing, small errors grow.
+        share = TOLERANCE if climb.by_layer else MOVED / len(rule.nodes)
+        moved = share * climb.scores.flatten(2).norm(dim=-1)[..., None]
         bounds = torch.minimum(BETWEEN * scale, OWN * self.ranges)
         accepted = (self.sums <= TOLERANCE * scale) & (self.bends <= bounds) & (self.doubts <= moved)
         rounded = accepted & (self.off > bounds)
