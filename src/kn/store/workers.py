@@ -42,6 +42,8 @@ def end_with_parent() -> None:
 def end_all(line: str) -> None:
     """End this process with a line for the user, and with it the others of the job, which would be started again."""
     if LAUNCHED:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_DFL)  # whoever waits below is ended by it, without a traceback
         # What is wrong is mostly wrong for all, and the first ends them before they say it too.
         time.sleep(0 if FIRST else 2)
         print(line, file=sys.stderr, flush=True)
