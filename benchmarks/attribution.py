@@ -15,7 +15,7 @@ import torch
 from transformers import BertConfig, BertForMaskedLM
 
 from kn.methods.attribution import Engine
-from kn.methods.climbing import Certificate, told
+from kn.methods.certificate import Certificate, in_words
 from kn.model import devices, loading
 from kn.model.encoders import PostNormEncoder
 from kn.stage import flags
@@ -72,7 +72,7 @@ def main() -> None:
             summary = sum((batch.certificate for batch in found), Certificate()).summary()
             print(
                 f"{rule + ', ' + dtype:32}{each:12.4f}{1 / each:12.2f}{seconds / each:14.1f}{share:15.0%}"
-                f"{peak_memory(device):8.1f}GB  {told(summary)}",
+                f"{peak_memory(device):8.1f}GB  {in_words(summary)}",
                 flush=True,
             )
         print(f"{'':32}fastest matrix product measured, {dtype}: {peak / 1e12:.2f} Tflop/s")

@@ -20,7 +20,7 @@ import torch
 from transformers import BertConfig, BertForMaskedLM
 
 from kn.methods.attribution import Engine
-from kn.methods.climbing import Certificate
+from kn.methods.certificate import Certificate
 from kn.methods.quadrature import paid
 from kn.model import devices, loading
 from kn.report import figures

@@ -35,7 +35,7 @@ from kn.data.mlama import Fact
 from kn.experiments import degenerate, fact_checking
 from kn.experiments.degenerate import PRESET
 from kn.experiments.fact_checking import PREDICTED, SCORES
-from kn.methods.climbing import CERTIFIED
+from kn.methods.certificate import BOUNDS
 from kn.methods.presets import PRESETS, Locator
 from kn.model.batches import upload
 from kn.model.prompts import Encoded
@@ -123,7 +123,7 @@ def check(
         planned = plans[relation]
         uuids = list(planned.parts)
         settings = world.settings | {
-            "certificate": CERTIFIED,
+            "certificate": BOUNDS,
             "language": language.name,
             "wrong": args.wrong,
             "columns": [*SCORES, PREDICTED],

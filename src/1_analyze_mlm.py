@@ -16,8 +16,8 @@ import time
 from collections import Counter
 
 from kn.data.facts import Bag
-from kn.methods import climbing
 from kn.methods.attribution import Engine, strongest
+from kn.methods.certificate import BOUNDS, Certificate, in_words
 from kn.methods.quadrature import RULES
 from kn.model.prompts import Encoder
 from kn.neurons.triplets import Found, texts
@@ -66,7 +66,7 @@ def main() -> None:
     settings = world.settings | {
         **{name: getattr(args, name) for name in ("rule", "get_pred", "get_ig_pred", "get_ig_gold", "get_base")},
         "points": points,
-        "certificate": climbing.CERTIFIED if attributes and args.rule != "literal" else None,
+        "certificate": BOUNDS if attributes and args.rule != "literal" else None,
     }
     record = runs.Record(folder / f"{args.output_prefix}.args.json")
     largest = UNIT_OF_WHOLE_LISTS if whole_lists else UNIT[world.device.type]
@@ -115,7 +115,7 @@ def attribute_facts(
     found = []
     left = Counter(fact for fact, _, _ in waiting)
     done(len(bags) - len(left))
-    right, certificate = 0, climbing.Certificate()
+    right, certificate = 0, Certificate()
 
     prompts = [prompt.prompt for _, _, prompt in waiting]
     for batch in engine.attribute(prompts, answer=args.get_ig_gold, prediction=args.get_ig_pred):
@@ -167,7 +167,7 @@ def told(entry: dict) -> str:
         reasons = Counter(skip["reason"].split(":")[0] for skip in entry["skipped"])
         parts.append("skipped: " + ", ".join(f"{count} ({reason})" for reason, count in reasons.most_common()))
     if entry["steps"]:  # else nothing was attributed
-        parts.append(climbing.told(entry))
+        parts.append(in_words(entry))
     return "; ".join(parts)
 
 

@@ -27,7 +27,7 @@ import torch
 from torch import Tensor
 
 from kn.experiments import success
-from kn.methods import climbing
+from kn.methods.certificate import BOUNDS, Certificate, in_words
 from kn.methods.presets import PRESETS, SIGNS, Locator, with_points
 from kn.methods.probing import Probe
 from kn.neurons import located, selection
@@ -81,7 +81,7 @@ def locate(preset: str, language: Language, args: argparse.Namespace) -> None:
     way = with_points(preset, args.points)
     locator = Locator(way, world.adapter, world.encoder, args.max_tokens)
     settings = world.settings | {"language": language.name, "preset": preset}
-    settings |= {"points": None if way.rule == "gauss" else way.points, "certificate": climbing.CERTIFIED}
+    settings |= {"points": None if way.rule == "gauss" else way.points, "certificate": BOUNDS}
 
     def of_relation(relation: str) -> results.Result:
         uuids = list(language.facts[relation])
@@ -105,7 +105,7 @@ def attribute(
 ) -> tuple[list[str], dict]:
     started = time.perf_counter()
     lines, asked, skipped = {}, {}, Counter()
-    certificate = climbing.Certificate()
+    certificate = Certificate()
     for uuid in uuids:
         fact, encoded = language.facts[relation][uuid], language.encoded(relation, uuid)
         lines[uuid] = {"uuid": uuid, "lineid": fact.lineid, "text": fact.bag[0][0], "answer": fact.answer}
@@ -156,7 +156,7 @@ def told(entry: dict) -> str:
     parts.append(f"{entry['right'] / max(entry['scored'], 1):.0%} predicted right")
     parts += [f"skipped: {count} ({reason})" for reason, count in entry["skipped"].items()]
     if entry["steps"]:
-        parts.append(climbing.told(entry))
+        parts.append(in_words(entry))
     return "; ".join(parts)
 
 

@@ -9,8 +9,8 @@ import torch
 from conftest import GOLDEN, prompts_of
 from families import CAUSAL, FAMILIES
 from families import prompts as random_prompts
-from kn.methods import climbing
 from kn.methods.attribution import Engine
+from kn.methods.certificate import BETWEEN, BOUNDS, Certificate
 from kn.methods.quadrature import Rule
 from kn.model import loading
 from kn.store import origins
@@ -27,7 +27,7 @@ SHARP = [
 
 
 def certificate(engine, prompts, **more):
-    return sum((batch.certificate for batch in engine.attribute(prompts, **more)), climbing.Certificate())
+    return sum((batch.certificate for batch in engine.attribute(prompts, **more)), Certificate())
 
 
 def sharp(name, activation, times):
@@ -42,7 +42,7 @@ def test_few_points_are_enough_where_they_are_accepted(name, activation, times):
     assert distances(ours, literal).max() <= 1e-3 and (strong(ours) == strong(literal)).all()
     found = certificate(engine, prompts)
     assert sum(found.accepted.values()) == len(prompts) * adapter.depth
-    assert found.discrepancy <= climbing.BETWEEN
+    assert found.discrepancy <= BETWEEN
     if times == 1:  # or all was evaluated
         assert found.accepted["literal-20"] < len(prompts) * adapter.depth
 
@@ -116,7 +116,7 @@ def test_rounding_makes_nobody_climb(golden_bags, dtype, shift, low, high):
     for each in (dtype, "float64"):
         tokenizer, model = loading.load(str(GOLDEN / "model"), None, each, torch.device("cpu"))
         bias, engine = model.cls.predictions.decoder.bias, Engine(loading.adapt(model), "riemann", 20)
-        total = climbing.Certificate()
+        total = Certificate()
         for bags in golden_bags.values():
             (prompt,) = prompts_of(tokenizer, [bags[0][:1]])
             bias[prompt[2]] += shift
@@ -135,7 +135,7 @@ def test_rounding_makes_nobody_climb(golden_bags, dtype, shift, low, high):
 @pytest.mark.parametrize("rule, valid", [("riemann", False), ("gauss", False), ("literal", True)])
 def test_results_from_before_the_certificate(tmp_path, rule, valid):
     made = {"rule": rule, "points": 20}
-    now = made | {"certificate": None if rule == "literal" else climbing.CERTIFIED}
+    now = made | {"certificate": None if rule == "literal" else BOUNDS}
 
     def compare():
         origins.compare(tmp_path / "P1.jsonl", made, now, "delete it", Record(tmp_path / "args.json").path)

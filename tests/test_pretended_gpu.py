@@ -257,6 +257,6 @@ def test_a_batch_is_waited_for_once(ran, stage):
 def test_attributing_waits_once_a_rung_and_a_few_times_a_batch(ran, stage, least, most):
     """A few times: whether all is finite, what is predicted, and what the stage reads of the scores."""
     count, waits = ran[1][stage]
-    rungs = sum(number for line, number in waits.items() if line.startswith("climbing.py"))
-    others = sum(number for line, number in waits.items() if not line.startswith((*BEGINNING, "climbing.py")))
+    rungs = sum(number for line, number in waits.items() if line.startswith("certificate.py"))
+    others = sum(number for line, number in waits.items() if not line.startswith((*BEGINNING, "certificate.py")))
     assert 0 < rungs <= count * len(ladder("riemann", 20)) and least * count <= others <= most * count, waits

@@ -23,7 +23,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kn.methods.climbing import Certificate, Climb, Paths, precise
+from kn.methods.certificate import Certificate
+from kn.methods.climbing import Climb, Paths
+from kn.methods.curves import precise
 from kn.methods.halving import halve
 from kn.methods.quadrature import ladder, paid
 from kn.model import asked, finite
@@ -109,7 +111,7 @@ class Engine:
         baselines: list[list[list[int]]] | None,
         wanted: list[bool],
     ) -> Attributions:
-        plain = self.adapter.run(rows.ids, rows.positions, probe=True)
+        plain = self.adapter.run(rows.ids, rows.positions, probe=self.ladder[0].nodes[-1] == 1)
         logits = precise(plain.logits)
         probabilities, predicted = logits.detach().softmax(-1), logits.argmax(-1)
         targets = [target for target, asked_for in ((rows.answers, answer), (predicted, prediction)) if asked_for]

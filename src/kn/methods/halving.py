@@ -8,7 +8,8 @@ even then does not is counted, and named.
 import torch
 from torch import Tensor
 
-from kn.methods.climbing import Climb, Curves, discrepancies, joined, placed
+from kn.methods.climbing import Climb, Subset
+from kn.methods.curves import Curves, concatenated, discrepancies, on_device
 from kn.methods.quadrature import Rule, ladder
 
 HALVINGS = 10  # of an interval between two of the last rung's nodes
@@ -16,61 +17,59 @@ STRICTER = 4  # errors of many intervals add up
 PARABOLA = ladder("gauss", 1)[0]
 
 
-def halve(climb: Climb, held: dict[int, tuple[Tensor, Curves]], rule: Rule) -> None:
-    """Finish what is left of a climb after its last rung."""
+def halve(climb: Climb, left: dict[int, tuple[Subset, Curves]], rule: Rule) -> None:
+    """Finish what a climb left after its last rung."""
     failed = torch.zeros_like(climb.waiting)
-    for number, (prompts, curves) in held.items():
-        of_paths = climb.prompts[climb.paths_of(prompts)]
+    for number, (subset, curves) in left.items():
+        of_paths = climb.layout.prompts[subset.paths]
         for prompt in climb.waiting[:, :, number].any(0).nonzero()[:, 0].tolist():
-            of_prompt = curves[:, climb.to_device((of_paths == prompt).nonzero()[:, 0])]
-            integrals, passed = _halved(climb, number, prompt, of_prompt, rule)
+            alone = climb.layout.subset(torch.tensor([prompt]))
+            rows = climb.layout.to_device((of_paths == prompt).nonzero()[:, 0])
+            limits = climb.limits[:, prompt, number, None, None] * climb.layout.pieces[prompt] / len(rows)
+            integrals, passed = _halved(climb, number, alone.paths, curves[:, rows], rule, limits)
+            scores = climb.spread(number, alone, integrals)
             for target in climb.waiting[:, prompt, number].nonzero()[:, 0].tolist():
-                climb.scores[target, prompt, number] = climb.spread(number, torch.tensor([prompt]), integrals[target])[
-                    0
-                ]
+                climb.scores[target, prompt, number] = scores[target, 0]
                 failed[target, prompt, number] = not passed[target]
     climb.certificate.accepted["halved"] = int((climb.waiting & ~failed).sum())
     climb.certificate.accepted["not certified"] = int(failed.sum())
     climb.certificate.failed = [(prompt, layer) for prompt, layer in failed.any(0).nonzero().tolist()]
 
 
-def _halved(climb: Climb, number: int, prompt: int, curves: Curves, rule: Rule) -> tuple[Tensor, list[bool]]:
-    """The integral of g along each path of the prompt, targets x paths x width, and which targets passed in the end."""
-    paths = climb.paths_of(torch.tensor([prompt]))
-    limits = climb.limits[:, prompt, number, None, None] * climb.pieces[prompt] / len(paths)
-
+def _halved(
+    climb: Climb, number: int, paths: Tensor, curves: Curves, rule: Rule, limits: Tensor
+) -> tuple[Tensor, list[bool]]:
+    """The integral of g along each path of a prompt, targets x paths x width, and which targets pass in the end."""
+    device = climb.layout.device
     off, noise = discrepancies(curves, rule)
     passed = off.abs() - noise <= limits  # targets x paths x intervals
-    if passed.all():  # it is not F that tells against the polynomial
+    if passed.all():  # F agrees with the polynomial everywhere, so another test failed: halve every interval
         passed = torch.zeros_like(passed)
-    _, between, _ = placed(rule, curves.gradients)
+    _, between = on_device(rule, curves.gradients)
     integrals = torch.einsum("tpi,in,tpnw->tpw", passed.to(between), between, curves.gradients)
     rows, intervals = (~passed).any(0).nonzero(as_tuple=True)
-    nodes = torch.tensor(rule.nodes, device=climb.device)
-    left, right, begin, end = (
-        curves[:, rows, intervals],
-        curves[:, rows, intervals + 1],
-        nodes[intervals],
-        nodes[intervals + 1],
-    )
-    asked = ~passed[:, rows, intervals]  # targets x intervals that are left
-    weights, *_ = placed(PARABOLA, integrals)
+    nodes = torch.tensor(rule.nodes, device=device)
+    begin, end = nodes[intervals], nodes[intervals + 1]
+    left, right = curves[:, rows, intervals], curves[:, rows, intervals + 1]
+    asked = ~passed[:, rows, intervals]  # targets x intervals still to be explained
+    parabola = on_device(PARABOLA, integrals)[0][0]
     for level in range(HALVINGS):
         middle, size = (begin + end) / 2, (end - begin).to(integrals)
         seen = climb.along(number, paths[rows.cpu()], middle[:, None].cpu())
-        three = joined([left[:, :, None], seen, right[:, :, None]], 2)
+        three = concatenated([left[:, :, None], seen, right[:, :, None]], 2)
         off, noise = discrepancies(three, PARABOLA, size[:, None])
         passes = (off.abs() - noise <= limits / STRICTER).all(-1)
         added = (asked if level == HALVINGS - 1 else asked & passes) * size
-        of_intervals = torch.einsum("n,tjnw->tjw", weights, three.gradients) * added[..., None]
-        of_paths = rows == torch.arange(len(paths), device=climb.device)[:, None]
+        of_intervals = torch.einsum("n,tjnw->tjw", parabola, three.gradients) * added[..., None]
+        of_paths = rows == torch.arange(len(paths), device=device)[:, None]
         integrals = integrals + of_paths.to(integrals) @ of_intervals
         asked = asked & ~passes
         again = asked.any(0).nonzero()[:, 0]
         if not len(again):
             break
-        seen = seen[:, :, 0]
-        left, right = joined([left[:, again], seen[:, again]], 1), joined([seen[:, again], right[:, again]], 1)
-        begin, end = torch.cat([begin[again], middle[again]]), torch.cat([middle[again], end[again]])
+        left, seen, right = left[:, again], seen[:, again, 0], right[:, again]
+        left, right = concatenated([left, seen], 1), concatenated([seen, right], 1)
+        begin, middle, end = begin[again], middle[again], end[again]
+        begin, end = torch.cat([begin, middle]), torch.cat([middle, end])
         rows, asked = rows[again].repeat(2), asked[:, again].repeat(1, 2)
     return integrals, (~asked.any(-1)).tolist()

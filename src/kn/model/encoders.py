@@ -129,10 +129,10 @@ class PostNormEncoder(Adapter):
             layer = self.layers[above]
             if x is None:
                 q_at = layer.query(x_at)
-                k = plain.keys[above][rows].index_put(at, layer.key(x_at))
-                v = plain.values[above][rows].index_put(at, layer.value(x_at))
-                q = plain.queries[above][rows].index_put(at, q_at) if above < last else None
-                x = plain.inputs[above][rows].index_put(at, x_at) if above < last else None
+                k = plain.keys[above][rows].index_put_(at, layer.key(x_at))
+                v = plain.values[above][rows].index_put_(at, layer.value(x_at))
+                q = plain.queries[above][rows].index_put_(at, q_at) if above < last else None
+                x = plain.inputs[above][rows].index_put_(at, x_at) if above < last else None
             else:
                 k, v = layer.key(x), layer.value(x)
                 x_at = x[at] if above == last else None
