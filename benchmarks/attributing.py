@@ -39,10 +39,12 @@ def attribute(
         engine.ladder = rules
     run_on, done = adapter.run_on, 0
 
-    def counting(plain, number, rows, ffn):
+    def counting(plain, starts, rows, ffn):
+        """`starts` is a layer in checkouts from before layers were run together."""
         nonlocal done
-        done += len(ffn) * (adapter.depth - number)
-        return run_on(plain, number, rows, ffn)
+        each = [starts] * len(rows) if isinstance(starts, int) else starts
+        done += sum(adapter.depth - start for start in each) * len(ffn) // len(rows)
+        return run_on(plain, starts, rows, ffn)
 
     adapter.run_on = counting
     found = {}

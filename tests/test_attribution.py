@@ -187,10 +187,10 @@ def test_batches_are_halved_when_memory_runs_out(golden, golden_bags, monkeypatc
     expected = attributed(Engine(adapter, "riemann", 20, 2048), prompts)
     run_on, most = adapter.run_on, 7
 
-    def scarce(plain, number, rows, ffn):
+    def scarce(plain, starts, rows, ffn):
         if len(ffn) > 2 * most:  # the first rung evaluates 2 nodes
             raise torch.OutOfMemoryError
-        return run_on(plain, number, rows, ffn)
+        return run_on(plain, starts, rows, ffn)
 
     monkeypatch.setattr(adapter, "run_on", scarce)
     engine = Engine(adapter, "riemann", 20, 2048)

@@ -117,7 +117,7 @@ def test_several_points_of_several_prompts_are_run_on_as_each_alone(name, model)
     rows = torch.tensor([1, 0])
     for number in range(adapter.depth):
         ffn = torch.randn(6, adapter.width, dtype=torch.float64, generator=torch.manual_seed(number))
-        together = adapter.run_on(plain, number, rows, ffn)
+        together = adapter.run_on(plain, [number] * 2, rows, ffn)
         for row, (place, given) in enumerate(zip((1, 1, 1, 0, 0, 0), ffn, strict=True)):
             prompt = ((ids, first), (others, second))[place]
 
@@ -130,6 +130,24 @@ def test_several_points_of_several_prompts_are_run_on_as_each_alone(name, model)
             theirs = logits_at(model, (*prompt, 0))
             hook.remove()
             assert torch.allclose(together[row], theirs, rtol=0, atol=1e-5), (number, row)
+
+
+def test_rows_that_start_in_different_layers_are_run_on_as_each_alone(name, model):
+    """From the lowest layer, one between and the highest, also with neurons changed in the layers above."""
+    adapter = loading.adapt(model)
+    (ids, first, _), _, (others, second, _), _ = prompts(name in CAUSAL)
+    plain = adapter.run(torch.tensor([ids, others]), torch.tensor([first, second]))
+    starts, rows = [0, 0, 1, adapter.depth - 1, adapter.depth - 1], torch.tensor([1, 0, 1, 0, 1])
+    ffn = torch.randn(2 * len(rows), adapter.width, dtype=torch.float64, generator=torch.manual_seed(0))
+
+    def change(number, neurons):
+        return neurons * (1 + number / 10)
+
+    for given in (None, change):
+        together = adapter.run_on(plain, starts, rows, ffn, given)
+        for row, (start, parts) in enumerate(zip(starts, ffn.split(2), strict=True)):
+            alone = adapter.run_on(plain, [start], rows[[row]], parts, given)
+            assert torch.allclose(together[2 * row : 2 * row + 2], alone, rtol=0, atol=1e-9), (start, row)
 
 
 def test_interventions_are_those_of_hooks(name, model, asked):

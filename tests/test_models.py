@@ -52,7 +52,7 @@ def test_running_on_from_a_layer_changes_what_a_hook_in_the_model_changes(golden
         hook = model.bert.encoder.layer[number].output.dense.register_forward_hook(replace)
         theirs = model(ids[rows]).logits[range(len(rows)), positions[rows]]
         hook.remove()
-        ours = adapter.run_on(plain, number, rows, replaced)
+        ours = adapter.run_on(plain, [number] * len(rows), rows, replaced)
         assert torch.allclose(ours, theirs, rtol=0, atol=1e-10), number
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -12,7 +13,7 @@ from kn.methods.certificate import Certificate, Evidence
 from kn.methods.curves import Curves, concatenated, on_device, precise, relative
 from kn.methods.quadrature import Rule
 from kn.model.adapters import Adapter, Pass
-from kn.model.batches import Batches
+from kn.model.batches import Batches, upload
 
 GRADIENTS = 4  # by how many eps a gradient may be off
 
@@ -106,6 +107,7 @@ class Climb:
         self.adapter, self.batches = batches.adapter, batches
         self.difference, self.by_layer = difference, by_layer
         self.plain, self.targets, self.length, self.paths = plain, targets, length, paths
+        self.begins, self.ends = torch.stack(paths.ffn), torch.stack(plain.ffn_at)  # layers x paths or readings x width
         self.layout = Layout(pieces, paths.sizes, logits.device)
         self.epsilon = _precision(self.adapter)
         self.largest = logits.detach().abs().amax(-1)
@@ -126,8 +128,7 @@ class Climb:
             evaluated, nodes = nodes + fresh, rule.nodes.tolist()
             order = self.layout.to_device(torch.tensor([evaluated.index(node) for node in nodes]))
             evidence = Evidence(self.changes)
-            for number in self.waiting.any(0).any(0).nonzero()[:, 0].tolist():
-                subset, curves = self._evaluated(number, known.get(number), fresh)
+            for number, subset, curves in self._evaluated(known, fresh):
                 curves = curves[:, :, order]
                 moved = self._write(number, subset, curves, rule)
                 if rule.between is not None:
@@ -158,37 +159,67 @@ class Climb:
 
     # ---- evaluating ----
 
-    def _evaluated(self, number: int, known: tuple[Subset, Curves] | None, fresh: list[float]) -> tuple[Subset, Curves]:
-        """The layer's waiting prompts and their curves at the nodes known so far, then at the fresh ones."""
-        subset = self.layout.subset(self.waiting[:, :, number].any(0).nonzero()[:, 0])
-        curves = []
-        if known:
-            rows = torch.searchsorted(known[0].paths, subset.paths)
-            curves.append(known[1][:, self.layout.to_device(rows)])
-        elif self.end is not None:
-            curves.append(self._at_one(number, subset))
-        if fresh:
-            nodes = torch.tensor(fresh, dtype=torch.float64).expand(len(subset.paths), -1)
-            curves.append(self.along(number, subset.paths, nodes))
-        return subset, concatenated(curves, 2)
+    def _evaluated(
+        self, known: dict[int, tuple[Subset, Curves]], fresh: list[float]
+    ) -> Iterator[tuple[int, Subset, Curves]]:
+        """Each layer, its waiting prompts, and their curves at the nodes known so far and then at the fresh ones."""
+        numbers = self.waiting.any(0).any(0).nonzero()[:, 0].tolist()
+        subsets = {number: self.layout.subset(self.waiting[:, :, number].any(0).nonzero()[:, 0]) for number in numbers}
+        nodes = torch.tensor(fresh, dtype=torch.float64)
+        for group in self._groups(subsets, len(fresh)):
+            sizes = [len(subsets[number].paths) for number in group]
+            parts: list[list[Curves]] = [[] for _ in group]
+            for number, curves in zip(group, parts, strict=True):
+                if number in known:
+                    rows = torch.searchsorted(known[number][0].paths, subsets[number].paths)
+                    curves.append(known[number][1][:, self.layout.to_device(rows)])
+                elif self.end is not None:
+                    curves.append(self._at_one(number, subsets[number]))
+            if fresh:
+                layers = [number for number, size in zip(group, sizes, strict=True) for _ in range(size)]
+                paths = torch.cat([subsets[number].paths for number in group])
+                added = self.along(layers, paths, nodes.expand(len(paths), -1))
+                for curves, new in zip(parts, added.split(sizes), strict=True):
+                    curves.append(new)
+            for number, curves in zip(group, parts, strict=True):
+                yield number, subsets[number], concatenated(curves, 2)
+
+    def _groups(self, subsets: dict[int, Subset], nodes: int) -> list[list[int]]:
+        """Layers next to each other that fit into a batch together: what runs on from them is then run once."""
+        together = self.batches.rows(self.length, nodes)
+        groups: list[list[int]] = []
+        size = 0
+        for number, subset in subsets.items():
+            size += len(subset.paths)
+            if not groups or size > together:
+                groups.append([])
+                size = len(subset.paths)
+            groups[-1].append(number)
+        return groups
 
     def _at_one(self, number: int, subset: Subset) -> Curves:
         readings = subset.readings_there
-        change = self.plain.ffn_at[number][readings] - self.paths.ffn[number][subset.paths_there]
+        change = self.ends[number, readings] - self.begins[number, subset.paths_there]
         values, gradients = self.end
         return self._curves(values[:, readings, None], gradients[:, number, readings, None], change, readings)
 
-    def along(self, number: int, paths: Tensor, nodes: Tensor) -> Curves:
-        """Evaluate each path at its own nodes, paths x nodes."""
+    def along(self, layers: list[int], paths: Tensor, nodes: Tensor) -> Curves:
+        """Evaluate each path through its layer at its own nodes, paths x nodes. The layers ascend."""
         found = []
         together = self.batches.rows(self.length, nodes.shape[1])
-        for part, part_nodes in zip(paths.split(together), nodes.split(together), strict=True):
-            readings, shape = self.layout.to_device(self.layout.readings[part]), part_nodes.shape
-            start = self.paths.ffn[number][self.layout.to_device(part)]
-            change = self.plain.ffn_at[number][readings] - start
-            ffn = start[:, None] + self.layout.to_device(part_nodes).to(start)[..., None] * change[:, None]
+        for first in range(0, len(paths), together):
+            part = slice(first, first + together)
+            numbers, at, shape = (
+                upload(layers[part], self.layout.device),
+                self.layout.to_device(paths[part]),
+                nodes[part].shape,
+            )
+            readings = self.layout.to_device(self.layout.readings[paths[part]])
+            begin = self.begins[numbers, at]
+            change = self.ends[numbers, readings] - begin
+            ffn = begin[:, None] + self.layout.to_device(nodes[part]).to(begin)[..., None] * change[:, None]
             ffn = ffn.flatten(0, 1).requires_grad_()
-            logits = precise(self.adapter.run_on(self.plain, number, readings, ffn))
+            logits = precise(self.adapter.run_on(self.plain, layers[part], readings, ffn))
             rows = readings.repeat_interleave(shape[1])
             values, gradients = self._read(logits, [target[rows] for target in self.targets], ffn)
             found.append(self._curves(values.unflatten(1, shape), gradients.unflatten(1, shape), change, readings))

@@ -24,6 +24,10 @@ class Curves:
     def __getitem__(self, index) -> Curves:
         return Curves(*(part[index] for part in self.parts()))
 
+    def split(self, sizes: list[int]) -> list[Curves]:
+        """Apart again, along the paths."""
+        return [Curves(*parts) for parts in zip(*(part.split(sizes, 1) for part in self.parts()), strict=True)]
+
     def parts(self) -> tuple[Tensor, ...]:
         return self.values, self.slopes, self.roundings, self.gradients
 

@@ -55,7 +55,7 @@ def _halved(
     parabola = on_device(PARABOLA, integrals)[0][0]
     for level in range(HALVINGS):
         middle, size = (begin + end) / 2, (end - begin).to(integrals)
-        seen = climb.along(number, paths[rows.cpu()], middle[:, None].cpu())
+        seen = climb.along([number] * len(rows), paths[rows.cpu()], middle[:, None].cpu())
         three = concatenated([left[:, :, None], seen, right[:, :, None]], 2)
         off, noise = discrepancies(three, PARABOLA, size[:, None])
         passes = (off.abs() - noise <= limits / STRICTER).all(-1)

@@ -7,6 +7,7 @@ prompts.
 Reading a value from a GPU waits for all that it has been given to do, so each batch is read once, at its end.
 """
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -104,26 +105,31 @@ class Probe:
         return found
 
     def _scaled(self, rows: Rows, scalings: list[list[Scaling]]) -> list[np.ndarray]:
-        """All scalings whose lowest neuron is in one layer are run on from there, together."""
+        """All scalings are run together, each from the layer of its lowest neuron."""
         plain, answers = self.adapter.run(rows.ids, rows.positions), rows.answers
-        read, order = [_at(_probabilities(plain.logits), answers)], []
-        by_layer: dict[int, list[tuple[int, int]]] = {}
-        for row, of_row in enumerate(scalings):
-            for place, (neurons, _) in enumerate(of_row):
-                if neurons:  # without any nothing changes
-                    by_layer.setdefault(min(layer for layer, _ in neurons), []).append((row, place))
-        for lowest, jobs in by_layer.items():
-            of_jobs = upload([row for row, _ in jobs], answers.device)
-            change = _Change([scalings[row][place] for row, place in jobs], answers.device)
-            ffn = self.adapter.layers[lowest].down(change(lowest, plain.neurons_at[lowest][of_jobs]))
-            logits = self.adapter.run_on(plain, lowest, of_jobs, ffn, change)
+        read = [_at(_probabilities(plain.logits), answers)]
+        jobs = sorted(
+            (min(layer for layer, _ in neurons), row, place)
+            for row, of_row in enumerate(scalings)
+            for place, (neurons, _) in enumerate(of_row)
+            if neurons  # without any, nothing changes
+        )
+        if jobs:
+            starts, order = [lowest for lowest, _, _ in jobs], [row for _, row, _ in jobs]
+            of_jobs = upload(order, answers.device)
+            change = _Change([scalings[row][place] for _, row, place in jobs], answers.device)
+            ffn, first = [], 0
+            for lowest, count in sorted(Counter(starts).items()):
+                neurons = plain.neurons_at[lowest][of_jobs[first : first + count]]
+                ffn.append(self.adapter.layers[lowest].down(change(lowest, neurons, first)))
+                first += count
+            logits = self.adapter.run_on(plain, starts, of_jobs, torch.cat(ffn), change)
             read.append(_at(_probabilities(logits), answers[of_jobs]))
-            order += jobs
         found = torch.cat(read).double().cpu()
-        finite.check(self.adapter, rows, found, owners=[*range(len(answers)), *(row for row, _ in order)])
+        finite.check(self.adapter, rows, found, owners=[*range(len(answers)), *(row for _, row, _ in jobs)])
         own, changed = np.split(found.numpy(), [len(answers)])
         found = [np.full(1 + len(of_row), own[row]) for row, of_row in enumerate(scalings)]
-        for (row, place), value in zip(order, changed, strict=True):
+        for (_, row, place), value in zip(jobs, changed, strict=True):
             found[row][1 + place] = value
         return found
 
@@ -139,13 +145,18 @@ class _Change:
                 factors = self.by_layer.setdefault(layer, {})
                 factors[row, index] = factors.get((row, index), 1.0) * factor
 
-    def __call__(self, number: int, neurons: Tensor) -> Tensor:
-        if number not in self.by_layer:
+    def __call__(self, number: int, neurons: Tensor, first: int = 0) -> Tensor:
+        """`neurons` are those of layer `number` in the rows from the `first` on."""
+        changes = [
+            (row - first, index, factor)
+            for (row, index), factor in self.by_layer.get(number, {}).items()
+            if first <= row < first + len(neurons)
+        ]
+        if not changes:
             return neurons
-        changes = self.by_layer[number]
-        rows, indices = upload(list(changes), self.device).unbind(1)
-        factors = upload(list(changes.values()), self.device, neurons.dtype)
-        return neurons.index_put((rows, indices), neurons[rows, indices] * factors)
+        rows, indices, factors = zip(*changes, strict=True)
+        rows, indices = upload([rows, indices], self.device)
+        return neurons.index_put((rows, indices), neurons[rows, indices] * upload(factors, self.device, neurons.dtype))
 
 
 def seen(rows: Rows, logits: Tensor) -> Tensor:

@@ -106,11 +106,12 @@ class Adapter:
         """
         raise NotImplementedError
 
-    def run_on(self, plain: Pass, number: int, rows: Tensor, ffn: Tensor, change: Change | None = None) -> Tensor:
-        """Logits if the FFN of layer `number` gave `ffn` at the read-out position of the prompts `rows` of `plain`.
+    def run_on(self, plain: Pass, starts: list[int], rows: Tensor, ffn: Tensor, change: Change | None = None) -> Tensor:
+        """Logits of the prompts `rows` of `plain` if an FFN gave `ffn` at the read-out position: each row that of its
+        layer in `starts`, which ascend. Rows that start higher join on the way, so each layer runs once for all.
 
-        `ffn` may have several rows a prompt, those of one prompt together. `change` gets the number of each layer
-        above and its neurons there, and returns changed ones.
+        `ffn` may have several rows per row of `rows`, those of one together. `change` gets the number of a layer and
+        the neurons there of as many rows as started below it, and returns changed ones.
         """
         raise NotImplementedError
 

@@ -9,6 +9,7 @@ weights changes all positions: what follows it is run for the whole sequence.
 A family is added by a class that says where the parts of its model are, as those in `causal`.
 """
 
+from bisect import bisect_right
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from functools import partial
@@ -103,47 +104,44 @@ class Decoder(Adapter):
                 plain.values.append(v)
                 if number < self.depth - 1:
                     x = layer.rest(x, _attend(layer, q, k, v, _in_sight(layer, distance)), layer.down)
-        plain.logits = self._read_on(plain, 0, rows, x_at, record=True)
+        for number, layer in enumerate(self.layers):
+            attended, neurons = self._at(plain, number, rows, x_at)
+            ffn = layer.down(neurons)
+            plain.attended_at.append(attended.detach())
+            plain.neurons_at.append(neurons.detach())
+            plain.ffn_at.append(ffn.detach())
+            if plain.probes is not None:
+                ffn = ffn + plain.probes[number]
+            x_at = attended + layer.after_ffn(ffn)
+        plain.logits = self.head(x_at)
         return plain
 
     def run_on(
-        self, plain: DecoderPass, number: int, rows: Tensor, ffn: Tensor, change: Change | None = None
+        self, plain: DecoderPass, starts: list[int], rows: Tensor, ffn: Tensor, change: Change | None = None
     ) -> Tensor:
-        attended = plain.attended_at[number][rows].repeat_interleave(len(ffn) // len(rows), 0)
-        return self._read_on(plain, number + 1, rows, attended + self.layers[number].after_ffn(ffn), change)
-
-    def _read_on(
-        self,
-        plain: DecoderPass,
-        first: int,
-        rows: Tensor,
-        x: Tensor,
-        change: Change | None = None,
-        record: bool = False,
-    ) -> Tensor:
-        """Logits from the input `x` of the layer `first` at the read-out position; `record`: into `plain`."""
-        positions = plain.positions[rows]
-        repeated = positions.repeat_interleave(len(x) // len(rows))
-        for number in range(first, self.depth):
-            layer, rotation = self.layers[number], plain.rotations[number]
-            q, k, v = layer.project(layer.attention_norm(x))
-            q, k = self._turned(q, k, rotation and tuple(part[repeated] for part in rotation))
-            before, values = plain.keys[number][rows], plain.values[number][rows]
-            distance = positions[:, None] - torch.arange(before.shape[2], device=x.device)
-            sight = _in_sight(layer, distance) & (distance > 0)
-            attended = x + layer.after_attention(layer.mix(_attend_at(layer, q, k, v, before, values, sight)))
-            neurons = layer.neurons(layer.ffn_norm(x if layer.parallel else attended))
-            if change:
-                neurons = change(number, neurons)
-            ffn = layer.down(neurons)
-            if record:
-                plain.attended_at.append(attended.detach())
-                plain.neurons_at.append(neurons.detach())
-                plain.ffn_at.append(ffn.detach())
-                if plain.probes is not None:
-                    ffn = ffn + plain.probes[number]
-            x = attended + layer.after_ffn(ffn)
+        points, begun, x = len(ffn) // len(rows), 0, None
+        for number in range(starts[0], self.depth):
+            layer, end = self.layers[number], bisect_right(starts, number)
+            if begun:
+                attended, neurons = self._at(plain, number, rows[:begun], x)
+                x = attended + layer.after_ffn(layer.down(change(number, neurons) if change else neurons))
+            if begun < end:
+                attended = plain.attended_at[number][rows[begun:end]].repeat_interleave(points, 0)
+                started = attended + layer.after_ffn(ffn[begun * points : end * points])
+                x, begun = torch.cat([x, started]) if begun else started, end
         return self.head(x)
+
+    def _at(self, plain: DecoderPass, number: int, rows: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+        """What the FFN's output is added to and the neurons, at the read-out position, from the layer's input there."""
+        layer, rotation, positions = self.layers[number], plain.rotations[number], plain.positions[rows]
+        q, k, v = layer.project(layer.attention_norm(x))
+        repeated = positions.repeat_interleave(len(x) // len(rows))
+        q, k = self._turned(q, k, rotation and tuple(part[repeated] for part in rotation))
+        before, values = plain.keys[number][rows], plain.values[number][rows]
+        distance = positions[:, None] - torch.arange(before.shape[2], device=x.device)
+        sight = _in_sight(layer, distance) & (distance > 0)
+        attended = x + layer.after_attention(layer.mix(_attend_at(layer, q, k, v, before, values, sight)))
+        return attended, layer.neurons(layer.ffn_norm(x if layer.parallel else attended))
 
     def run_edited(self, plain: DecoderPass, rows: Tensor, starts: list[int], ffn: Ffn) -> Tensor:
         x = None

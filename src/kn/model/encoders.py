@@ -3,9 +3,9 @@
 A family is added by a class that says where the parts of its model are, as those at the end.
 """
 
+from bisect import bisect_left
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
-from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -92,10 +92,9 @@ class PostNormEncoder(Adapter):
             plain.inputs[number] = x.detach()
             if not logits and number == max(starts):
                 return plain
-            k, v = layer.key(x), layer.value(x)
+            q, k, v, x = self._inputs(number, x, at)
             if number == self.depth - 1:
-                x, at = x[at][:, None], (rows, torch.zeros_like(positions))
-            q = layer.query(x)
+                at = rows, torch.zeros_like(positions)
             attended = layer.attention_norm(layer.mix(self._attend(q, k, v)) + x)
             neurons = layer.neurons(attended)
             ffn = layer.down(neurons)
@@ -115,46 +114,66 @@ class PostNormEncoder(Adapter):
         return plain
 
     def run_on(
-        self, plain: EncoderPass, number: int, rows: Tensor, ffn: Tensor, change: Change | None = None
+        self, plain: EncoderPass, starts: list[int], rows: Tensor, ffn: Tensor, change: Change | None = None
     ) -> Tensor:
-        """Up to the next layer's attention only the read-out position changes, so there only its query, key and value
-        are computed anew; and of the last layer only its output is needed.
-        """
-        rows = rows.repeat_interleave(len(ffn) // len(rows))
-        at = (torch.arange(len(rows), device=rows.device), plain.positions[rows])
-        x_at = self.layers[number].output_norm(ffn + plain.attended_at[number][rows])
-        x = None  # the other positions, as long as they are as in the plain run
-        last = self.depth - 1
-        for above in range(number + 1, self.depth):
-            layer = self.layers[above]
-            if x is None:
-                q_at = layer.query(x_at)
-                k = plain.keys[above][rows].index_put_(at, layer.key(x_at))
-                v = plain.values[above][rows].index_put_(at, layer.value(x_at))
-                q = plain.queries[above][rows].index_put_(at, q_at) if above < last else None
-                x = plain.inputs[above][rows].index_put_(at, x_at) if above < last else None
-            else:
-                k, v = layer.key(x), layer.value(x)
-                x_at = x[at] if above == last else None
-                q, q_at = (layer.query(x), None) if above < last else (None, layer.query(x_at))
-            if above == last:
-                mixed = layer.mix(self._attend(q_at[:, None], k, v)[:, 0])
-                return self.head(layer.rest(layer.attention_norm(mixed + x_at), change and partial(change, above)))
+        points = len(ffn) // len(rows)
+        starts, rows = [start for start in starts for _ in range(points)], rows.repeat_interleave(points)
+        every, positions = torch.arange(len(rows), device=rows.device), plain.positions[rows]
+        x, begun = None, 0
 
-            def change_at(neurons: Tensor, above: int = above) -> Tensor:
+        def started(number: int, end: int) -> Tensor:
+            """The output of the layer where these rows start, at the read-out position: all that changes there."""
+            attended = plain.attended_at[number][rows[begun:end]]
+            return self.layers[number].output_norm(ffn[begun:end] + attended)
+
+        for above in range(starts[0] + 1, self.depth):
+            layer, end = self.layers[above], bisect_left(starts, above)
+            parts = []
+            if begun:
+                parts.append(self._inputs(above, x, (every[:begun], positions[:begun])))
+            if begun < end:
+                at = every[: end - begun], positions[begun:end]
+                parts.append(self._joining(plain, above, rows[begun:end], at, started(above - 1, end)))
+            q, k, v, x = parts[0] if len(parts) == 1 else map(torch.cat, zip(*parts, strict=True))
+            begun = end
+            at = every[:end], positions[:end] if above < self.depth - 1 else torch.zeros_like(positions[:end])
+
+            def change_at(neurons: Tensor, above: int = above, at: tuple = at) -> Tensor:
                 return neurons.index_put(at, change(above, neurons[at]))
 
             x = layer.rest(layer.attention_norm(layer.mix(self._attend(q, k, v)) + x), change and change_at)
-        return self.head(x_at)
+        hidden = [] if x is None else [x[:, 0]]
+        if begun < len(rows):
+            hidden.append(started(self.depth - 1, len(rows)))
+        return self.head(torch.cat(hidden))
+
+    def _inputs(self, number: int, x: Tensor, at: tuple[Tensor, Tensor]) -> tuple[Tensor, ...]:
+        """Queries, keys, values and inputs of a layer. Of the last one only the read-out position matters."""
+        layer = self.layers[number]
+        k, v = layer.key(x), layer.value(x)
+        if number == self.depth - 1:
+            x = x[at][:, None]
+        return layer.query(x), k, v, x
+
+    def _joining(
+        self, plain: EncoderPass, number: int, rows: Tensor, at: tuple[Tensor, Tensor], x_at: Tensor
+    ) -> tuple[Tensor, ...]:
+        """The same, of rows whose input is `x_at` at the read-out position and the plain run's at the others."""
+        layer = self.layers[number]
+        q = layer.query(x_at)
+        k = plain.keys[number][rows].index_put_(at, layer.key(x_at))
+        v = plain.values[number][rows].index_put_(at, layer.value(x_at))
+        if number == self.depth - 1:
+            return q[:, None], k, v, x_at[:, None]
+        return plain.queries[number][rows].index_put_(at, q), k, v, plain.inputs[number][rows].index_put_(at, x_at)
 
     def run_edited(self, plain: EncoderPass, rows: Tensor, starts: list[int], ffn: Ffn) -> Tensor:
         x = None
         for number in range(starts[0], self.depth):
             layer, x = self.layers[number], self._joined(x, plain, rows, starts, number)
-            k, v = layer.key(x), layer.value(x)
-            if number == self.depth - 1:
-                x = x[torch.arange(len(x), device=x.device), plain.positions[rows]][:, None]
-            attended = layer.attention_norm(layer.mix(self._attend(layer.query(x), k, v)) + x)
+            at = torch.arange(len(x), device=x.device), plain.positions[rows[: len(x)]]
+            q, k, v, x = self._inputs(number, x, at)
+            attended = layer.attention_norm(layer.mix(self._attend(q, k, v)) + x)
             x = layer.output_norm(ffn(number, layer.neurons(attended)) + attended)
         return self.head(x[:, 0])
 
