@@ -43,7 +43,7 @@ def attribute(
         """`starts` is a layer in checkouts from before layers were run together."""
         nonlocal done
         each = [starts] * len(rows) if isinstance(starts, int) else starts
-        done += sum(adapter.depth - start for start in each) * len(ffn) // len(rows)
+        done += sum(len(adapter.layers) - start for start in each) * len(ffn) // len(rows)
         return run_on(plain, starts, rows, ffn)
 
     adapter.run_on = counting
@@ -55,7 +55,7 @@ def attribute(
         scores /= scores.sum(-1, keepdims=True)
     several = [1] * len(prompts) if baselines is None or preset["joined"] else map(len, baselines)
     paths = sum(len(answers) * count for (_, _, answers), count in zip(prompts, several, strict=True))
-    return scores, done / (paths * adapter.depth * (adapter.depth + 1) / 2)
+    return scores, done / (paths * len(adapter.layers) * (len(adapter.layers) + 1) / 2)
 
 
 def main() -> None:

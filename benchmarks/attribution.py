@@ -150,7 +150,7 @@ def fastest_product(adapter: PostNormEncoder) -> float:
     layer = adapter.layers[0].up
     best = 0.0
     for rows in (512, 1024, 2048, 4096) if adapter.device.type == "cpu" else (4096, 16384, 65536):
-        x = torch.randn(rows, adapter.width, device=adapter.device, dtype=layer.weight.dtype)
+        x = torch.randn(rows, adapter.d_model, device=adapter.device, dtype=layer.weight.dtype)
         for _ in range(4):
             seconds, _ = timed(lambda x=x: [layer(x) for _ in range(10)], adapter.device)
             best = max(best, 10 * 2 * rows * layer.weight.numel() / seconds)

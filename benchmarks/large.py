@@ -105,33 +105,33 @@ class Size:
         layer = model.get_submodule(layers)[0]
         self.weights = sum(weight.numel() for weight in model.parameters())
         self.layer, self.ffn = matrices(layer), matrices(layer.get_submodule(ffn))
-        self.neurons = max(layer.get_submodule(down).weight.shape)
-        self.depth, self.width, self.words = config.num_hidden_layers, config.hidden_size, config.vocab_size
+        self.d_ffn = max(layer.get_submodule(down).weight.shape)
+        self.n_layers, self.d_model, self.words = config.num_hidden_layers, config.hidden_size, config.vocab_size
         heads = config.num_attention_heads
-        self.keys = self.width * getattr(config, "num_key_value_heads", heads) // heads
-        self.head = self.words * self.width
-        self.above = self.depth * (self.depth - 1) // 2 * self.layer  # those above each layer, added up
+        self.keys = self.d_model * getattr(config, "num_key_value_heads", heads) // heads
+        self.head = self.words * self.d_model
+        self.above = self.n_layers * (self.n_layers - 1) // 2 * self.layer  # those above each layer, added up
 
     def whole_model(self, tokens: int, points: int = POINTS) -> float:
         """For each layer the plain run, then the points: forward, and back from the last token's logits."""
-        forward = tokens * self.depth * self.layer + self.head
-        back = tokens * self.above + self.depth * self.head
-        return 2 * ((1 + points) * self.depth * forward + points * back)
+        forward = tokens * self.n_layers * self.layer + self.head
+        back = tokens * self.above + self.n_layers * self.head
+        return 2 * ((1 + points) * self.n_layers * forward + points * back)
 
     def engine(self, tokens: int, points: int) -> float:
         """The plain run, then for each layer the points: one token through the layers above, and back."""
-        plain = tokens * (self.depth * self.layer - self.ffn) + 2 * (self.depth * self.layer + self.head)
-        of_points = 2 * points * (self.above + self.depth * self.head)
-        return 2 * (plain + of_points + self.depth * self.width * self.neurons)
+        plain = tokens * (self.n_layers * self.layer - self.ffn) + 2 * (self.n_layers * self.layer + self.head)
+        of_points = 2 * points * (self.above + self.n_layers * self.head)
+        return 2 * (plain + of_points + self.n_layers * self.d_model * self.d_ffn)
 
     def prompt(self, tokens: int, points: int, bytes_each: int) -> float:
         """Bytes that a prompt takes in a batch: what the plain run leaves, what the way back needs of the plain run
         and of the lowest layer's points, their logits, and the scores.
         """
-        left = 2 * tokens * self.keys + 2 * self.width + self.neurons
-        way_back = (1 + points) * (WIDTHS * self.width + NEURONS * self.neurons)
-        return self.depth * (left + way_back) * bytes_each + 4 * (
-            3 * points * self.words + 3 * self.depth * self.neurons
+        left = 2 * tokens * self.keys + 2 * self.d_model + self.d_ffn
+        way_back = (1 + points) * (WIDTHS * self.d_model + NEURONS * self.d_ffn)
+        return self.n_layers * (left + way_back) * bytes_each + 4 * (
+            3 * points * self.words + 3 * self.n_layers * self.d_ffn
         )
 
 
@@ -164,7 +164,7 @@ def measure(name: str, chosen, device: torch.device, dtype: torch.dtype) -> None
         model = AutoModelForCausalLM.from_config(config, dtype=dtype).eval().requires_grad_(False)
     ids = torch.randint(config.vocab_size, (chosen.prompts, chosen.tokens + 1))
     prompts = [(row[:-1].tolist(), chosen.tokens - 1, int(row[-1])) for row in ids]
-    print(f"\n{name}, {config.num_hidden_layers} of {whole.depth} layers")
+    print(f"\n{name}, {config.num_hidden_layers} of {whole.n_layers} layers")
     print(f"{'':12}{'s per prompt':>14}{'of the whole':>14}{'times faster':>14}{'Tflop/s':>9}{'memory':>9}", flush=True)
 
     def tell(way: str, seconds: float, operations: Callable[[Size], float]) -> float:

@@ -38,15 +38,15 @@ def peak_memory(device: torch.device) -> float:
 
 def operations(adapter: PostNormEncoder, length: int, rule: Rule) -> float:
     """What the matrix products of one prompt need: forward and, of equal size, backward to the activations."""
-    width, points = adapter.width, paid(rule)
-    square, ffn = width * width, 2 * width * adapter.neurons
+    width, points = adapter.d_model, paid(rule)
+    square, ffn = width * width, 2 * width * adapter.d_ffn
     head = square + width * adapter.decoder.weight.shape[0]
     attention = 2 * width * length  # of one token to all
     alone = 2 * square + attention + ffn  # one token's query, what it attends to, and its FFN
     layer = length * (2 * square + alone)
     last = length * 2 * square + alone  # keys and values everywhere, the rest where it is read out
-    total = (adapter.depth - 1) * layer + last + head  # the plain run
-    for above in range(adapter.depth):  # layers above the one whose neurons are scaled
+    total = (adapter.n_layers - 1) * layer + last + head  # the plain run
+    for above in range(adapter.n_layers):  # layers above the one whose neurons are scaled
         total += points * head
         if above == 1:
             total += points * (2 * square + alone)  # everything at the read-out position alone

@@ -171,7 +171,7 @@ def suppress(settings: dict, world: World, probe: Probe, seed: int) -> dict:
             different = sorted({sets[name][fact] for sets in settings.values()} - {frozenset()}, key=sorted)
             own = [sorted(map(list, neurons)) for neurons in different]
             rng = runs.rng(seed, "sensitivity", name, fact)
-            drawn = [random_like(neurons, probe.adapter.neurons, rng) for neurons in own]
+            drawn = [random_like(neurons, probe.adapter.d_ffn, rng) for neurons in own]
             for prompt in of_fact:
                 prompts.append(prompt)
                 scalings.append([(neurons, 0.0) for neurons in (*own, *drawn)])

@@ -77,8 +77,8 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=42, help="of weights, facts and neurons")
     args = parser.parse_args()
     world = open_world(args)
-    if not 0 <= args.lowest_layer < world.adapter.depth:
-        raise InputError(f"--lowest_layer {args.lowest_layer}: the model has {world.adapter.depth} layers")
+    if not 0 <= args.lowest_layer < world.adapter.n_layers:
+        raise InputError(f"--lowest_layer {args.lowest_layer}: the model has {world.adapter.n_layers} layers")
     warm_up(world)
     print(f"{runs.provenance(world.device)}\n")
     print(f"{'':10}{'published way':>26}{'ours':>26}{'times faster':>14}{'largest difference':>20}")
@@ -159,8 +159,8 @@ class Chance(random.Random):
 
     def neurons(self, count: int = NEURONS) -> list[list[int]]:
         adapter = self.world.adapter
-        layers = range(self.lowest, adapter.depth)
-        return [[self.choice(layers), self.randrange(adapter.neurons)] for _ in range(count)]
+        layers = range(self.lowest, adapter.n_layers)
+        return [[self.choice(layers), self.randrange(adapter.d_ffn)] for _ in range(count)]
 
     def facts(self, count: int) -> list[tuple[str, int]]:
         """Of all relations, some more than asked for, so that those without a prompt can be left out."""

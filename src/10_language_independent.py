@@ -130,7 +130,7 @@ def measure(
             own, foreign = neurons[uuid][language.name], neurons[uuid][other.name]
             rng = runs.rng(seed, "stage 10", "random neurons", language.name, relation, uuid)
             edited = {LIKN: line[LIKN], "Mono-KN": foreign, "Seq-KN": own + foreign}
-            arms[uuid] = selection.with_random(edited, language.world.adapter.neurons, rng)
+            arms[uuid] = selection.with_random(edited, language.world.adapter.d_ffn, rng)
         related = success.measure(probe, [(language.encoded(relation, uuid), arms[uuid]) for uuid in lines])
         unrelated = success.measure(probe, [(language.encoded(*others[uuid]), arms[uuid]) for uuid in lines])
         for (uuid, line), on_own, on_other in zip(lines.items(), related, unrelated, strict=True):
@@ -165,7 +165,7 @@ def tell(measured: dict[str, list[dict]], both: list[Language], path: Path, args
     summaries.write(path, found)
     counts = {name: Counter(layer for line in every for layer, _ in line["neurons"][name]) for name in names}
     counts["language-independent"] = Counter(layer for line in every for layer, _ in line[LIKN])
-    shares = figures.shares(counts, both[0].world.adapter.depth)
+    shares = figures.shares(counts, both[0].world.adapter.n_layers)
     figure = figures.layers(shares, Path(args.fig_dir) / f"language_independent_layers-{'_'.join(names)}")
     print(f"{path}, {figure}")
 

@@ -106,7 +106,7 @@ def to_try(language: Language, relation: str, args: argparse.Namespace) -> dict[
         if not fact.skipped:
             real = fact.strong(language.threshold)[: args.top]
             rng = runs.rng(args.seed, "stage 11", relation, uuid)
-            drawn = selection.random_like(real, language.world.adapter.neurons, rng)
+            drawn = selection.random_like(real, language.world.adapter.d_ffn, rng)
             neurons[uuid] = dict(zip(ARMS, (real, drawn), strict=True))
     return neurons
 
@@ -139,7 +139,7 @@ def tell(found: dict[str, dict[str, list[dict]]], opened: list[Language], args: 
     path = Path(args.output_dir) / "amig" / "degenerate.json"
     settings = {name: getattr(args, name) for name in ("top", "low", "high", "min_interaction", "disjoint", "seed")}
     settings["thresholds"] = {language.name: language.threshold for language in opened}
-    depth = opened[0].world.adapter.depth
+    n_layers = opened[0].world.adapter.n_layers
     drawn = {}
     for language, relations in found.items():
         of_each = {
@@ -147,13 +147,13 @@ def tell(found: dict[str, dict[str, list[dict]]], opened: list[Language], args: 
             for relation, lines in relations.items()
         }
         together = {arm: [pairs for arms in of_each.values() for pairs in arms[arm]] for arm in ARMS}
-        counts = {relation: summarize(arms, depth, args) for relation, arms in of_each.items()}
-        of_all = summarize(together, depth, args)
+        counts = {relation: summarize(arms, n_layers, args) for relation, arms in of_each.items()}
+        of_all = summarize(together, n_layers, args)
         summaries.add(path, language, {"settings": settings, "all": of_all, "relations": counts})
         show(language, counts | {"all": of_all})
         drawn |= {language: of_all[ARMS[0]]["published"], f"{language}, strict": of_all[ARMS[0]]["strict"]}
     if len(found) > 1:
-        of_all = summarize({arm: shared(list(found.values()), arm) for arm in ARMS}, depth, args)
+        of_all = summarize({arm: shared(list(found.values()), arm) for arm in ARMS}, n_layers, args)
         summaries.add(path, " ".join(found), {"settings": settings, "all": of_all})
         show(" and ".join(found), {"all": of_all})
         drawn["in all languages"] = of_all[ARMS[0]]["published"]
@@ -173,7 +173,7 @@ def shared(languages: list[dict[str, list[dict]]], arm: str) -> list[list[Pair]]
     return list(degenerate.shared(of_languages).values())
 
 
-def summarize(arms: dict[str, list[list[Pair]]], depth: int, args: argparse.Namespace) -> dict[str, dict]:
+def summarize(arms: dict[str, list[list[Pair]]], n_layers: int, args: argparse.Namespace) -> dict[str, dict]:
     """By arm what there is of pairs, as published and in the strict sense."""
     found: dict[str, dict] = {}
     for arm, facts in arms.items():
@@ -181,7 +181,7 @@ def summarize(arms: dict[str, list[list[Pair]]], depth: int, args: argparse.Name
         found[arm] = {}
         for sense, of_sense in (("published", facts), ("strict", strict)):
             counted = [degenerate.disjoint(pairs) for pairs in of_sense] if args.disjoint else of_sense
-            found[arm][sense] = degenerate.summary(counted, depth, args.seed)
+            found[arm][sense] = degenerate.summary(counted, n_layers, args.seed)
     return found
 
 

@@ -106,7 +106,7 @@ def plan(language: Language, relation: str, args: argparse.Namespace) -> Plan:
         first = [degenerate.strict(of_fact, args.min_interaction) for of_fact in first]
     common = fact_checking.common(map(degenerate.members, first), args.common)
     drawn = selection.random_like(
-        common, language.world.adapter.neurons, runs.rng(args.seed, "stage 12", "random neurons", relation)
+        common, language.world.adapter.d_ffn, runs.rng(args.seed, "stage 12", "random neurons", relation)
     )
     of_facts = {uuid: name for name, uuids in zip(PARTS, parts, strict=True) for uuid in uuids}
     return Plan({uuid: of_facts[uuid] for uuid in pairs}, dict(zip(SCORES, (common, drawn), strict=False)))

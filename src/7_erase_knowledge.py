@@ -58,7 +58,7 @@ def main() -> None:
     for relation, chosen_ones in common.items():
         knowledge = [neuron for neuron, _ in chosen_ones]
         rng = runs.rng(args.seed, "stage 7", "random neurons", relation)
-        randomly = selection.random_like(knowledge, world.adapter.neurons, rng)
+        randomly = selection.random_like(knowledge, world.adapter.d_ffn, rng)
         erased[relation] = dict(zip(ERASED, (knowledge, randomly), strict=True))
 
     def result(name: str, sets: dict[str, list], about: dict) -> results.Result:

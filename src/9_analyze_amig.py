@@ -182,7 +182,7 @@ def compare(presets: list[str], language: Language, args: argparse.Namespace) ->
     summaries.write(path, {"threshold": language.threshold, **rates})
     print(f"\nSuccess rates in {language.name}, of neurons above {language.threshold:g} of the highest score")
     print(success.table(rates["all"]))
-    shares = figures.shares(counts, language.world.adapter.depth)
+    shares = figures.shares(counts, language.world.adapter.n_layers)
     figure = figures.layers(shares, Path(args.fig_dir) / f"amig_layers-{language.name}")
     print(f"{path}, {figure}")
 
@@ -231,7 +231,7 @@ def measure(
     for fact, _ in unit:
         rng = runs.rng(seed, "stage 9", "random neurons", preset, relation, fact.uuid)
         neurons = {preset: fact.strong(language.threshold)}
-        arms.append(selection.with_random(neurons, language.world.adapter.neurons, rng))
+        arms.append(selection.with_random(neurons, language.world.adapter.d_ffn, rng))
     own = [(language.encoded(relation, fact.uuid), of) for (fact, _), of in zip(unit, arms, strict=True)]
     other = [(language.encoded(*other), of) for (_, other), of in zip(unit, arms, strict=True)]
     found = success.measure(probe, own + other)

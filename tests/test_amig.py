@@ -172,7 +172,7 @@ def test_every_baseline_accounts_for_what_the_answer_loses(asked):
                 changes.append(
                     [
                         plain - asked.probability(encoded.ids, position, piece, layer, start[layer])
-                        for layer in range(asked.adapter.depth)
+                        for layer in range(asked.adapter.n_layers)
                     ]
                 )
             assert torch.allclose(ours[number], torch.tensor(changes).double().mean(0), atol=1e-7)

@@ -165,7 +165,7 @@ def test_where_few_points_are_not_enough_more_are_taken(golden, golden_bags):
     prompts = prompts_of(tokenizer, golden_bags["P36"])
     engine = Engine(loading.adapt(model), "riemann", 20, 2048)
     accepted = sum((Counter(batch.certificate.accepted) for batch in engine.attribute(prompts)), Counter())
-    assert accepted.total() == len(prompts) * engine.adapter.depth
+    assert accepted.total() == len(prompts) * engine.adapter.n_layers
     assert accepted["riemann-3"] > accepted["riemann-5"] > accepted["riemann-17"] > 0
 
 

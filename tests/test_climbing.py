@@ -41,10 +41,10 @@ def test_few_points_are_enough_where_they_are_accepted(name, activation, times):
     ours, literal = attributed(engine, prompts), attributed(Engine(adapter, "literal", 20), prompts)
     assert distances(ours, literal).max() <= 1e-3 and (strong(ours) == strong(literal)).all()
     found = certificate(engine, prompts)
-    assert sum(found.accepted.values()) == len(prompts) * adapter.depth
+    assert sum(found.accepted.values()) == len(prompts) * adapter.n_layers
     assert found.discrepancy <= BETWEEN
     if times == 1:  # or all was evaluated
-        assert found.accepted["literal-20"] < len(prompts) * adapter.depth
+        assert found.accepted["literal-20"] < len(prompts) * adapter.n_layers
 
 
 @pytest.mark.parametrize("name, activation, times", [("bert", "gelu", 1), ("qwen2", "relu", 1), ("gpt2", "silu", 3)])
@@ -70,7 +70,7 @@ def test_what_does_not_pass_in_the_end_is_named(monkeypatch):
     adapter, prompts = sharp("llama", "gelu", 3)
     found = certificate(Engine(adapter, "gauss", 20), prompts)
     assert found.accepted["not certified"] == len(found.failed) > 0
-    assert all(0 <= place < len(prompts) and 0 <= layer < adapter.depth for place, layer in found.failed)
+    assert all(0 <= place < len(prompts) and 0 <= layer < adapter.n_layers for place, layer in found.failed)
 
 
 def test_a_climb_pays_for_new_nodes_only(monkeypatch):
@@ -82,7 +82,7 @@ def test_a_climb_pays_for_new_nodes_only(monkeypatch):
         return run_on(plain, starts, of_prompts, ffn)
 
     monkeypatch.setattr(adapter, "run_on", counting)
-    for layer in range(adapter.depth):
+    for layer in range(adapter.n_layers):
         rows.clear()
         accepted = certificate(Engine(adapter, "riemann", 20), prompts, layers=[layer]).accepted
         paid = {"riemann-3": 2, "riemann-5": 4, "riemann-9": 8, "riemann-17": 16, "literal-20": 16 + 18}

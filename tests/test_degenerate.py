@@ -82,13 +82,13 @@ def test_disjoint_pairs_and_their_neurons():
 def test_summary():
     """Two facts: one with three neurons in two pairs, one with none."""
     pairs = [Pair([1, 1], [2, 2], 0.1, 0.1, 0.3, 0.1), Pair([2, 2], [2, 3], 0.1, 0.1, 0.6, 0.4)]
-    found = degenerate.summary([pairs, []], depth=3, seed=0)
+    found = degenerate.summary([pairs, []], n_layers=3, seed=0)
     assert (found["facts"], found["pairs"], found["neurons"]) == (2, 2, 3)
     assert (found["pairs a fact"], found["facts with a pair"]) == (1, 0.5)
     assert found["facts with a pair:interval"] == [0, 1]
     assert found["interaction"] == pytest.approx(0.25)
     assert found["percent by layer"] == pytest.approx([0, 100 / 3, 200 / 3])
-    empty = degenerate.summary([[]], depth=2, seed=0)
+    empty = degenerate.summary([[]], n_layers=2, seed=0)
     assert (empty["pairs"], empty["interaction"], empty["percent by layer"]) == (0, None, [None, None])
 
 

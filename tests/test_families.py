@@ -65,7 +65,7 @@ def test_there_is_a_tiny_model_of_each_family():
 def test_logits_are_those_of_transformers(name, asked, dtype, tolerance):
     model = FAMILIES[name].model(name, dtype)
     adapter = loading.adapt(model)
-    assert (adapter.depth, adapter.width, adapter.neurons) == (3, 24, 40)
+    assert (adapter.n_layers, adapter.d_model, adapter.d_ffn) == (3, 24, 40)
     for prompt in asked:
         ids, position, _ = prompt
         plain = adapter.run(torch.tensor([ids]), torch.tensor([position]))
@@ -115,8 +115,8 @@ def test_several_points_of_several_prompts_are_run_on_as_each_alone(name, model)
     assert len(ids) == len(others) and first != second
     plain = adapter.run(torch.tensor([ids, others]), torch.tensor([first, second]))
     rows = torch.tensor([1, 0])
-    for number in range(adapter.depth):
-        ffn = torch.randn(6, adapter.width, dtype=torch.float64, generator=torch.manual_seed(number))
+    for number in range(adapter.n_layers):
+        ffn = torch.randn(6, adapter.d_model, dtype=torch.float64, generator=torch.manual_seed(number))
         together = adapter.run_on(plain, [number] * 2, rows, ffn)
         for row, (place, given) in enumerate(zip((1, 1, 1, 0, 0, 0), ffn, strict=True)):
             prompt = ((ids, first), (others, second))[place]
@@ -137,8 +137,8 @@ def test_rows_that_start_in_different_layers_are_run_on_as_each_alone(name, mode
     adapter = loading.adapt(model)
     (ids, first, _), _, (others, second, _), _ = prompts(name in CAUSAL)
     plain = adapter.run(torch.tensor([ids, others]), torch.tensor([first, second]))
-    starts, rows = [0, 0, 1, adapter.depth - 1, adapter.depth - 1], torch.tensor([1, 0, 1, 0, 1])
-    ffn = torch.randn(2 * len(rows), adapter.width, dtype=torch.float64, generator=torch.manual_seed(0))
+    starts, rows = [0, 0, 1, adapter.n_layers - 1, adapter.n_layers - 1], torch.tensor([1, 0, 1, 0, 1])
+    ffn = torch.randn(2 * len(rows), adapter.d_model, dtype=torch.float64, generator=torch.manual_seed(0))
 
     def change(number, neurons):
         return neurons * (1 + number / 10)

@@ -41,8 +41,8 @@ def test_running_on_from_a_layer_changes_what_a_hook_in_the_model_changes(golden
     assert positions[first] < positions[last]
     plain = adapter.run(ids, positions)
     rows = torch.tensor([last, first, 5, last])
-    for number in range(adapter.depth):
-        replaced = torch.randn(len(rows), adapter.width, dtype=torch.float64, generator=torch.manual_seed(number))
+    for number in range(adapter.n_layers):
+        replaced = torch.randn(len(rows), adapter.d_model, dtype=torch.float64, generator=torch.manual_seed(number))
 
         def replace(module, inputs, output, replaced=replaced):
             output = output.clone()

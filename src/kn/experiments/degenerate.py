@@ -107,7 +107,7 @@ def members(pairs: list[Pair]) -> list[Neuron]:
     return [list(neuron) for neuron in dict.fromkeys(tuple(n) for pair in pairs for n in (pair.first, pair.second))]
 
 
-def summary(facts: list[list[Pair]], depth: int, seed: int) -> dict:
+def summary(facts: list[list[Pair]], n_layers: int, seed: int) -> dict:
     """How many pairs there are, how strongly they interact, and in which layers their neurons lie."""
     by_layer = Counter(layer for pairs in facts for layer, _ in members(pairs))
     neurons, every = sum(by_layer.values()), [pair for pairs in facts for pair in pairs]
@@ -117,7 +117,7 @@ def summary(facts: list[list[Pair]], depth: int, seed: int) -> dict:
     return found | {
         "interaction": float(np.mean([pair.interaction for pair in every])) if every else None,
         "neurons": neurons,
-        "percent by layer": [100 * by_layer[layer] / neurons if neurons else None for layer in range(depth)],
+        "percent by layer": [100 * by_layer[layer] / neurons if neurons else None for layer in range(n_layers)],
     }
 
 

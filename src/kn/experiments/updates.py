@@ -90,7 +90,7 @@ def asked_for(relation: str, fact: int, prompt: int, answer: str, world: World) 
 
 def arms_of(edit: Edit, baseline: list[list], world: World, seed: int) -> dict[str, list]:
     rng = runs.rng(seed, "stage 6", "random neurons", edit.relation, edit.fact, edit.prompt)
-    like = selection.random_like(edit.neurons, world.adapter.neurons, rng)
+    like = selection.random_like(edit.neurons, world.adapter.d_ffn, rng)
     return dict(zip(ARMS, (edit.neurons, baseline[edit.fact], like), strict=True))
 
 

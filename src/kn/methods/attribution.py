@@ -36,7 +36,7 @@ from kn.neurons.triplets import Triplets
 
 @dataclass
 class Attributions:
-    """What is known of a batch: `prompts` are its places in the given list; tensors are prompts x layers x neurons."""
+    """What is known of a batch: `prompts` are its places in the given list; tensors are prompts x layers x d_ffn."""
 
     prompts: list[int]
     predicted: list[tuple[int, ...]]  # the most probable token at each piece
@@ -140,10 +140,10 @@ class Engine:
         )
 
     def _at_zero(self, readings: int) -> Paths:
-        numbers = range(self.adapter.depth)
+        numbers = range(self.adapter.n_layers)
         biases = [self.adapter.ffn_bias(number) for number in numbers]
         zero = biases[0].new_zeros(1)
-        neurons = [zero.expand(readings, self.adapter.neurons) for _ in numbers]
+        neurons = [zero.expand(readings, self.adapter.d_ffn) for _ in numbers]
         return Paths([1] * readings, neurons, [bias.expand(readings, -1) for bias in biases])
 
     @torch.no_grad()

@@ -23,8 +23,8 @@ class Paths:
     """Where paths begin, those of one reading together. The lists have one entry per layer."""
 
     sizes: list[int]  # how many paths each reading has
-    neurons: list[Tensor]  # paths x neurons
-    ffn: list[Tensor]  # paths x width
+    neurons: list[Tensor]  # paths x d_ffn
+    ffn: list[Tensor]  # paths x d_model
 
 
 class Layout:
@@ -86,7 +86,7 @@ class Subset:
 
 
 class Climb:
-    """A batch on its way up. The result is `scores`, targets x prompts x layers x neurons."""
+    """A batch on its way up. The result is `scores`, targets x prompts x layers x d_ffn."""
 
     def __init__(
         self,
@@ -107,14 +107,17 @@ class Climb:
         self.adapter, self.batches = batches.adapter, batches
         self.difference, self.by_layer = difference, by_layer
         self.plain, self.targets, self.length, self.paths = plain, targets, length, paths
-        self.begins, self.ends = torch.stack(paths.ffn), torch.stack(plain.ffn_at)  # layers x paths or readings x width
+        self.begins, self.ends = (
+            torch.stack(paths.ffn),
+            torch.stack(plain.ffn_at),
+        )  # layers x paths or readings x d_model
         self.layout = Layout(pieces, paths.sizes, logits.device)
         self.epsilon = _precision(self.adapter)
         self.largest = logits.detach().abs().amax(-1)
         # Where all paths end, for all layers; unless the rule has no node there.
         self.end = None if plain.probes is None else self._read(logits, targets, plain.probes)
-        shape = len(targets), len(pieces), self.adapter.depth
-        self.scores = logits.new_zeros(*shape, self.adapter.neurons)
+        shape = len(targets), len(pieces), self.adapter.n_layers
+        self.scores = logits.new_zeros(*shape, self.adapter.d_ffn)
         self.changes, self.limits = logits.new_zeros(shape), logits.new_zeros(shape)  # F(1) - F(0); for halving
         self.waiting = torch.tensor(wanted).expand(shape)
         self.certificate = Certificate()
@@ -269,7 +272,7 @@ class Climb:
         return relative((off * curves.gradients.norm(dim=-1)) @ weights.abs(), sums.norm(dim=-1))
 
     def spread(self, number: int, subset: Subset, sums: Tensor) -> Tensor:
-        """Scores, targets x prompts x neurons, from sums over the nodes, targets x paths x width."""
+        """Scores, targets x prompts x d_ffn, from sums over the nodes, targets x paths x d_model."""
         factor = precise(self.plain.neurons_at[number][subset.readings_there])
         if self.difference:
             factor = factor - precise(self.paths.neurons[number][subset.paths_there])

@@ -14,7 +14,7 @@ from kn.model.batches import upload
 
 @dataclass
 class Curves:
-    """F along some paths of a layer, at some nodes: targets x paths x nodes (x width)."""
+    """F along some paths of a layer, at some nodes: targets x paths x nodes (x d_model)."""
 
     values: Tensor
     slopes: Tensor

@@ -39,7 +39,7 @@ def halve(climb: Climb, left: dict[int, tuple[Subset, Curves]], rule: Rule) -> N
 def _halved(
     climb: Climb, number: int, paths: Tensor, curves: Curves, rule: Rule, limits: Tensor
 ) -> tuple[Tensor, list[bool]]:
-    """The integral of g along each path of a prompt, targets x paths x width, and which targets pass in the end."""
+    """The integral of g along each path of a prompt, targets x paths x d_model, and which targets pass in the end."""
     device = climb.layout.device
     off, noise = discrepancies(curves, rule)
     passed = off.abs() - noise <= limits  # targets x paths x intervals

@@ -75,7 +75,7 @@ class Probe:
 
         def work(places: list[int], rows: Rows) -> list[np.ndarray]:
             plain = self.adapter.run(rows.ids, rows.positions)
-            every = rows.mean(torch.stack(plain.neurons_at, 1).double())  # prompts x layers x neurons
+            every = rows.mean(torch.stack(plain.neurons_at, 1).double())  # prompts x layers x d_ffn
             wanted = [neurons[place] for place in places]
             of_all = [(row, *neuron) for row, of_row in enumerate(wanted) for neuron in of_row]
             found = every[tuple(upload(np.array(of_all, int).reshape(-1, 3).T, every.device))].cpu()

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from kn.model.linear import FrozenLinear
 from kn.store.files import InputError
 
-Change = Callable[[int, Tensor], Tensor]  # the number of a layer and its neurons, rows x neurons, to changed ones
+Change = Callable[[int, Tensor], Tensor]  # the number of a layer and its neurons, rows x d_ffn, to changed ones
 Ffn = Callable[[int, Tensor], Tensor]  # the number of a layer and its neurons, rows x tokens x neurons, to the output
 
 
@@ -26,14 +26,14 @@ class Pass:
     """One plain run over a batch. Lists have an entry a layer; `rows` = prompts, `at` = the read-out position."""
 
     positions: Tensor  # rows
-    probes: Tensor | None  # layers x rows x width of zeros, added to ffn_at; what to differentiate by
+    probes: Tensor | None  # layers x rows x d_model of zeros, added to ffn_at; what to differentiate by
     logits: Tensor = field(init=False)  # rows x vocabulary
-    attended_at: list[Tensor] = field(default_factory=list)  # rows x width: what the FFN's output is added to
-    neurons_at: list[Tensor] = field(default_factory=list)  # rows x neurons
-    ffn_at: list[Tensor] = field(default_factory=list)  # rows x width: the output of the FFN's output projection
+    attended_at: list[Tensor] = field(default_factory=list)  # rows x d_model: what the FFN's output is added to
+    neurons_at: list[Tensor] = field(default_factory=list)  # rows x d_ffn
+    ffn_at: list[Tensor] = field(default_factory=list)  # rows x d_model: the output of the FFN's output projection
     keys: list[Tensor] = field(default_factory=list)
     values: list[Tensor] = field(default_factory=list)
-    inputs: dict[int, Tensor] = field(default_factory=dict)  # rows x tokens x width, of some layers
+    inputs: dict[int, Tensor] = field(default_factory=dict)  # rows x tokens x d_model, of some layers
 
 
 class Adapter:
@@ -66,15 +66,15 @@ class Adapter:
         self.longest = model.config.max_position_embeddings
 
     @property
-    def depth(self) -> int:
+    def n_layers(self) -> int:
         return len(self.layers)
 
     @property
-    def width(self) -> int:
+    def d_model(self) -> int:
         return self.layers[0].down.weight.shape[0]
 
     @property
-    def neurons(self) -> int:
+    def d_ffn(self) -> int:
         return self.layers[0].down.weight.shape[1]
 
     @property
@@ -82,12 +82,12 @@ class Adapter:
         return self.words.weight.device
 
     def value_vectors(self, number: int) -> Tensor:
-        """The output projection of a layer's FFN, width x neurons: its columns are what the neurons write."""
+        """The output projection of a layer's FFN, d_model x d_ffn: its columns are what the neurons write."""
         return self.layers[number].down.weight
 
     def ffn_bias(self, number: int) -> Tensor:
         down: FrozenLinear = self.layers[number].down
-        return down.weight.new_zeros(self.width) if down.bias is None else down.bias
+        return down.weight.new_zeros(self.d_model) if down.bias is None else down.bias
 
     def embedding(self, token: int) -> Tensor:
         """The token's word embedding: of a model with two, the one of its input."""
@@ -132,7 +132,7 @@ class Adapter:
         return begun if x is None else torch.cat([x, begun])
 
     def _probes(self, x: Tensor) -> Tensor:
-        return torch.zeros(self.depth, len(x), self.width, dtype=x.dtype, device=x.device, requires_grad=True)
+        return torch.zeros(self.n_layers, len(x), self.d_model, dtype=x.dtype, device=x.device, requires_grad=True)
 
 
 def scaled(q: Tensor, k: Tensor, scale: float) -> tuple[Tensor, Tensor]:

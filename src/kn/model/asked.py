@@ -67,20 +67,20 @@ def neurons(asked: Iterable[Sequence[int]], adapter: Adapter) -> list[list[int]]
             layer, number = neuron
         except (TypeError, ValueError):
             raise InputError(f"expected a neuron [layer, number], found {str(neuron)[:80]}") from None
-        found.append([_number(layer, adapter.depth), _number(number, adapter.neurons)])
+        found.append([_number(layer, adapter.n_layers), _number(number, adapter.d_ffn)])
         if None in found[-1]:
-            of_model = f"{adapter.depth} layers of {adapter.neurons} neurons, both counted from 0"
+            of_model = f"{adapter.n_layers} layers of {adapter.d_ffn} neurons, both counted from 0"
             raise InputError(f"there is no neuron [{layer}, {number}]: the model has {of_model}")
     return found
 
 
 def layers(asked: Iterable[int] | None, adapter: Adapter) -> list[bool]:
     """Of each layer whether it is asked for; None: all are."""
-    asked = list(range(adapter.depth) if asked is None else asked)
-    wanted = [_number(layer, adapter.depth) for layer in asked]
+    asked = list(range(adapter.n_layers) if asked is None else asked)
+    wanted = [_number(layer, adapter.n_layers) for layer in asked]
     if None in wanted:
-        raise InputError(f"layer {asked[wanted.index(None)]}: expected layers from 0 to {adapter.depth - 1}")
-    return [layer in wanted for layer in range(adapter.depth)]
+        raise InputError(f"layer {asked[wanted.index(None)]}: expected layers from 0 to {adapter.n_layers - 1}")
+    return [layer in wanted for layer in range(adapter.n_layers)]
 
 
 def _several(value) -> list:

@@ -111,7 +111,7 @@ class GptJ(Decoder):
 
     def rotations(self, x: Tensor) -> list[Rotation]:
         sines, cosines = self.angles[: x.shape[1], None].to(x).repeat_interleave(2, -1).chunk(2, -1)
-        return [(cosines, sines)] * self.depth
+        return [(cosines, sines)] * self.n_layers
 
     @staticmethod
     def swap(x: Tensor) -> Tensor:
@@ -144,7 +144,7 @@ class GptNeoX(Decoder):
         return lambda x: product(x).unflatten(-1, (heads, -1)).chunk(3, -1)
 
     def rotations(self, x: Tensor) -> list[Rotation]:
-        return [_angles(self.rotary, x)] * self.depth
+        return [_angles(self.rotary, x)] * self.n_layers
 
 
 class Llama(Decoder):
@@ -175,7 +175,7 @@ class Llama(Decoder):
             )
 
     def rotations(self, x: Tensor) -> list[Rotation]:
-        return [_angles(self.rotary, x)] * self.depth
+        return [_angles(self.rotary, x)] * self.n_layers
 
 
 class Mistral(Llama):

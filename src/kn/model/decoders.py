@@ -73,8 +73,8 @@ class Decoder(Adapter):
         return self.words(ids)
 
     def rotations(self, x: Tensor) -> list[Rotation | None]:
-        """How each layer turns queries and keys at each position; `x` is rows x tokens x width."""
-        return [None] * self.depth
+        """How each layer turns queries and keys at each position; `x` is rows x tokens x d_model."""
+        return [None] * self.n_layers
 
     @staticmethod
     def swap(x: Tensor) -> Tensor:
@@ -102,7 +102,7 @@ class Decoder(Adapter):
                 q, k, v = self._heads(layer, x, plain.rotations[number])
                 plain.keys.append(k)
                 plain.values.append(v)
-                if number < self.depth - 1:
+                if number < self.n_layers - 1:
                     x = layer.rest(x, _attend(layer, q, k, v, _in_sight(layer, distance)), layer.down)
         for number, layer in enumerate(self.layers):
             attended, neurons = self._at(plain, number, rows, x_at)
@@ -120,7 +120,7 @@ class Decoder(Adapter):
         self, plain: DecoderPass, starts: list[int], rows: Tensor, ffn: Tensor, change: Change | None = None
     ) -> Tensor:
         points, begun, x = len(ffn) // len(rows), 0, None
-        for number in range(starts[0], self.depth):
+        for number in range(starts[0], self.n_layers):
             layer, end = self.layers[number], bisect_right(starts, number)
             if begun:
                 attended, neurons = self._at(plain, number, rows[:begun], x)
@@ -145,11 +145,11 @@ class Decoder(Adapter):
 
     def run_edited(self, plain: DecoderPass, rows: Tensor, starts: list[int], ffn: Ffn) -> Tensor:
         x = None
-        for number in range(starts[0], self.depth):
+        for number in range(starts[0], self.n_layers):
             layer, x = self.layers[number], self._joined(x, plain, rows, starts, number)
             q, k, v = self._heads(layer, x, plain.rotations[number])
             sight = _in_sight(layer, _distances(x))
-            if number == self.depth - 1:
+            if number == self.n_layers - 1:
                 at = torch.arange(len(x), device=x.device), plain.positions[rows]
                 x, q = x[at][:, None], q.transpose(1, 2)[at][:, :, None]
                 sight = sight[plain.positions[rows]][:, None, None, None]
@@ -174,7 +174,7 @@ class Decoder(Adapter):
 
 
 def _distances(x: Tensor) -> Tensor:
-    """How far before each token (the rows) each other one is; `x` is rows x tokens x width."""
+    """How far before each token (the rows) each other one is; `x` is rows x tokens x d_model."""
     places = torch.arange(x.shape[1], device=x.device)
     return places[:, None] - places
 

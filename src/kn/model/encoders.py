@@ -48,9 +48,9 @@ class Layer:
 
 @dataclass
 class EncoderPass(Pass):
-    """Keys and values are rows x tokens x width, as are these; `inputs` are of all layers.
+    """Keys and values are rows x tokens x d_model, as are these; `inputs` are of all layers.
 
-    Of the last layer only what the logits depend on is computed: its query is rows x 1 x width.
+    Of the last layer only what the logits depend on is computed: its query is rows x 1 x d_model.
     """
 
     queries: list[Tensor] = field(default_factory=list)
@@ -93,7 +93,7 @@ class PostNormEncoder(Adapter):
             if not logits and number == max(starts):
                 return plain
             q, k, v, x = self._inputs(number, x, at)
-            if number == self.depth - 1:
+            if number == self.n_layers - 1:
                 at = rows, torch.zeros_like(positions)
             attended = layer.attention_norm(layer.mix(self._attend(q, k, v)) + x)
             neurons = layer.neurons(attended)
@@ -126,7 +126,7 @@ class PostNormEncoder(Adapter):
             attended = plain.attended_at[number][rows[begun:end]]
             return self.layers[number].output_norm(ffn[begun:end] + attended)
 
-        for above in range(starts[0] + 1, self.depth):
+        for above in range(starts[0] + 1, self.n_layers):
             layer, end = self.layers[above], bisect_left(starts, above)
             parts = []
             if begun:
@@ -136,7 +136,7 @@ class PostNormEncoder(Adapter):
                 parts.append(self._joining(plain, above, rows[begun:end], at, started(above - 1, end)))
             q, k, v, x = parts[0] if len(parts) == 1 else map(torch.cat, zip(*parts, strict=True))
             begun = end
-            at = every[:end], positions[:end] if above < self.depth - 1 else torch.zeros_like(positions[:end])
+            at = every[:end], positions[:end] if above < self.n_layers - 1 else torch.zeros_like(positions[:end])
 
             def change_at(neurons: Tensor, above: int = above, at: tuple = at) -> Tensor:
                 return neurons.index_put(at, change(above, neurons[at]))
@@ -144,14 +144,14 @@ class PostNormEncoder(Adapter):
             x = layer.rest(layer.attention_norm(layer.mix(self._attend(q, k, v)) + x), change and change_at)
         hidden = [] if x is None else [x[:, 0]]
         if begun < len(rows):
-            hidden.append(started(self.depth - 1, len(rows)))
+            hidden.append(started(self.n_layers - 1, len(rows)))
         return self.head(torch.cat(hidden))
 
     def _inputs(self, number: int, x: Tensor, at: tuple[Tensor, Tensor]) -> tuple[Tensor, ...]:
         """Queries, keys, values and inputs of a layer. Of the last one only the read-out position matters."""
         layer = self.layers[number]
         k, v = layer.key(x), layer.value(x)
-        if number == self.depth - 1:
+        if number == self.n_layers - 1:
             x = x[at][:, None]
         return layer.query(x), k, v, x
 
@@ -163,13 +163,13 @@ class PostNormEncoder(Adapter):
         q = layer.query(x_at)
         k = plain.keys[number][rows].index_put_(at, layer.key(x_at))
         v = plain.values[number][rows].index_put_(at, layer.value(x_at))
-        if number == self.depth - 1:
+        if number == self.n_layers - 1:
             return q[:, None], k, v, x_at[:, None]
         return plain.queries[number][rows].index_put_(at, q), k, v, plain.inputs[number][rows].index_put_(at, x_at)
 
     def run_edited(self, plain: EncoderPass, rows: Tensor, starts: list[int], ffn: Ffn) -> Tensor:
         x = None
-        for number in range(starts[0], self.depth):
+        for number in range(starts[0], self.n_layers):
             layer, x = self.layers[number], self._joined(x, plain, rows, starts, number)
             at = torch.arange(len(x), device=x.device), plain.positions[rows[: len(x)]]
             q, k, v, x = self._inputs(number, x, at)

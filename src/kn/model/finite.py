@@ -16,7 +16,7 @@ from kn.store.files import InputError
 
 def check(adapter: Adapter, rows: Rows, *values: Tensor | None, owners: Sequence[int] | None = None) -> None:
     """`values` are of each reading or of each prompt of a batch, or of the readings `owners`; those that are
-    readings x layers x neurons are attributions. Waits for the device once.
+    readings x layers x d_ffn are attributions. Waits for the device once.
     """
     there = [of_rows for of_rows in values if of_rows is not None]
     if torch.stack([of_rows.isfinite().all() for of_rows in there]).all():
@@ -39,13 +39,13 @@ def check(adapter: Adapter, rows: Rows, *values: Tensor | None, owners: Sequence
 @torch.no_grad()
 def _first(adapter: Adapter, rows: Rows, row: int) -> str | None:
     """Where the first one comes up when a prompt is read. It is run again, with all of it kept."""
-    plain = adapter.run(rows.ids[row : row + 1], rows.positions[row : row + 1], starts=range(adapter.depth))
-    outputs = [*(plain.inputs[number] for number in range(1, adapter.depth)), plain.logits]
+    plain = adapter.run(rows.ids[row : row + 1], rows.positions[row : row + 1], starts=range(adapter.n_layers))
+    outputs = [*(plain.inputs[number] for number in range(1, adapter.n_layers)), plain.logits]
     if not plain.inputs[0].isfinite().all():
         return "in the embeddings"
     of_layers = zip(plain.keys, plain.values, plain.attended_at, plain.neurons_at, plain.ffn_at, outputs, strict=True)
     for number, of_layer in enumerate(of_layers):
         *inside, output = (part.isfinite().all() for part in of_layer)
-        if not all(inside) or not (output or number == adapter.depth - 1):
+        if not all(inside) or not (output or number == adapter.n_layers - 1):
             return f"in layer {number}"
     return None if plain.logits.isfinite().all() else "in the prediction head"

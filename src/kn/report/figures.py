@@ -119,10 +119,10 @@ def layers(statistics: dict[str, dict], path: Path) -> Path:
     return bars(groups, shares, ("layer", "share of neurons (%)"), path)
 
 
-def shares(counts: dict[str, Counter], depth: int) -> dict[str, dict]:
+def shares(counts: dict[str, Counter], n_layers: int) -> dict[str, dict]:
     """What `layers` draws, from how many neurons each layer has."""
     return {
-        name: {"percent by layer": [100 * of[layer] / max(of.total(), 1) for layer in range(depth)]}
+        name: {"percent by layer": [100 * of[layer] / max(of.total(), 1) for layer in range(n_layers)]}
         for name, of in counts.items()
     }
 

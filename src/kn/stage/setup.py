@@ -51,10 +51,10 @@ class World:
         return [encoded.prompt for encoded in self.encoded(relation, fact) if not encoded.skipped]
 
     def check_neurons(self, bag: list, place: str) -> None:
-        depth, width = self.adapter.depth, self.adapter.neurons
+        n_layers, d_ffn = self.adapter.n_layers, self.adapter.d_ffn
         for layer, index in bag:
-            if layer >= depth or index >= width:
-                of_model = f"the model has {depth} layers of {width} neurons: of another model?"
+            if layer >= n_layers or index >= d_ffn:
+                of_model = f"the model has {n_layers} layers of {d_ffn} neurons: of another model?"
                 raise InputError(f"{place}: there is no neuron [{layer}, {index}], {of_model}")
 
     def draw_other(self, relation: str, rng: random.Random) -> list:
@@ -164,10 +164,10 @@ def read_some_neurons(kn_dir: str | Path, begin: str, world: World) -> dict[str,
 def read_arms(world: World, kn_dir: str | Path, seed: int) -> dict[str, dict[str, list]]:
     """By arm and relation the neurons of each fact; the random ones as many as the real ones, in the same layers."""
     real = read_neurons(kn_dir, "kn_bag-", world)
-    width = world.adapter.neurons
+    d_ffn = world.adapter.d_ffn
     drawn = {
         relation: [
-            selection.random_like(bag, width, runs.rng(seed, "random neurons", relation, fact))
+            selection.random_like(bag, d_ffn, runs.rng(seed, "random neurons", relation, fact))
             for fact, bag in enumerate(bags)
         ]
         for relation, bags in real.items()
