@@ -37,7 +37,8 @@ from attributing import attribute
 from families import CAUSAL, FAMILIES
 from families import prompts as random_prompts
 from kn.data import facts, mlama
-from kn.methods.presets import PRESETS, Locator
+from kn.methods.locator import Locator
+from kn.methods.presets import PRESETS
 from kn.methods.quadrature import Rule, ladder
 from kn.model import loading
 from kn.model.prompts import Encoded, Encoder

@@ -36,7 +36,8 @@ from kn.experiments import degenerate, fact_checking
 from kn.experiments.degenerate import PRESET
 from kn.experiments.fact_checking import PREDICTED, SCORES
 from kn.methods.certificate import BOUNDS
-from kn.methods.presets import PRESETS, Locator
+from kn.methods.locator import Locator
+from kn.methods.presets import PRESETS
 from kn.model.batches import upload
 from kn.model.prompts import Encoded
 from kn.neurons import located, selection

@@ -28,7 +28,8 @@ from torch import Tensor
 
 from kn.experiments import success
 from kn.methods.certificate import BOUNDS, Certificate, in_words
-from kn.methods.presets import PRESETS, SIGNS, Locator, with_points
+from kn.methods.locator import Locator
+from kn.methods.presets import PRESETS, SIGNS, with_points
 from kn.methods.probing import Probe
 from kn.neurons import located, selection
 from kn.neurons.located import KEPT_LEAST, KEPT_SHARE, Located

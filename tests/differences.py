@@ -23,7 +23,8 @@ from conftest import GOLDEN, RELATIONS, prompts_of, read, run, stage1_flags
 from families import CAUSAL, FAMILIES, prompts, with_inputs
 from kn.experiments import degenerate
 from kn.methods.attribution import Engine
-from kn.methods.presets import PRESETS, Locator
+from kn.methods.locator import Locator
+from kn.methods.presets import PRESETS
 from kn.methods.probing import Probe
 from kn.model import loading
 from kn.neurons import sets

@@ -10,7 +10,8 @@ from numpy.polynomial import legendre
 import two_languages
 from conftest import prompts_of
 from kn.methods.attribution import Engine
-from kn.methods.presets import PRESETS, Locator, with_points, words
+from kn.methods.locator import Locator, words
+from kn.methods.presets import PRESETS, with_points
 from kn.model import loading
 from kn.model.prompts import Encoder
 from kn.store.files import InputError

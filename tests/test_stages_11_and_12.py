@@ -14,7 +14,8 @@ import two_languages
 from conftest import ROOT, read, run
 from kn.experiments import degenerate, fact_checking
 from kn.experiments.degenerate import ARMS
-from kn.methods.presets import PRESETS, Locator
+from kn.methods.locator import Locator
+from kn.methods.presets import PRESETS
 from kn.stage import languages
 from two_languages import OBJECTS, PLACES, TEMPLATES
 
