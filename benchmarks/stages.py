@@ -35,8 +35,8 @@ from transformers import AutoTokenizer, BertConfig, BertForMaskedLM
 from kn.data import crawled, facts
 from kn.data.facts import MASK
 from kn.experiments import updates
-from kn.methods.editing import edit_fact, erase
 from kn.methods.probing import Probe
+from kn.methods.weight_edits import edit_fact, erase
 from kn.model import devices, loading
 from kn.model.prompts import Encoder
 from kn.neurons.sets import ARMS

@@ -17,8 +17,8 @@ from pathlib import Path
 
 import numpy as np
 
+from kn.methods.batched_edits import ColumnEdit, read_edited
 from kn.methods.probing import Probe
-from kn.methods.rewriting import Rewrite, read_rewritten
 from kn.neurons import selection
 from kn.stage import flags, setup
 from kn.stats import intervals
@@ -104,8 +104,8 @@ def measure_facts(
         lines.append({"relation": relation, "fact": fact, "prompts": len(of_fact)})
         prompts += of_fact
         owners += [owner] * len(of_fact)
-    variants = [[Rewrite(neurons) if neurons else None] * len(prompts) for neurons in erased.values()]
-    for name, readings in zip(erased, read_rewritten(probe, prompts, variants), strict=True):
+    variants = [[ColumnEdit(neurons) if neurons else None] * len(prompts) for neurons in erased.values()]
+    for name, readings in zip(erased, read_edited(probe, prompts, variants), strict=True):
         right, surprises = (
             np.bincount(np.array(owners, int), of_prompts, len(places))
             for of_prompts in (readings.right, surprise(readings.probabilities))

@@ -8,9 +8,9 @@ import torch
 
 from families import CAUSAL, FAMILIES, prompts, with_inputs
 from kn.methods.attribution import Engine
-from kn.methods.editing import direction, edit_fact, erase
+from kn.methods.batched_edits import ColumnEdit, read_edited
 from kn.methods.probing import Probe
-from kn.methods.rewriting import Rewrite, read_rewritten
+from kn.methods.weight_edits import direction, edit_fact, erase
 from kn.model import loading
 
 NEURONS = [[2, 33], [0, 5], [2, 7], [1, 39]]
@@ -188,9 +188,11 @@ def test_many_edits_read_together_are_those_of_weights(name, model):
     updated, erased = NEURONS[1:], [[2, 33], [1, 4]]
     edits = {
         None: lambda: erase(model, []),
-        Rewrite(updated, direction(probe.adapter, 11, 40, 1.5, 8)): lambda: edit_fact(model, updated, 11, 40, 1.5, 8),
-        Rewrite(erased): lambda: erase(model, erased),
-        Rewrite([[2, 7]]): lambda: erase(model, [[2, 7]]),
+        ColumnEdit(updated, direction(probe.adapter, 11, 40, 1.5, 8)): lambda: edit_fact(
+            model, updated, 11, 40, 1.5, 8
+        ),
+        ColumnEdit(erased): lambda: erase(model, erased),
+        ColumnEdit([[2, 7]]): lambda: erase(model, [[2, 7]]),
     }
 
     def probability(ids, positions, answers):
@@ -205,7 +207,7 @@ def test_many_edits_read_together_are_those_of_weights(name, model):
             expected[edit] = [probability(*prompt) for prompt in asked]
     for kinds in (list(edits), list(edits)[1:]):  # with prompts that are read as they are, and without
         variants = [[kinds[(place + shift) % len(kinds)] for place in range(len(asked))] for shift in range(len(kinds))]
-        for variant, found in zip(variants, read_rewritten(probe, asked, variants), strict=True):
+        for variant, found in zip(variants, read_edited(probe, asked, variants), strict=True):
             wanted = [expected[edit][place] for place, edit in enumerate(variant)]
             assert found.probabilities == pytest.approx(wanted, abs=1e-6)
     assert min(np.abs(np.subtract(expected[edit], expected[None])).max() for edit in list(edits)[1:]) > 1e-4

@@ -5,8 +5,8 @@ import torch
 
 from families import CAUSAL, FAMILIES, prompts
 from kn.methods.attribution import Engine
+from kn.methods.batched_edits import ColumnEdit, read_edited
 from kn.methods.probing import Probe
-from kn.methods.rewriting import Rewrite, read_rewritten
 from kn.model import finite, loading
 from kn.model.batches import Rows
 from kn.store.files import InputError
@@ -16,7 +16,7 @@ WAYS = {
     "read": lambda adapter, asked: Probe(adapter).read(asked),
     "activations": lambda adapter, asked: Probe(adapter).activations(asked, [NEURONS] * len(asked)),
     "scaled": lambda adapter, asked: Probe(adapter).scaled(asked, [[(NEURONS, 0.0)]] * len(asked)),
-    "rewritten": lambda adapter, asked: read_rewritten(Probe(adapter), asked, [[Rewrite(NEURONS)] * len(asked)]),
+    "rewritten": lambda adapter, asked: read_edited(Probe(adapter), asked, [[ColumnEdit(NEURONS)] * len(asked)]),
     "attributed": lambda adapter, asked: list(Engine(adapter, "riemann", 5).attribute(asked)),
 }
 

@@ -16,9 +16,9 @@ import two_languages
 from conftest import GOLDEN, run
 from families import CAUSAL, FAMILIES
 from kn.methods.attribution import Engine
+from kn.methods.batched_edits import ColumnEdit, read_edited
 from kn.methods.probing import Probe
 from kn.methods.quadrature import ladder
-from kn.methods.rewriting import Rewrite, read_rewritten
 from kn.model import batches, loading
 
 DATA = GOLDEN / "data"
@@ -129,9 +129,9 @@ def test_every_family_computes_there(gpu, family):
         adapter = loading.adapt(model)
         batched = list(Engine(adapter, "riemann", 20).attribute(prompts, prediction=True))
         found[device] = [getattr(of, name).cpu() for of in batched for name in ("answer", "prediction", "own")]
-        rewrites = [Rewrite([[0, 3], [2, 5]]), Rewrite([[1, 4]], torch.ones(24, dtype=torch.float64).to(device))]
+        rewrites = [ColumnEdit([[0, 3], [2, 5]]), ColumnEdit([[1, 4]], torch.ones(24, dtype=torch.float64).to(device))]
         variants = [[rewrites[number % 2] for number in range(len(prompts))], [None] * len(prompts)]
-        found[device] += [of.probabilities for of in read_rewritten(Probe(adapter), prompts, variants)]
+        found[device] += [of.probabilities for of in read_edited(Probe(adapter), prompts, variants)]
     for on_gpu, on_cpu in zip(found["cuda"], found["cpu"], strict=True):
         np.testing.assert_allclose(on_gpu, on_cpu, rtol=1e-8, atol=1e-12)
 

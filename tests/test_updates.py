@@ -10,8 +10,8 @@ import pytest
 
 from conftest import GOLDEN
 from kn.experiments.updates import Edit, called, draw_edits, measure
-from kn.methods.editing import edit_fact
 from kn.methods.probing import Probe
+from kn.methods.weight_edits import edit_fact
 from kn.neurons.sets import ARMS
 from kn.stage import flags, setup
 from kn.store.files import InputError

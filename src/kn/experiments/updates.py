@@ -8,9 +8,9 @@ from random import Random
 
 import numpy as np
 
-from kn.methods.editing import direction
+from kn.methods.batched_edits import ColumnEdit, read_edited
 from kn.methods.probing import Probe, Readings
-from kn.methods.rewriting import Rewrite, read_rewritten
+from kn.methods.weight_edits import direction
 from kn.model.batches import Prompt
 from kn.model.prompts import Encoded
 from kn.neurons import selection
@@ -111,17 +111,17 @@ def measure(
     asked = [_Asked(*of, world) for of in zip(edits, questions, predicted, strict=True)]
     prompts = [prompt for of_edit in asked for prompt in of_edit.prompts]
     wanted = [(arm, pair) for arm in ARMS for pair in pairs]
-    variants: list[list[Rewrite | None]] = [[None] * len(prompts)]
+    variants: list[list[ColumnEdit | None]] = [[None] * len(prompts)]
     for arm, pair in wanted:
         variants.append([])
         for of_arms, of_edit in zip(arms, asked, strict=True):
             rewrite = None
             if of_arms[arm] and any(pair):  # else nothing changes
                 added = direction(world.adapter, of_edit.old, of_edit.new, *pair)
-                rewrite = Rewrite(of_arms[arm], added)
+                rewrite = ColumnEdit(of_arms[arm], added)
             variants[-1] += [rewrite] * len(of_edit.prompts)
 
-    before, *after = read_rewritten(probe, prompts, variants, _edits_done(len(edits), len(prompts), done))
+    before, *after = read_edited(probe, prompts, variants, _edits_done(len(edits), len(prompts), done))
     lines, first = [], 0
     for edit, of_arms, of_edit in zip(edits, arms, asked, strict=True):
         own = slice(first, first + len(of_edit.prompts))

@@ -28,7 +28,7 @@ from kn.methods.climbing import Climb, Paths
 from kn.methods.curves import precise
 from kn.methods.halving import halve
 from kn.methods.quadrature import ladder, paid
-from kn.model import asked, finite
+from kn.model import finite, inputs
 from kn.model.adapters import Adapter
 from kn.model.batches import Batches, Prompt, Rows, upload
 from kn.neurons.triplets import Triplets
@@ -88,9 +88,9 @@ class Engine:
         least, each as long as the prompt; None: all paths begin at zero. Only `layers` are attributed, the others get
         zeros; None: all are.
         """
-        wanted = asked.layers(layers, self.adapter)
+        wanted = inputs.layers(layers, self.adapter)
         if baselines is not None:
-            baselines = asked.baselines(baselines, prompts, self.adapter)
+            baselines = inputs.baselines(baselines, prompts, self.adapter)
         most = 1 if baselines is None or self.joined else max(map(len, baselines), default=1)
 
         def work(places: list[int], rows: Rows) -> Attributions:

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kn.model import asked, finite
+from kn.model import finite, inputs
 from kn.model.adapters import Adapter
 from kn.model.batches import Batches, Prompt, Rows, upload
 
@@ -71,7 +71,7 @@ class Probe:
     @torch.no_grad()
     def activations(self, prompts: list[Prompt], neurons: list[list[list[int]]]) -> list[np.ndarray]:
         """For each prompt the activations of its neurons."""
-        neurons = [asked.neurons(of_prompt, self.adapter) for of_prompt in neurons]
+        neurons = [inputs.neurons(of_prompt, self.adapter) for of_prompt in neurons]
 
         def work(places: list[int], rows: Rows) -> list[np.ndarray]:
             plain = self.adapter.run(rows.ids, rows.positions)
@@ -88,7 +88,7 @@ class Probe:
     def scaled(self, prompts: list[Prompt], scalings: list[list[Scaling]]) -> list[np.ndarray]:
         """For each prompt the answer's probability as it is, then with each of its scalings."""
         scalings = [
-            [(asked.neurons(neurons, self.adapter), factor) for neurons, factor in of_prompt] for of_prompt in scalings
+            [(inputs.neurons(neurons, self.adapter), factor) for neurons, factor in of_prompt] for of_prompt in scalings
         ]
 
         def work(places: list[int], rows: Rows) -> list[np.ndarray]:

@@ -15,9 +15,9 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from kn.model import asked, linear
+from kn.model import inputs, linear
 from kn.model.adapters import Adapter
-from kn.model.asked import Pieces, Prompt
+from kn.model.inputs import Pieces, Prompt
 from kn.store.files import InputError
 
 Found = TypeVar("Found")
@@ -72,7 +72,7 @@ class Batches:
         """Yields each batch's places and what `work` made of them. Each reading is run on `points` times, on each of
         so many `paths`.
         """
-        prompts = asked.prompts(prompts, self.adapter)
+        prompts = inputs.prompts(prompts, self.adapter)
         linear.look_again()
         by_length: dict[int, list[int]] = {}
         for place, (ids, _, _) in enumerate(prompts):

@@ -17,7 +17,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
-from kn.model import asked
+from kn.model import inputs
 from kn.model.adapters import Adapter
 from kn.model.loading import adapt
 
@@ -29,7 +29,7 @@ def direction(adapter: Adapter, old: Answer, new: Answer, lambda1: float, lambda
     """What an update adds to a column for each unit of the column's length."""
 
     def unit(answer: Answer) -> Tensor:
-        pieces = asked.tokens(answer, adapter, "an edit's answer")
+        pieces = inputs.tokens(answer, adapter, "an edit's answer")
         vector = torch.stack([adapter.embedding(piece).detach() for piece in pieces]).mean(0)
         return vector / vector.norm()
 
@@ -83,7 +83,7 @@ _edits: WeakKeyDictionary[nn.Module, list[_Edit]] = WeakKeyDictionary()  # those
 def _changed(model: nn.Module, neurons: Neurons, change: Callable[[Tensor], Tensor]) -> Iterator[None]:
     """Each neuron's column is what `change` makes of it; as without when the context ends, however it ends."""
     adapter = adapt(model)
-    neurons = asked.neurons(neurons, adapter)
+    neurons = inputs.neurons(neurons, adapter)
     edit = _Edit([adapter.value_vectors(layer)[:, index] for layer, index in neurons], change)
     edits = _edits.setdefault(model, [])
     edits.append(edit)

@@ -5,9 +5,9 @@ import pytest
 import torch
 
 from conftest import RELATIONS, prompts_of
-from kn.methods.editing import direction, edit_fact, erase
+from kn.methods.batched_edits import ColumnEdit, read_edited
 from kn.methods.probing import Probe
-from kn.methods.rewriting import Rewrite, read_rewritten
+from kn.methods.weight_edits import direction, edit_fact, erase
 from kn.model import loading
 
 UPDATES = [
@@ -31,8 +31,8 @@ def asked(golden64, golden_bags):
 
 def test_each_prompt_of_each_variant_has_its_own_edit(asked):
     probe, model, prompts = asked
-    updates = [Rewrite(neurons, direction(probe.adapter, *how)) for neurons, *how in UPDATES]
-    erasures = [Rewrite(neurons) for neurons in ERASED]
+    updates = [ColumnEdit(neurons, direction(probe.adapter, *how)) for neurons, *how in UPDATES]
+    erasures = [ColumnEdit(neurons) for neurons in ERASED]
     # With every edit in a model of its own.
     expected = {None: probe.read(prompts)}
     for update, arguments in zip(updates, UPDATES, strict=True):
@@ -46,7 +46,7 @@ def test_each_prompt_of_each_variant_has_its_own_edit(asked):
     variants = [[mixed[(first + place) % len(mixed)] for place in range(len(prompts))] for first in range(len(mixed))]
     variants += [[erasures[1]] * len(prompts), [None] * len(prompts)]
     finished = []
-    for variant, found in zip(variants, read_rewritten(probe, prompts, variants, finished.append), strict=True):
+    for variant, found in zip(variants, read_edited(probe, prompts, variants, finished.append), strict=True):
         for place, rewrite in enumerate(variant):
             assert found.probabilities[place] == pytest.approx(expected[rewrite].probabilities[place], abs=1e-12)
             assert found.ranks[place] == expected[rewrite].ranks[place]
@@ -60,8 +60,8 @@ def test_each_prompt_of_each_variant_has_its_own_edit(asked):
 def test_without_a_plain_variant_no_more_is_run_than_is_asked(asked):
     """The plain run ends where the highest edit begins."""
     probe, model, prompts = asked
-    variants = [[Rewrite(neurons)] * len(prompts) for neurons in ERASED]
-    for neurons, found in zip(ERASED, read_rewritten(probe, prompts, variants), strict=True):
+    variants = [[ColumnEdit(neurons)] * len(prompts) for neurons in ERASED]
+    for neurons, found in zip(ERASED, read_edited(probe, prompts, variants), strict=True):
         with erase(model, neurons):
             assert found.probabilities == pytest.approx(probe.read(prompts).probabilities, abs=1e-12)
     ids = torch.tensor([prompts[0][0]])

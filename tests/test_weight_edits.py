@@ -11,8 +11,8 @@ import torch
 from transformers import AutoModelForMaskedLM
 
 from conftest import GOLDEN, RELATIONS, prompts_of, read
-from kn.methods.editing import edit_fact, erase
 from kn.methods.probing import Probe
+from kn.methods.weight_edits import edit_fact, erase
 from kn.model import loading
 from kn.neurons import selection
 from kn.stats import intervals

@@ -6,9 +6,9 @@ import torch
 
 from families import FAMILIES, prompts
 from kn.methods.attribution import Engine
-from kn.methods.editing import edit_fact, erase
+from kn.methods.batched_edits import ColumnEdit, read_edited
 from kn.methods.probing import Probe
-from kn.methods.rewriting import Rewrite, read_rewritten
+from kn.methods.weight_edits import edit_fact, erase
 from kn.model import loading
 from kn.store.files import InputError
 
@@ -79,7 +79,7 @@ def test_a_wrong_neuron_is_one_line(model, adapter, wrong):
     for ask in (
         lambda: Probe(adapter).scaled(asked, [[(neurons, 0.0)]]),
         lambda: Probe(adapter).activations(asked, [neurons]),
-        lambda: read_rewritten(Probe(adapter), asked, [[Rewrite(neurons)]]),
+        lambda: read_edited(Probe(adapter), asked, [[ColumnEdit(neurons)]]),
         lambda: with_context(erase(model, neurons)),
         lambda: with_context(edit_fact(model, neurons, 11, 12, 1, 8)),
     ):

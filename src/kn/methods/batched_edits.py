@@ -14,13 +14,13 @@ import torch
 from torch import Tensor
 
 from kn.methods.probing import Probe, Readings, seen
-from kn.model import asked, finite
+from kn.model import finite, inputs
 from kn.model.adapters import Adapter, Pass
 from kn.model.batches import Prompt, Rows, upload
 
 
 @dataclass(frozen=True, eq=False)  # tensors have no plain ==
-class Rewrite:
+class ColumnEdit:
     """Neurons `[layer, index]`, at least one; each of their columns v becomes v + |v| * added, or zero without that."""
 
     neurons: list[list[int]]
@@ -28,15 +28,15 @@ class Rewrite:
 
 
 @torch.no_grad()
-def read_rewritten(
-    probe: Probe, prompts: list[Prompt], variants: list[list[Rewrite | None]], done: Callable = lambda count: None
+def read_edited(
+    probe: Probe, prompts: list[Prompt], variants: list[list[ColumnEdit | None]], done: Callable = lambda count: None
 ) -> list[Readings]:
     """The readings of each variant, which has for each prompt a rewrite, or None to read it as it is.
 
     `done` is called with the number of prompts that were finished.
     """
     for rewrite in {rewrite for variant in variants for rewrite in variant if rewrite}:
-        asked.neurons(rewrite.neurons, probe.adapter)
+        inputs.neurons(rewrite.neurons, probe.adapter)
     found = [Readings.blank(len(prompts)) for _ in variants]
 
     def work(places: list[int], rows: Rows) -> None:
@@ -54,7 +54,7 @@ def read_rewritten(
     return found
 
 
-def _logits(adapter: Adapter, plain: Pass, rewrites: list[Rewrite | None]) -> Tensor:
+def _logits(adapter: Adapter, plain: Pass, rewrites: list[ColumnEdit | None]) -> Tensor:
     """Those of the plain run where there is no rewrite."""
     order = sorted((row for row, rewrite in enumerate(rewrites) if rewrite), key=lambda row: _start(rewrites[row]))
     if not order:
@@ -65,14 +65,14 @@ def _logits(adapter: Adapter, plain: Pass, rewrites: list[Rewrite | None]) -> Te
     return edited[rows.argsort()] if len(order) == len(rewrites) else plain.logits.index_copy(0, rows, edited)
 
 
-def _start(rewrite: Rewrite) -> int:
+def _start(rewrite: ColumnEdit) -> int:
     return min(layer for layer, _ in rewrite.neurons)
 
 
 class _Writing:
     """What FFNs give where each row has its rewrite: the `ffn` of `run_edited`."""
 
-    def __init__(self, adapter: Adapter, rewrites: list[Rewrite]):
+    def __init__(self, adapter: Adapter, rewrites: list[ColumnEdit]):
         self.adapter, self.device = adapter, adapter.device
         self.erased: dict[int, list[list[int]]] = defaultdict(list)  # by layer [row, index]
         self.updated: dict[int, list[list[int]]] = {}  # by layer for each row its neurons
