@@ -127,7 +127,7 @@ def open_world(args) -> setup.World:
         }
     else:
         bags = random_facts(encoder, random.Random(args.seed))
-    return setup.World(bags, list(bags), encoder, model, loading.adapt(model), device, {})
+    return setup.World(bags, list(bags), setup.Model(model, loading.adapt(model), encoder, device, args.max_tokens, {}))
 
 
 def random_facts(encoder: Encoder, rng: random.Random) -> facts.Bags:
@@ -182,14 +182,10 @@ def modify_activation(world: setup.World, args) -> Task:
     unit = range(min(script["UNIT"], args.facts, len(world.bags[relation])))
     neurons = {arm: [rng.neurons() for _ in unit] for arm in ARMS}
     other = [world.draw_other(relation, rng) for _ in unit]
-    probe = Probe(world.adapter, args.max_tokens)
+    arms = {arm: script["Arm"](neurons[arm], other) for arm in ARMS}
 
     def ours() -> list[dict]:
-        return read_lines(
-            script["measure_facts"](
-                unit, relation, neurons, {arm: other for arm in ARMS}, world, probe, FACTORS, ignore
-            )
-        )
+        return script["measure"](unit, relation, arms, world, FACTORS)[0]
 
     def piece(fact: int) -> tuple:
         text, answer, _ = world.bags[relation][fact][0]
@@ -268,7 +264,7 @@ def update(world: setup.World, args) -> Task:
             for arm in ARMS:
                 before = distribution(world, text)
                 old = int(before.argmax())
-                with edit_fact(world.model, of_arms[arm], old, new, *LAMBDAS):
+                with edit_fact(world.opened.model, of_arms[arm], old, new, *LAMBDAS):
                     after = distribution(world, text)
                 found += [before[old], before[new], after[old], after[new]]
             return [value.item() for value in found]
@@ -306,7 +302,7 @@ def erase_neurons(world: setup.World, args) -> Task:
             found = []
             for neurons in erased.values():
                 for changed in ([], neurons):
-                    with erase(world.model, changed):
+                    with erase(world.opened.model, changed):
                         found.append(-sum(np.log(probability(world, text, answer)) for text, answer, _ in bag))
             return found
 
@@ -333,7 +329,7 @@ def read_lines(made: tuple[list[str], dict]) -> list[dict]:
 @torch.no_grad()
 def run_padded(world: setup.World, text: str, padded: int, hook: Callable) -> torch.Tensor:
     """The logits at the mask of one text; `hook` gets the number of each layer and its neurons at the mask."""
-    tokenizer, model = world.encoder.tokenizer, world.model
+    tokenizer, model = world.encoder.tokenizer, world.opened.model
     text = text.replace(MASK, tokenizer.mask_token)
     inputs = tokenizer(text, padding="max_length", max_length=padded, truncation=True, return_tensors="pt")
     inputs = inputs.to(model.device)

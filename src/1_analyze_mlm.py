@@ -58,7 +58,7 @@ def parse() -> argparse.Namespace:
 
 def main() -> None:
     args = parse()
-    world = setup.open_world(args)
+    world = setup.open_world(flags.model_args(args), flags.data_args(args))
     folder = make_folder(args.output_dir)
     points = args.batch_size * args.num_batch
     engine = Engine(world.adapter, args.rule, points, args.max_tokens)

@@ -1,28 +1,30 @@
-"""Stage 3: suppress and amplify the neurons of each fact, and see what becomes of the answer's probability.
+"""Stage 3: suppress and amplify the neurons of each fact, and measure the answer's probability.
 
     python src/3_modify_activation.py --kn_dir results/kn
 
 For every prompt of a fact, the activations of the fact's neurons at the mask are multiplied by 0 and by 2
-(`--factors`); the same neurons are scaled on the prompts of one random fact of another relation. Three arms:
-knowledge neurons, the baseline's, and as many random neurons of the same layers. Per fact, one a line:
-`modify_activation-P101.jsonl`. Means over prompts, with 95 % intervals, in the published format:
-`modify_activation_rlt.json`, and the same beginning with `base_` and `random_`. All in `--kn_dir`.
+(`--factors`). The same neurons are scaled on the prompts of a random fact of another relation. There are three arms:
+knowledge neurons, the baseline's neurons, and as many random neurons of the same layers.
+
+Writes to `--kn_dir`: `modify_activation-P101.jsonl`, one line per fact, and `modify_activation_rlt.json`, means over
+prompts with 95 % intervals in the published format; also `base_` and `random_modify_activation_rlt.json`.
 """
 
 from kn.store.start import guard
 
 import argparse
-import json
 from collections import defaultdict
-from pathlib import Path
+from dataclasses import dataclass
 
 import numpy as np
 
 from kn.experiments.draws import read_unrelated
-from kn.methods.probing import Probe
+from kn.neurons.sets import ARMS, Neuron
 from kn.stage import flags, setup
+from kn.stage.runner import Task, Unit, run
+from kn.stage.setup import World
 from kn.stats import intervals
-from kn.store import results, runs, summaries
+from kn.store import runs, summaries
 from kn.store.files import make_folder, read_jsonl
 
 PUBLISHED_NAMES = {0: "rm", 2: "eh"}  # of the factors; a factor of 4 is x4
@@ -48,116 +50,122 @@ def parse() -> argparse.Namespace:
 
 def main() -> None:
     args = parse()
-    world = setup.open_world(args)
-    arms = setup.read_arms(world, args.kn_dir, args.seed)
-    names = {f"{begin}kn_bag-{relation}": relation for relation in world.bags for begin in setup.ARMS.values()}
-    draws = read_unrelated(args.draws, names, world) if args.draws else {}
-    probe = Probe(world.adapter, args.max_tokens)
+    world = setup.open_world(
+        flags.model_args(args),
+        flags.data_args(args),
+        look_for=lambda relations: setup.neuron_files(args.kn_dir, "kn_bag-", relations),
+    )
+    neurons = setup.read_arms(world, args.kn_dir, args.seed)
+    names = {f"{prefix}kn_bag-{relation}": relation for relation in world.bags for prefix in ARMS.values()}
+    given = read_unrelated(args.draws, names, world) if args.draws else {}
     kn_dir = make_folder(args.kn_dir)
-    record = runs.Record(kn_dir / "modify_activation.args.json")
 
-    def of_relation(relation: str) -> results.Result:
+    def task(relation: str) -> Task:
         drawn = [
             world.draw_other(relation, runs.rng(args.seed, "stage 3", relation, fact)) for fact in world.facts(relation)
         ]
-        others = {arm: draws.get(f"{begin}kn_bag-{relation}", drawn) for arm, begin in setup.ARMS.items()}
-        neurons = {arm: of_arm[relation] for arm, of_arm in arms.items()}
-        settings = world.settings | {
-            "factors": args.factors,
-            "seed": args.seed,
-            "data": runs.digest(world.bags[relation]),
-            "neurons": runs.digest(neurons),
-            "others": runs.digest(others),
+        arms = {
+            arm: Arm(neurons[arm][relation], given.get(f"{prefix}kn_bag-{relation}", drawn))
+            for arm, prefix in ARMS.items()
         }
+        return Task(
+            relation,
+            kn_dir / f"modify_activation-{relation}.jsonl",
+            len(drawn),
+            depends={
+                "factors": args.factors,
+                "seed": args.seed,
+                "data": runs.digest(world.bags[relation]),
+                "neurons": runs.digest({name: arm.neurons for name, arm in arms.items()}),
+                "others": runs.digest({name: arm.others for name, arm in arms.items()}),
+            },
+            measure=lambda unit: measure(unit, relation, arms, world, args.factors),
+            unit=UNIT,
+        )
 
-        def measure(unit: range, done: results.Done) -> tuple[list[str], dict]:
-            return measure_facts(unit, relation, neurons, others, world, probe, args.factors, done)
-
-        path = kn_dir / f"modify_activation-{relation}.jsonl"
-        return results.Result(path, relation, results.units(len(drawn), UNIT), measure, settings, record)
-
-    measured = {}
-    for result in results.make(map(of_relation, world.relations), runs.provenance(world.device), world.lanes):
+    averages = {}
+    for result in run(world, kn_dir / "modify_activation.args.json", map(task, world.relations)):
         relation = result.name
-        measured[relation] = average(result.path, args.factors, args.seed)
-        for arm, begin in setup.ARMS.items():
-            path = kn_dir / f"{begin}modify_activation_rlt.json"
-            summaries.add(path, f"{begin}kn_bag-{relation}", measured[relation][arm])
-    if measured:
-        show(measured, args.factors)
+        averages[relation] = average(list(read_jsonl(result.path)), args.factors, args.seed)
+        for arm, prefix in ARMS.items():
+            path = kn_dir / f"{prefix}modify_activation_rlt.json"
+            summaries.add(path, f"{prefix}kn_bag-{relation}", averages[relation][arm])
+    if averages:
+        print(table(averages, args.factors))
 
 
-def measure_facts(
-    unit: range,
-    relation: str,
-    neurons: dict[str, list],
-    others: dict[str, list],
-    world: setup.World,
-    probe: Probe,
-    factors: list[float],
-    done: results.Done,
-) -> tuple[list[str], dict]:
-    """Per fact, arm and side a list over prompts: the probability as it is, then with each factor."""
-    lines = {
-        fact: {"fact": fact}
-        | {
-            arm: {"neurons": len(neurons[arm][fact]), "other": others[arm][fact], "own": [], "oth": []}
-            for arm in neurons
-        }
-        for fact in unit
-    }
-    prompts, scalings, places = [], [], []
-    for fact, line in lines.items():
-        # Arms that ask for the same prompts share their plain run.
-        asked = defaultdict(list)
-        for arm in neurons:
-            asked[relation, fact].append((arm, "own"))
-            asked[tuple(others[arm][fact])].append((arm, "oth"))
-        for (name, number), sides in asked.items():
-            for prompt in world.prompts(name, number):
+@dataclass
+class Arm:
+    """What is compared: which neurons are scaled. The lists have one entry per fact."""
+
+    neurons: list[list[Neuron]]
+    others: list[list]  # the unrelated facts [relation, fact]
+
+
+def measure(
+    unit: Unit, relation: str, arms: dict[str, Arm], world: World, factors: list[float]
+) -> tuple[list[dict], dict]:
+    """Per fact, arm and side, a list over prompts: the probability as it is, then with each factor."""
+    lines, prompts, scalings, destinations = [], [], [], []
+    for fact in unit:
+        line: dict = {"fact": fact}
+        # Arms that ask the same prompts share their plain run.
+        sides_by_fact = defaultdict(list)
+        for name, arm in arms.items():
+            line[name] = {"neurons": len(arm.neurons[fact]), "other": arm.others[fact], "own": [], "oth": []}
+            sides_by_fact[relation, fact].append((name, "own"))
+            sides_by_fact[tuple(arm.others[fact])].append((name, "oth"))
+        for asked_fact, sides in sides_by_fact.items():
+            for prompt in world.prompts(*asked_fact):
                 prompts.append(prompt)
-                scalings.append([(neurons[arm][fact], factor) for arm, _ in sides for factor in factors])
-                places.append([line[arm][side] for arm, side in sides])
-    for values, of_sides in zip(probe.scaled(prompts, scalings), places, strict=True):
-        plain, *scaled = values.tolist()
-        for number, of_side in enumerate(of_sides):
-            of_side.append([plain, *scaled[number * len(factors) : (number + 1) * len(factors)]])
-    done(len(unit))
-    return [json.dumps(line) for line in lines.values()], {"prompts": len(prompts)}
+                scalings.append([(arms[name].neurons[fact], factor) for name, _ in sides for factor in factors])
+                destinations.append([line[name][side] for name, side in sides])
+        lines.append(line)
+    for probabilities, lists in zip(world.probe.scaled(prompts, scalings), destinations, strict=True):
+        plain, *scaled = probabilities.tolist()
+        for number, side in enumerate(lists):
+            side.append([plain, *scaled[number * len(factors) : (number + 1) * len(factors)]])
+    return lines, {"prompts": len(prompts)}
 
 
-def average(path: Path, factors: list[float], seed: int) -> dict[str, dict]:
-    """Per arm the published measures: means over prompts, and their 95 % intervals."""
-    lines = list(read_jsonl(path))
+def average(lines: list[dict], factors: list[float], seed: int) -> dict[str, dict]:
+    """Per arm, the published measures: means over prompts, with their 95 % intervals."""
     nothing = [0.0] * (1 + len(factors))
-    means: dict[str, dict] = {arm: {} for arm in setup.ARMS}
-    for arm, found in means.items():
+    averages: dict[str, dict] = {arm: {} for arm in ARMS}
+    for arm, measures in averages.items():
         for side in SIDES:
-            # Per fact the number of prompts, and the sums over them of the plain and of the scaled probabilities.
+            # Per fact, the number of prompts and the sums over them of the plain and of the scaled probabilities.
             sums = np.array([[len(line[arm][side]), *np.sum([nothing, *line[arm][side]], 0)] for line in lines])
             counts, plain = sums[:, 0], sums[:, 1]
-            measures = {f"{side}:ori_prob": (plain, counts)}
+            ratios = {f"{side}:ori_prob": (plain, counts)}
             for factor, scaled in zip(factors, sums[:, 2:].T, strict=True):
-                name = PUBLISHED_NAMES.get(factor, f"x{factor:g}")
-                measures[f"{name}_{side}:ave_delta"] = (scaled - plain, counts)
-                measures[f"{name}_{side}:ave_delta_ratio"] = (scaled - plain, plain)
-            for name, (parts, wholes) in measures.items():
-                found[name], *found[f"{name}:interval"] = intervals.ratio(parts, wholes, seed)
-    return means
+                name = factor_name(factor)
+                ratios[f"{name}_{side}:ave_delta"] = (scaled - plain, counts)
+                ratios[f"{name}_{side}:ave_delta_ratio"] = (scaled - plain, plain)
+            for name, (numerators, denominators) in ratios.items():
+                measures[name], *measures[f"{name}:interval"] = intervals.ratio(numerators, denominators, seed)
+    return averages
 
 
-def show(means: dict[str, dict[str, dict]], factors: list[float]) -> None:
+def factor_name(factor: float) -> str:
+    return PUBLISHED_NAMES.get(factor, f"x{factor:g}")
+
+
+def table(averages: dict[str, dict[str, dict]], factors: list[float]) -> str:
     """What each arm does to the fact's own probability, with half the width of the 95 % interval."""
-    print(f"{'':9}" + "".join(f"{arm + ', times':^{17 * len(factors)}}" for arm in setup.ARMS))
-    print(f"{'relation':9}" + "".join(f"{factor:>10g}{'':7}" for factor in factors) * len(setup.ARMS))
-    for relation, of_arms in means.items():
+    rows = [
+        f"{'':9}" + "".join(f"{arm + ', times':^{17 * len(factors)}}" for arm in ARMS),
+        f"{'relation':9}" + "".join(f"{factor:>10g}{'':7}" for factor in factors) * len(ARMS),
+    ]
+    for relation, arms in averages.items():
         row = f"{relation:9}"
-        for arm in setup.ARMS:
+        for arm in ARMS:
             for factor in factors:
-                name = f"{PUBLISHED_NAMES.get(factor, f'x{factor:g}')}_own:ave_delta_ratio"
-                value, (low, high) = of_arms[arm][name], of_arms[arm][f"{name}:interval"]
+                name = f"{factor_name(factor)}_own:ave_delta_ratio"
+                value, (low, high) = arms[arm][name], arms[arm][f"{name}:interval"]
                 row += f"{'-':>10}{'':7}" if value is None else f"{100 * value:+9.1f}% ±{50 * (high - low):<5.1f}"
-        print(row)
+        rows.append(row)
+    return "\n".join(rows)
 
 
 if __name__ == "__main__":

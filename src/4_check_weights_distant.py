@@ -24,13 +24,14 @@ from kn.data import crawled
 from kn.experiments.draws import read_sentences
 from kn.methods.probing import Probe
 from kn.model.prompts import Encoder
+from kn.neurons import sets
 from kn.stage import flags, setup
 from kn.stats import intervals
 from kn.store import results, runs, summaries
 from kn.store.files import InputError, make_folder, read_jsonl
 from kn.store.shapes import short
 
-ARMS = {arm: setup.ARMS[arm] for arm in ("knowledge neurons", "baseline")}
+ARMS = {arm: sets.ARMS[arm] for arm in ("knowledge neurons", "baseline")}
 UNIT = 128  # facts: what a killed run loses at most
 
 Fed = list[list[str]]  # the masked th, h and rd sentences of a fact
@@ -47,7 +48,12 @@ def parse() -> argparse.Namespace:
 
 def main() -> None:
     args = parse()
-    world = setup.open_world(args)
+
+    def look_for(relations: list[str]) -> None:
+        setup.neuron_files(args.kn_dir, "kn_bag-", relations)
+        crawled.look_for(args, relations)
+
+    world = setup.open_world(flags.model_args(args), flags.data_args(args), look_for)
     pairs = crawled.read_pairs(args.query_pairs_path, world.bags, args.debug)
     # Those of all relations, and not cut to --debug: random sentences are drawn from all.
     sentences = {name: crawled.read_sentences(args.distant_data_dir, name, pairs[name]) for name in world.bags}

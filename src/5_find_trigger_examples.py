@@ -36,7 +36,12 @@ def parse() -> argparse.Namespace:
 
 def main() -> None:
     args = parse()
-    world = setup.open_world(args)
+
+    def look_for(relations: list[str]) -> None:
+        setup.neuron_files(args.kn_dir, "kn_bag-", relations)
+        crawled.look_for(args, relations)
+
+    world = setup.open_world(flags.model_args(args), flags.data_args(args), look_for)
     pairs = crawled.read_pairs(args.query_pairs_path, world.bags, args.debug)
     sentences = {name: crawled.read_sentences(args.distant_data_dir, name, pairs[name]) for name in world.relations}
     neurons = setup.read_neurons(args.kn_dir, "kn_bag-", world)

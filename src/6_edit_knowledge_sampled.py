@@ -26,6 +26,7 @@ from kn.experiments.draws import read_edits
 from kn.experiments.updates import EDITS, arms_of, called, draw_edits, measure
 from kn.methods.probing import Probe
 from kn.neurons import selection
+from kn.neurons.sets import ARMS
 from kn.stage import flags, setup
 from kn.stats import intervals
 from kn.store import results, runs, summaries
@@ -90,7 +91,11 @@ def main() -> None:
     name = f"edit-{called(pairs[0])}"
     if args.grid is not None:
         pairs, name = list(map(list, product(args.grid or GRID, repeat=2))), "grid"
-    world = setup.open_world(args)
+    world = setup.open_world(
+        flags.model_args(args),
+        flags.data_args(args),
+        lambda relations: setup.neuron_files(args.kn_dir, "kn_bag-", relations),
+    )
     knowledge, baseline = (
         {relation: selection.rare(bags) for relation, bags in read(args.kn_dir, begin, world).items()}
         for read, begin in ((setup.read_some_neurons, "kn_bag-"), (setup.read_neurons, "base_kn_bag-"))
@@ -140,7 +145,7 @@ def main() -> None:
     if args.grid is None:
         ((lambda1, lambda2),), (found,) = pairs, averages
         about |= {"lambda1": lambda1, "lambda2": lambda2, "averages": found}
-        edits = {arm: published_edits(lines, arm, called(pairs[0])) for arm in setup.ARMS}
+        edits = {arm: published_edits(lines, arm, called(pairs[0])) for arm in ARMS}
         summaries.write(folder / f"{name}.json", about | {"edits": edits})
         print(table(found))
     else:
@@ -155,7 +160,7 @@ def main() -> None:
 def average(lines: list[dict], pair: str, seed: int) -> dict[str, dict]:
     """Of each arm the published averages over its edits, and their 95 % intervals."""
     averages = {}
-    for arm in setup.ARMS:
+    for arm in ARMS:
         edits = [line["arms"][arm][pair] for line in lines if pair in line["arms"][arm]]
         columns = {name: np.array([edit[name] for edit in edits]) for name in MEANS}
         columns |= {f"{when}_rr": 1 / columns[f"tgt_{when}_rank"] for when in ("ori", "new")}

@@ -45,7 +45,11 @@ def parse() -> argparse.Namespace:
 
 def main() -> None:
     args = parse()
-    world = setup.open_world(args)
+    world = setup.open_world(
+        flags.model_args(args),
+        flags.data_args(args),
+        lambda relations: setup.neuron_files(args.kn_dir, "kn_bag-", relations),
+    )
     bags = setup.read_some_neurons(args.kn_dir, "kn_bag-", world)
     probe = Probe(world.adapter, args.max_tokens)
     folder = make_folder(Path(args.output_dir) / "erase")

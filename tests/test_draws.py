@@ -26,7 +26,8 @@ def world():
     flags.add_data_flags(parser)
     data = GOLDEN / "data" / "PARAREL" / "data_all.json"
     asked = ["--bert_model", str(GOLDEN / "model"), "--data_path", str(data), "--device", "cpu"]
-    return setup.open_world(parser.parse_args(asked))
+    args = parser.parse_args(asked)
+    return setup.open_world(flags.model_args(args), flags.data_args(args))
 
 
 def read_draws(stage, path, world):
@@ -58,7 +59,9 @@ def test_published_edits_are_taken_as_they_are(world):
 
 def test_draws_of_all_facts_serve_a_run_of_some(world):
     few = dataclasses.replace(
-        world, bags={name: bags[:38] for name, bags in world.bags.items()}, settings={"debug": 38}
+        world,
+        bags={name: bags[:38] for name, bags in world.bags.items()},
+        opened=dataclasses.replace(world.opened, settings={"debug": 38}),
     )
     drawn = read(FILES["stage 3"])
     with pytest.raises(InputError, match="there is no fact 38 of P103, which has 38 with this --debug"):

@@ -60,7 +60,7 @@ def test_a_digit_changed_in_the_neurons_is_noticed(made, golden_bags):
 
 def world_of(bags, settings):
     adapter = SimpleNamespace(n_layers=5, d_ffn=192)
-    return setup.World(bags, list(bags), None, None, adapter, torch.device("cpu"), settings)
+    return setup.World(bags, list(bags), setup.Model(None, adapter, None, torch.device("cpu"), None, settings))
 
 
 @pytest.mark.parametrize("reader", ["stage 9", "stage 11"])

@@ -70,3 +70,20 @@ def test_rooms_without_torch_load_without_it():
     code = "".join(f"import {name}\n" for name in modules) + "import sys\nassert 'torch' not in sys.modules"
     done = subprocess.run([sys.executable, "-c", code], env=os.environ | {"PYTHONPATH": str(ROOT / "src")})
     assert done.returncode == 0
+
+
+WITHOUT_TORCH_SCRIPTS = ("2_analyze_kn", "2_get_kn", "3_modify_activation", "8_plot", "8_report")
+
+
+@pytest.mark.parametrize("script", WITHOUT_TORCH_SCRIPTS)
+def test_help_and_mistakes_answer_without_torch(script):
+    """So they take tenths of a second rather than seconds."""
+    code = "import runpy, sys; sys.modules['torch'] = None; runpy.run_path(sys.argv[1], run_name='__main__')"
+    path = str(ROOT / "src" / f"{script}.py")
+    for flag, status in (("--help", 0), ("--no_such_flag", 2)):
+        done = subprocess.run(
+            [sys.executable, "-c", code.replace("sys.argv[1]", f"{path!r}"), flag],
+            env=os.environ | {"PYTHONPATH": str(ROOT / "src")},
+            capture_output=True,
+        )
+        assert done.returncode == status, done.stderr

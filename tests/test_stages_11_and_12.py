@@ -270,7 +270,7 @@ def test_what_the_model_itself_predicts(tmp_path, monkeypatch):
     stage = runpy.run_path(str(ROOT / "src" / "12_fact_check.py"))
     chosen = stage["parse"]()
     (language,) = languages.open_languages(chosen)
-    language.world.model.get_output_embeddings().bias.data += bias
+    language.world.opened.model.get_output_embeddings().bias.data += bias
     asked.own.get_output_embeddings().bias.data += bias
     facts = language.facts["P37"]
     plan = stage["Plan"](dict.fromkeys(facts, "first"), {name: [[0, 1]] for name in fact_checking.SCORES[:2]})

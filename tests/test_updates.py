@@ -25,7 +25,8 @@ def world():
     flags.add_model_flags(parser)
     flags.add_data_flags(parser)
     data = GOLDEN / "data" / "PARAREL" / "data_all.json"
-    return setup.open_world(parser.parse_args(["--bert_model", str(GOLDEN / "model"), "--data_path", str(data)]))
+    args = parser.parse_args(["--bert_model", str(GOLDEN / "model"), "--data_path", str(data)])
+    return setup.open_world(flags.model_args(args), flags.data_args(args))
 
 
 def test_facts_that_the_model_gets_wrong_or_cannot_score_are_not_edited(world, golden_bags):
@@ -90,7 +91,7 @@ def test_answers_of_several_pieces_are_compared_as_if_edited_one_by_one(world):
             for pair in pairs if neurons else []:
                 found = line["arms"][arm][called(pair)]
                 for when in ("ori", "new"):
-                    with edit_fact(world.model, neurons if when == "new" else [], old, new, *pair):
+                    with edit_fact(world.opened.model, neurons if when == "new" else [], old, new, *pair):
                         own, target, others = (
                             probe.read(prompts) for prompts in ([(ids, positions, old)], [asked], inner)
                         )

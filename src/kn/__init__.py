@@ -8,7 +8,7 @@
     report        reading results back, published numbers, tables, pages, figures              no torch
     model         one transformer as layers of neurons: loading, adapters, prompts, batches
     methods       what is asked of neurons: attribution, interventions, edits
-    stage         what surrounds every experiment: the command line, the facts and the model
+    stage         what surrounds every experiment: the command line, the facts and the model, the runner
     experiments   what single stages measure, where a script alone would be too long
 
 `tests/test_rooms.py` holds the code to this map.

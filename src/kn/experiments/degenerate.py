@@ -14,16 +14,16 @@ A line has the fact's `uuid` and `lineid`, and for the knowledge neurons and the
 and the degenerate `pairs` as [neuron, neuron, loss of the first, of the second, of both, interaction].
 """
 
+from __future__ import annotations
+
 from collections import Counter
 from collections.abc import Callable
 from itertools import combinations
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from kn.methods.probing import Probe
-from kn.model.batches import Prompt
 from kn.neurons import located
 from kn.neurons.sets import Neuron
 from kn.stage.languages import Language
@@ -31,6 +31,10 @@ from kn.stats import intervals
 from kn.store import origins, shapes
 from kn.store.files import InputError
 from kn.store.runs import Record
+
+if TYPE_CHECKING:
+    from kn.methods.probing import Probe
+    from kn.model.batches import Prompt
 
 PRESET = "amig"  # of stage 9, whose neurons are tried
 ARMS = ("knowledge neurons", "random neurons")

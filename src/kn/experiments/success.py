@@ -12,15 +12,20 @@ A rate may lie above its own interval. Changes on unrelated facts have either si
 closer to zero than in nearly all draws of facts, and a rate that divides by it is then higher than in these.
 """
 
+from __future__ import annotations
+
 from functools import partial
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from kn.methods.probing import Probe
-from kn.model.prompts import Encoded
 from kn.neurons.sets import Neuron
 from kn.stats import intervals
 from kn.store import shapes
+
+if TYPE_CHECKING:
+    from kn.methods.probing import Probe
+    from kn.model.prompts import Encoded
 
 FACTORS = {"zeroing": 0.0, "doubling": 2.0}
 SIDES = ("related", "unrelated")

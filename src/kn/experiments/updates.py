@@ -1,23 +1,28 @@
 """Updates of single facts: which are made, and what one does and breaks."""
 
+from __future__ import annotations
+
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from random import Random
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from kn.methods.batched_edits import ColumnEdit, read_edited
-from kn.methods.probing import Probe, Readings
-from kn.methods.weight_edits import direction
-from kn.model.batches import Prompt
-from kn.model.prompts import Encoded
 from kn.neurons import selection
-from kn.stage.setup import ARMS, World
+from kn.neurons.sets import ARMS
+from kn.stage.setup import World
 from kn.stats.perplexity import surprise
 from kn.store import runs
 from kn.store.files import InputError
+
+if TYPE_CHECKING:
+    from kn.methods.batched_edits import ColumnEdit
+    from kn.methods.probing import Probe, Readings
+    from kn.model.batches import Prompt
+    from kn.model.prompts import Encoded
 
 EDITS = 10  # a relation
 MOST_DRAWS = 10_000  # to find them
@@ -106,6 +111,9 @@ def measure(
 
     The prompts of all edits are read together. `done` gets how many edits more are finished, as a share of all.
     """
+    from kn.methods.batched_edits import ColumnEdit, read_edited  # here, as they import torch
+    from kn.methods.weight_edits import direction
+
     questions = [world.prompts(edit.relation, edit.fact)[edit.prompt] for edit in edits]
     predicted = probe.read(questions).predicted
     asked = [_Asked(*of, world) for of in zip(edits, questions, predicted, strict=True)]

@@ -8,6 +8,7 @@ import argparse
 import math
 import os
 import re
+from dataclasses import dataclass, fields
 
 from kn.store import workers
 
@@ -25,6 +26,43 @@ SETTINGS = {  # what each is where the environment does not say
     "SEED": "42",
 }
 VARIABLE = re.compile(r"\{([A-Z_]+)\}")
+
+
+@dataclass(frozen=True)
+class ModelArgs:
+    """The values of the flags that `add_model_flags` adds."""
+
+    bert_model: str
+    revision: str | None
+    do_lower_case: bool
+    max_seq_length: int
+    dtype: str
+    device: str
+    gpus: list[int] | None
+    no_cuda: bool
+    max_tokens: int | None
+    seed: int
+
+
+@dataclass(frozen=True)
+class DataArgs:
+    """The values of the flags that `add_data_flags` adds."""
+
+    data_path: str
+    tmp_data_path: str | None
+    debug: int
+    output_dir: str
+    pt_relation: list[str]
+
+
+def model_args(args: argparse.Namespace) -> ModelArgs:
+    return ModelArgs(**{field.name: getattr(args, field.name) for field in fields(ModelArgs)})
+
+
+def data_args(args: argparse.Namespace) -> DataArgs:
+    return DataArgs(**{field.name: getattr(args, field.name) for field in fields(DataArgs)})
+
+
 DTYPES = ("float32", "tf32", "bfloat16", "float16", "float64")
 
 

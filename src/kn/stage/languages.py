@@ -5,19 +5,24 @@
 Facts come in mLAMA's layout. A fact has one prompt in each language, and the same uuid in all.
 """
 
+from __future__ import annotations
+
 import argparse
 import random
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from kn.data import facts, mlama
 from kn.data.facts import Bags
-from kn.model.prompts import Encoded
 from kn.neurons import located
 from kn.neurons.located import KEPT_SHARE, THRESHOLD, THRESHOLDS, Located
 from kn.stage import flags, setup
 from kn.stage.setup import World
 from kn.store.files import InputError
 from kn.store.workers import note
+
+if TYPE_CHECKING:
+    from kn.model.prompts import Encoded
 
 UNUSED = ("P31", "P527")  # relations of mLAMA that the paper leaves out
 
@@ -101,14 +106,14 @@ def open_languages(args: argparse.Namespace, count: int | None = None) -> list[L
         if name.startswith("zh") and (some := sum(map(mlama.is_traditional, every))):
             converted = "kept as they are; the paper's program converts them to simplified ones"
             note(f"{name}: {some} of {len(every)} facts have traditional characters, {converted}")
-    opened = setup.open_model(args)
+    opened = setup.open_model(flags.model_args(args), args.debug)
     first = None if args.debug < 0 else args.debug
     return [
         Language(
             name,
             threshold,
             {relation: dict(list(of.items())[:first]) for relation, of in found.facts[name].items()},
-            World({relation: of[:first] for relation, of in found.bags(name).items()}, relations, *opened),
+            World({relation: of[:first] for relation, of in found.bags(name).items()}, relations, opened),
         )
         for name, threshold in zip(names, thresholds, strict=True)
     ]

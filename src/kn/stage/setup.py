@@ -1,24 +1,42 @@
 """What the stages that run the model begin with: facts, model and neurons, read and checked against each other."""
 
-import argparse
+from __future__ import annotations
+
 import random
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
-from torch import nn
-
-from kn.data import crawled, facts
-from kn.model import agreement, devices, linear, loading, tokenizers
-from kn.model.adapters import Adapter
-from kn.model.batches import MAX_TOKENS, Prompt
-from kn.model.prompts import Encoded, Encoder
+from kn.data import facts
 from kn.neurons import selection, sets
 from kn.neurons.sets import ARMS
+from kn.stage.flags import DataArgs, ModelArgs
 from kn.store import origins, runs
 from kn.store.files import InputError
 from kn.store.workers import note
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+    from kn.methods.probing import Probe
+    from kn.model.adapters import Adapter
+    from kn.model.batches import Prompt
+    from kn.model.prompts import Encoded, Encoder
+
+
+@dataclass
+class Model:
+    """The model that is asked."""
+
+    model: nn.Module
+    adapter: Adapter
+    encoder: Encoder
+    device: torch.device
+    max_tokens: int | None
+    settings: dict  # what every result depends on
 
 
 @dataclass
@@ -27,11 +45,29 @@ class World:
 
     bags: facts.Bags  # cut to --debug
     relations: list[str]  # those to work on
-    encoder: Encoder
-    model: nn.Module
-    adapter: Adapter
-    device: torch.device
-    settings: dict  # what every result depends on
+    opened: Model
+
+    @property
+    def adapter(self) -> Adapter:
+        return self.opened.adapter
+
+    @property
+    def encoder(self) -> Encoder:
+        return self.opened.encoder
+
+    @property
+    def device(self) -> torch.device:
+        return self.opened.device
+
+    @property
+    def settings(self) -> dict:
+        return self.opened.settings
+
+    @cached_property
+    def probe(self) -> Probe:
+        from kn.methods.probing import Probe
+
+        return Probe(self.adapter, self.opened.max_tokens)
 
     @property
     def lanes(self) -> int:
@@ -70,25 +106,30 @@ class World:
         raise InputError(f"relation {relation}: unrelated facts are needed, and no other relation has one to score")
 
 
-def open_world(args: argparse.Namespace) -> World:
-    bags = facts.read_bags(args.data_path, args.tmp_data_path)
-    relations = facts.choose_relations(bags, args.pt_relation)
-    # What is missing is said before the model is loaded, which takes seconds.
-    if "kn_dir" in args:
-        neuron_files(args.kn_dir, "kn_bag-", relations)
-    if "distant_data_dir" in args:
-        crawled.look_for(args, relations)
-    if args.debug >= 0:
-        bags = {name: of_relation[: args.debug] for name, of_relation in bags.items()}
-    return World(bags, relations, *open_model(args))
+def open_world(
+    model: ModelArgs, data: DataArgs, look_for: Callable[[list[str]], object] = lambda relations: None
+) -> World:
+    """`look_for` is called with the relations before the model is loaded, to report missing input at once."""
+    bags = facts.read_bags(data.data_path, data.tmp_data_path)
+    relations = facts.choose_relations(bags, data.pt_relation)
+    look_for(relations)
+    if data.debug >= 0:
+        bags = {name: relation_bags[: data.debug] for name, relation_bags in bags.items()}
+    return World(bags, relations, open_model(model, data.debug))
 
 
-def open_model(args: argparse.Namespace) -> tuple[Encoder, nn.Module, Adapter, torch.device, dict]:
-    """What a world has of the model, in its order."""
+def open_model(args: ModelArgs, debug: int) -> Model:
+    # Imported here because it takes seconds: by now the command line and the data have been found to be right.
+    from kn.model import agreement, devices, linear, loading, tokenizers
+    from kn.model.batches import MAX_TOKENS
+    from kn.model.prompts import Encoder
+
     device = devices.choose("cpu" if args.no_cuda else args.device, args.gpus or ())
     tokenizer, model = loading.load(args.bert_model, args.revision, args.dtype, device, args.do_lower_case)
-    names = ("bert_model", "revision", "do_lower_case", "max_seq_length", "debug", "dtype")
+    names = ("bert_model", "revision", "do_lower_case", "max_seq_length")
     settings = {name: getattr(args, name) for name in names} | {
+        "debug": debug,
+        "dtype": args.dtype,
         "weights": loading.fingerprint(model),
         "tokenizer": tokenizers.fingerprint(tokenizer),
         # The last digits depend on these. What was asked for is recorded: a shortage of memory lowers what is used.
@@ -102,8 +143,7 @@ def open_model(args: argparse.Namespace) -> tuple[Encoder, nn.Module, Adapter, t
     adapter.spell = tokenizer.decode
     longest = min(args.max_seq_length, adapter.longest)
     agreement.check(model, adapter, args.bert_model, longest)
-    encoder = Encoder(tokenizer, longest, adapter.causal)
-    return encoder, model, adapter, device, settings
+    return Model(model, adapter, Encoder(tokenizer, longest, adapter.causal), device, args.max_tokens, settings)
 
 
 def neuron_files(kn_dir: str | Path, begin: str, relations: Iterable[str]) -> dict[str, Path]:
