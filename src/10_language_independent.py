@@ -51,7 +51,7 @@ def parse() -> argparse.Namespace:
 
 def main() -> None:
     args = parse()
-    both = languages.open_languages(args, 2)
+    both = languages.open_languages(flags.model_args(args), languages.language_args(args), 2)
     world, unrelated = both[0].world, Unrelated(both)
     probe = Probe(world.adapter, args.max_tokens)
     folder = located.folder(args.output_dir, "_".join(language.name for language in both))

@@ -55,7 +55,7 @@ def parse() -> argparse.Namespace:
 
 def main() -> None:
     args = parse()
-    opened = languages.open_languages(args)
+    opened = languages.open_languages(flags.model_args(args), languages.language_args(args))
     found: dict[str, dict[str, list[dict]]] = {}  # by language and relation the lines
     for language in opened:
         for result in search(language, args):

@@ -31,7 +31,6 @@ from pathlib import Path
 import torch
 
 from kn.data import mlama
-from kn.data.mlama import Fact
 from kn.experiments import degenerate, fact_checking
 from kn.experiments.degenerate import PRESET
 from kn.experiments.fact_checking import PREDICTED, SCORES
@@ -39,7 +38,6 @@ from kn.methods.certificate import BOUNDS
 from kn.methods.locator import Locator
 from kn.methods.presets import PRESETS
 from kn.model.batches import upload
-from kn.model.prompts import Encoded
 from kn.neurons import located, selection
 from kn.neurons.sets import Neuron
 from kn.report import figures
@@ -75,7 +73,7 @@ def parse() -> argparse.Namespace:
 
 def main() -> None:
     args = parse()
-    for language in languages.open_languages(args):
+    for language in languages.open_languages(flags.model_args(args), languages.language_args(args)):
         plans = {relation: plan(language, relation, args) for relation in language.world.relations}
         # All that is true has to be known, also what --debug cuts away.
         (known,) = mlama.read(args.mlama, [language.name], list(plans)).facts.values()
@@ -161,7 +159,7 @@ def score_facts(
     for uuid in uuids:
         fact = language.facts[relation][uuid]
         rng = runs.rng(args.seed, "stage 12", relation, uuid)
-        tried = ((answer, with_answer(language, fact, answer)) for answer in objects.wrong(fact, rng))
+        tried = ((answer, language.with_answer(relation, uuid, answer)) for answer in objects.wrong(fact, rng))
         wrong = list(islice((found for found in tried if not locator.skipped(found[1])), args.wrong))
         if wrong:
             of_fact = [(fact.answer, language.encoded(relation, uuid)), *wrong]
@@ -192,13 +190,6 @@ def score_facts(
         "without a wrong object": len(uuids) - len(lines),
         "seconds": time.perf_counter() - started,
     }
-
-
-def with_answer(language: Language, fact: Fact, answer: str) -> Encoded:
-    """The fact's prompt with another answer."""
-    ((text, _, relation),) = fact.bag
-    ((encoded,),) = language.world.encoder.facts([[[text, answer, relation]]])
-    return encoded
 
 
 # ---- what was found ----

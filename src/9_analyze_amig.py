@@ -68,7 +68,7 @@ def main() -> None:
     args = parse()
     if "amig-paper" in args.presets:
         note(SIGNS)
-    (language,) = languages.open_languages(args, 1)
+    (language,) = languages.open_languages(flags.model_args(args), languages.language_args(args), 1)
     for preset in dict.fromkeys(args.presets):
         locate(preset, language, args)
     compare(list(dict.fromkeys(args.presets)), language, args)

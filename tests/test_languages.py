@@ -42,6 +42,10 @@ def args(folder, *more):
     return parser.parse_args([str(flag) for flag in (*model, "--output_dir", folder / "results", *more)])
 
 
+def open_languages(parsed):
+    return languages.open_languages(flags.model_args(parsed), languages.language_args(parsed))
+
+
 @pytest.fixture
 def notes(monkeypatch):
     monkeypatch.setattr(workers, "NOTES", [])
@@ -49,11 +53,11 @@ def notes(monkeypatch):
 
 
 def test_relations_that_the_paper_leaves_out(folder, notes):
-    (opened,) = languages.open_languages(args(folder, "--languages", "en"))
+    (opened,) = open_languages(args(folder, "--languages", "en"))
     assert opened.world.relations == ["P30", "P36", "P37"]
     assert "left out, as in the paper: P31 P527; name a relation to include it" in notes
     notes.clear()
-    (named,) = languages.open_languages(args(folder, "--languages", "en", "--pt_relation", "P31", "P36"))
+    (named,) = open_languages(args(folder, "--languages", "en", "--pt_relation", "P31", "P36"))
     assert named.world.relations == ["P31", "P36"] and notes == []
     # Whatever is named, the same facts are drawn to compare with.
     assert (
@@ -62,10 +66,10 @@ def test_relations_that_the_paper_leaves_out(folder, notes):
 
 
 def test_traditional_characters_are_told(folder, notes):
-    languages.open_languages(args(folder, "--languages", "en", "zh"))
+    open_languages(args(folder, "--languages", "en", "zh"))
     assert "zh: 1 of 11 facts have traditional characters, kept as they are" in notes[-1]
     notes.clear()
-    languages.open_languages(args(folder, "--languages", "zh", "--pt_relation", "P36"))
+    open_languages(args(folder, "--languages", "zh", "--pt_relation", "P36"))
     assert notes == []
 
     def is_traditional(subject, answer):
@@ -85,7 +89,7 @@ def test_shares_below_which_stage_9_keeps_nothing(folder, share, capsys):
 
 def stage_9(folder, change=lambda lines: None):
     """Made up; returns the language that reads it."""
-    (language,) = languages.open_languages(args(folder, "--languages", "en", "--pt_relation", "P37"))
+    (language,) = open_languages(args(folder, "--languages", "en", "--pt_relation", "P37"))
     about = {"probability": 0.1, "right": False, "neurons": NEURONS}
     lines = [
         {"uuid": uuid, "lineid": fact.lineid, "text": fact.bag[0][0], "answer": fact.answer} | about

@@ -16,7 +16,7 @@ from kn.experiments import degenerate, fact_checking
 from kn.experiments.degenerate import ARMS
 from kn.methods.locator import Locator
 from kn.methods.presets import PRESETS
-from kn.stage import languages
+from kn.stage import flags, languages
 from two_languages import OBJECTS, PLACES, TEMPLATES
 
 RELATIONS = ("P36", "P37", "P30")  # of the last the answer comes first, and is the same for all
@@ -269,7 +269,7 @@ def test_what_the_model_itself_predicts(tmp_path, monkeypatch):
     monkeypatch.setattr("sys.argv", ["stage 12", *(str(x) for pair in ends.items() for x in pair), "--languages", "zh"])
     stage = runpy.run_path(str(ROOT / "src" / "12_fact_check.py"))
     chosen = stage["parse"]()
-    (language,) = languages.open_languages(chosen)
+    (language,) = languages.open_languages(flags.model_args(chosen), languages.language_args(chosen))
     language.world.opened.model.get_output_embeddings().bias.data += bias
     asked.own.get_output_embeddings().bias.data += bias
     facts = language.facts["P37"]

@@ -60,11 +60,21 @@ def record(output_dir: str | Path, language: str, preset: str) -> Record:
     return Record(folder(output_dir, language) / f"{preset}.args.json")
 
 
+def look_for(output_dir: str | Path, preset: str, languages: list[str], relations: list[str]) -> None:
+    """Report the first result that is missing."""
+    for language in languages:
+        for relation in relations:
+            file = path(output_dir, language, preset, relation)
+            if not file.exists():
+                raise InputError(
+                    f"{file}: no such file: run stage 9 (9_run_amig.sh) for {language} and {relation} first"
+                )
+
+
 def read(output_dir: str | Path, language: str, preset: str, relation: str, settings: dict) -> dict[str, Located]:
     """By uuid the facts of a relation, which the model of these `settings` must have been asked."""
+    look_for(output_dir, preset, [language], [relation])
     file = path(output_dir, language, preset, relation)
-    if not file.exists():
-        raise InputError(f"{file}: no such file: run stage 9 (9_run_amig.sh) for {language} and {relation} first")
     origins.known(file, record(output_dir, language, preset), relation, "stage 9 (9_run_amig.sh)", settings)
     found = {}
     for line, place in shapes.lines(file, FACT):

@@ -1,22 +1,24 @@
-"""What the stages of the second paper begin with: the facts of one or several languages, and one model for all.
+"""What the stages of the second paper begin with: facts in one or more languages, and one model for all of them.
 
     bash 9_run_amig.sh MODEL LANGUAGE …
 
-Facts come in mLAMA's layout. A fact has one prompt in each language, and the same uuid in all.
+Facts come in mLAMA's layout: one prompt per fact and language, under the same uuid in all languages. Never imports
+torch before the command line and the data have been checked.
 """
 
 from __future__ import annotations
 
 import argparse
 import random
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING
 
 from kn.data import facts, mlama
-from kn.data.facts import Bags
 from kn.neurons import located
 from kn.neurons.located import KEPT_SHARE, THRESHOLD, THRESHOLDS, Located
 from kn.stage import flags, setup
+from kn.stage.flags import ModelArgs
 from kn.stage.setup import World
 from kn.store.files import InputError
 from kn.store.workers import note
@@ -24,13 +26,28 @@ from kn.store.workers import note
 if TYPE_CHECKING:
     from kn.model.prompts import Encoded
 
-UNUSED = ("P31", "P527")  # relations of mLAMA that the paper leaves out
+UNUSED = ("P31", "P527")  # relations that the paper leaves out
+
+
+@dataclass(frozen=True)
+class LanguageArgs:
+    """The values of the flags that `add_flags` and `add_threshold_flag` add, besides the model's."""
+
+    mlama: str
+    languages: list[str]
+    thresholds: list[float]
+    pt_relation: list[str]
+    debug: int
+
+
+def language_args(args: argparse.Namespace) -> LanguageArgs:
+    return LanguageArgs(**{field.name: getattr(args, field.name) for field in fields(LanguageArgs)})
 
 
 @dataclass
 class Language:
     name: str
-    threshold: float  # of the highest score: neurons above it are a fact's
+    threshold: float  # a share of the fact's highest score: its knowledge neurons are those above it
     facts: dict[str, dict[str, mlama.Fact]]  # by relation and uuid, cut to --debug
     world: World
     known: dict[tuple[str, str], Encoded] = field(default_factory=dict)
@@ -38,19 +55,28 @@ class Language:
     def encoded(self, relation: str, uuid: str) -> Encoded:
         """The fact's prompt."""
         if (relation, uuid) not in self.known:
-            ((self.known[relation, uuid],),) = self.world.encoder.facts([self.facts[relation][uuid].bag])
+            self.known[relation, uuid] = self._encode(relation, uuid, None)
         return self.known[relation, uuid]
 
+    def with_answer(self, relation: str, uuid: str, answer: str) -> Encoded:
+        """The fact's prompt with another answer."""
+        return self._encode(relation, uuid, answer)
+
     def located(self, output_dir: str, preset: str, relation: str) -> dict[str, Located]:
-        """By uuid what stage 9 found of the relation's facts, with this model."""
-        found = located.read(output_dir, self.name, preset, relation, self.world.settings)
+        """Stage 9's results for the relation's facts, by uuid."""
         path = located.path(output_dir, self.name, preset, relation)
+        results = located.read(output_dir, self.name, preset, relation, self.world.settings)
         for uuid in self.facts[relation]:
-            if uuid not in found:
+            if uuid not in results:
                 raise InputError(f"{path}: has no fact {uuid}: run stage 9 on these data, with the same --debug")
-            neurons = [[layer, index] for layer, index, _ in found[uuid].neurons]
+            neurons = [[layer, index] for layer, index, _ in results[uuid].neurons]
             self.world.check_neurons(neurons, f"{path}, fact {uuid}")
-        return {uuid: found[uuid] for uuid in self.facts[relation]}
+        return {uuid: results[uuid] for uuid in self.facts[relation]}
+
+    def _encode(self, relation: str, uuid: str, answer: str | None) -> Encoded:
+        ((text, own_answer, name),) = self.facts[relation][uuid].bag
+        ((encoded,),) = self.world.encoder.facts([[[text, answer or own_answer, name]]])
+        return encoded
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
@@ -62,61 +88,84 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def add_threshold_flag(parser: argparse.ArgumentParser) -> None:
-    """For the stages that ask which neurons are a fact's; stage 12 takes the pairs that stage 11 found."""
+    """For the stages that choose a fact's knowledge neurons; stage 12 takes the pairs that stage 11 found."""
     parser.add_argument(
         "--thresholds",
         nargs="+",
         type=_share,
         default=[],
         metavar="SHARE",
-        help="one a language: neurons with more than this share of the fact's highest score are its knowledge neurons; "
-        f"none: {THRESHOLD}, and {THRESHOLDS['zh']} for zh",
+        help="one per language: neurons with more than this share of the fact's highest score are its knowledge "
+        f"neurons; none: {THRESHOLD}, and {THRESHOLDS['zh']} for zh",
     )
 
 
 def _share(text: str) -> float:
     share = flags.number(text)
     if not KEPT_SHARE <= share < 1:
-        kept = f"stage 9 keeps the neurons from {KEPT_SHARE} of the highest score up"
-        raise argparse.ArgumentTypeError(f"expected a share from {KEPT_SHARE} to below 1, found {text} ({kept})")
+        kept = f"stage 9 keeps only neurons with at least {KEPT_SHARE} of the highest score"
+        raise argparse.ArgumentTypeError(f"expected at least {KEPT_SHARE} and less than 1, found {text} ({kept})")
     return share
 
 
-def open_languages(args: argparse.Namespace, count: int | None = None) -> list[Language]:
-    """The languages asked for; `count` is how many the stage needs, None any number."""
-    names = list(dict.fromkeys(args.languages))
+def open_languages(
+    model: ModelArgs,
+    data: LanguageArgs,
+    count: int | None = None,
+    look_for: Callable[[list[str], list[str]], object] = lambda languages, relations: None,
+) -> list[Language]:
+    """The languages asked for; `count` is how many the stage needs, None any number.
+
+    `look_for` is called with languages and relations before the model is loaded, to report missing input at once.
+    """
+    names = list(dict.fromkeys(data.languages))
     if count not in (None, len(names)):
         wanted = "one language" if count == 1 else f"{count} different languages"
-        raise InputError(f"--languages {' '.join(args.languages)}: expected {wanted} (a relation is written P36)")
-    thresholds = args.thresholds or [THRESHOLDS.get(name, THRESHOLD) for name in names]
+        raise InputError(f"--languages {' '.join(data.languages)}: expected {wanted} (a relation is written P36)")
+    thresholds = data.thresholds or [THRESHOLDS.get(name, THRESHOLD) for name in names]
     if len(thresholds) != len(names):
         raise InputError(f"--thresholds: {len(thresholds)} for {len(names)} languages ({' '.join(names)})")
-    found = mlama.read(args.mlama, names)
-    bags: Bags = found.bags(names[0])
-    relations = facts.choose_relations(bags, args.pt_relation)
-    for line in found.left_out:
-        note(f"left out: {line}")
-    if not args.pt_relation and (unused := [name for name in relations if name in UNUSED]):
-        relations = [name for name in relations if name not in unused]
-        note(f"left out, as in the paper: {' '.join(unused)}; name a relation to include it")
-    if not relations:
-        raise InputError(f"{args.mlama}: has no relation to work on in {' and '.join(names)}")
+    world = mlama.read(data.mlama, names)
+    relations = _choose_relations(world, data)
     for name in names:
-        every = [fact for relation in relations for fact in found.facts[name][relation].values()]
-        if name.startswith("zh") and (some := sum(map(mlama.is_traditional, every))):
-            converted = "kept as they are; the paper's program converts them to simplified ones"
-            note(f"{name}: {some} of {len(every)} facts have traditional characters, {converted}")
-    opened = setup.open_model(flags.model_args(args), args.debug)
-    first = None if args.debug < 0 else args.debug
+        if name.startswith("zh"):
+            _note_traditional(name, [fact for relation in relations for fact in world.facts[name][relation].values()])
+    look_for(names, relations)
+    opened = setup.open_model(model, data.debug)
+    first = None if data.debug < 0 else data.debug
     return [
         Language(
             name,
             threshold,
-            {relation: dict(list(of.items())[:first]) for relation, of in found.facts[name].items()},
-            World({relation: of[:first] for relation, of in found.bags(name).items()}, relations, opened),
+            {relation: dict(list(all_facts.items())[:first]) for relation, all_facts in world.facts[name].items()},
+            World({relation: bags[:first] for relation, bags in world.bags(name).items()}, relations, opened),
         )
         for name, threshold in zip(names, thresholds, strict=True)
     ]
+
+
+def _choose_relations(world: mlama.Mlama, data: LanguageArgs) -> list[str]:
+    """The relations to work on. Notes what is left out."""
+    relations = facts.choose_relations(world.bags(data.languages[0]), data.pt_relation)
+    for line in world.left_out:
+        note(f"left out: {line}")
+    unused = [name for name in relations if name in UNUSED]
+    if unused and not data.pt_relation:
+        relations = [name for name in relations if name not in unused]
+        note(f"left out, as in the paper: {' '.join(unused)}; name a relation to include it")
+    if not relations:
+        languages = " and ".join(dict.fromkeys(data.languages))
+        raise InputError(f"{data.mlama}: has no relation to work on in {languages}")
+    return relations
+
+
+def _note_traditional(language: str, chinese: list[mlama.Fact]) -> None:
+    count = sum(map(mlama.is_traditional, chinese))
+    if count:
+        note(
+            f"{language}: {count} of {len(chinese)} facts have traditional characters, kept as they are; the paper's "
+            "program converts them to simplified ones"
+        )
 
 
 def shared(languages: list[Language], relation: str) -> list[str]:
@@ -126,13 +175,13 @@ def shared(languages: list[Language], relation: str) -> list[str]:
 
 
 class Unrelated:
-    """Facts to compare with: of a random other relation a random fact that can be scored in all the languages."""
+    """Draws facts to compare with: a random fact of a random other relation, one that all the languages can score."""
 
     def __init__(self, languages: list[Language]):
         self.languages = languages
         # Without the unused ones even if they are named, so that a draw does not depend on what else is asked for.
         used = [name for name in languages[0].facts if name not in UNUSED]
-        self.pools = {name: found for name in used if (found := shared(languages, name))}
+        self.pools = {name: uuids for name in used if (uuids := shared(languages, name))}
 
     def draw(self, relation: str, rng: random.Random) -> list[str]:
         """`[relation, uuid]`"""

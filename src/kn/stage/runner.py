@@ -7,6 +7,7 @@ and returns finished results in the first process only, which alone reports.
 """
 
 import json
+import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,12 +22,18 @@ class Unit:
 
     def __init__(self, facts: range, done: Done):
         self.facts, self._done, self._left = facts, done, len(facts)
+        self._started = time.perf_counter()
 
     def __iter__(self) -> Iterator[int]:
         return iter(self.facts)
 
     def __len__(self) -> int:
         return len(self.facts)
+
+    @property
+    def seconds(self) -> float:
+        """How long the measurement has taken so far."""
+        return time.perf_counter() - self._started
 
     def done(self, count: int) -> None:
         """Move the progress bar on. Facts that a measurement does not report are counted when it returns."""

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
+    from kn.methods.locator import Locator
+    from kn.methods.presets import Preset
     from kn.methods.probing import Probe
     from kn.model.adapters import Adapter
     from kn.model.batches import Prompt
@@ -68,6 +70,11 @@ class World:
         from kn.methods.probing import Probe
 
         return Probe(self.adapter, self.opened.max_tokens)
+
+    def locator(self, preset: Preset) -> Locator:
+        from kn.methods.locator import Locator
+
+        return Locator(preset, self.adapter, self.encoder, self.opened.max_tokens)
 
     @property
     def lanes(self) -> int:
