@@ -48,7 +48,7 @@ from measuring import timed
 PADDED, PADDED_CRAWLED = 128, 512
 RELATIONS, FACTS, PROMPTS, LENGTHS = 12, 64, 9, range(8, 17)  # of random facts
 NEURONS, ERASED = 4, 20
-FACTORS, LAMBDAS = [0.0, 2.0], [1.0, 8.0]
+FACTORS, LAMBDAS = [0.0, 2.0], updates.Strengths(1.0, 8.0)
 SOURCE = Path(__file__).resolve().parent.parent / "src"
 
 
@@ -250,10 +250,9 @@ def update(world: setup.World, args) -> Task:
         inter = [world.draw_other(relation, rng) for _ in range(updates.OTHERS)]
         edits.append(updates.Edit(relation, fact, target, 0, inner, inter, rng.neurons()))
     arms = [{arm: rng.neurons() for arm in ARMS} for _ in edits]
-    probe = Probe(world.adapter, args.max_tokens)
 
     def ours() -> list[dict]:
-        return updates.measure(edits, arms, [LAMBDAS], world, probe)
+        return updates.measure(edits, arms, [LAMBDAS], world)
 
     def piece(edit: updates.Edit, of_arms: dict, number: int) -> tuple:
         text = world.bags[relation][edit.fact][0][0]
@@ -271,7 +270,7 @@ def update(world: setup.World, args) -> Task:
 
         def find(lines: list[dict]) -> list[float]:
             names = ("ori_pred_prob", "ori_tgt_prob", "new_ori_pred_prob", "new_tgt_prob")
-            return [lines[number]["arms"][arm][updates.called(LAMBDAS)][name] for arm in ARMS for name in names]
+            return [lines[number]["arms"][arm][LAMBDAS.name][name] for arm in ARMS for name in names]
 
         return 1, published, find
 

@@ -72,7 +72,14 @@ def test_rooms_without_torch_load_without_it():
     assert done.returncode == 0
 
 
-WITHOUT_TORCH_SCRIPTS = ("2_analyze_kn", "2_get_kn", "3_modify_activation", "8_plot", "8_report")
+WITHOUT_TORCH_SCRIPTS = (
+    "2_analyze_kn",
+    "2_get_kn",
+    "3_modify_activation",
+    "6_edit_knowledge_sampled",
+    "8_plot",
+    "8_report",
+)
 
 
 @pytest.mark.parametrize("script", WITHOUT_TORCH_SCRIPTS)

@@ -343,3 +343,23 @@ def test_fewer_neurons_and_facts_through_the_shell(tmp_path):
     measured = lines(tmp_path / "erase" / "P103.jsonl")
     assert [(line["relation"], line["fact"]) for line in measured] == [(n, f) for n in RELATIONS for f in range(7)]
     assert np.sum([line["prompts"] for line in measured]) == 7 * 14
+
+
+# ---- before the model is loaded ----
+
+
+@pytest.mark.parametrize("stage", [edit])
+def test_missing_neurons_are_reported_before_the_model_is_loaded(tmp_path, stage):
+    no_model = ("--bert_model", tmp_path / "no model", "--kn_dir", tmp_path)
+    done = stage(tmp_path / "out", *no_model, check=False)
+    assert done.returncode == 1 and f"{tmp_path}: no kn_bag-P….json in it: run stage 2" in done.stderr
+
+
+def test_missing_controls_and_draws_of_stage_6_are_reported_before_the_model_is_loaded(tmp_path):
+    no_model = ("--bert_model", tmp_path / "no model", "--pt_relation", "P36")
+    shutil.copy(KN / "kn_bag-P36.json", tmp_path)
+    done = edit(tmp_path / "out", *no_model, "--kn_dir", tmp_path, check=False)
+    assert done.returncode == 1 and f"{tmp_path}: no base_kn_bag-P….json in it" in done.stderr
+    done = edit(tmp_path / "out", *no_model, "--draws", tmp_path / "draws.json", check=False)
+    assert done.returncode == 1 and f"{tmp_path}/draws.json: no such file" in done.stderr
+    assert not (tmp_path / "out").exists()

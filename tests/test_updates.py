@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 
 from conftest import GOLDEN
-from kn.experiments.updates import Edit, called, draw_edits, measure
-from kn.methods.probing import Probe
+from kn.experiments.updates import Edit, Strengths, draw_edits, measure
 from kn.methods.weight_edits import edit_fact
 from kn.neurons.sets import ARMS
 from kn.stage import flags, setup
@@ -37,7 +36,7 @@ def test_facts_that_the_model_gets_wrong_or_cannot_score_are_not_edited(world, g
     for fact in unscorable:
         bags[fact] = [[text, "☃", label] for text, _, label in bags[fact]]
     changed = dataclasses.replace(world, bags=golden_bags | {"P36": bags})
-    edits, failed = draw_edits("P36", [[[4, 70]]] * 40, changed, Probe(world.adapter), 3)
+    edits, failed = draw_edits("P36", [[[4, 70]]] * 40, changed, 3)
     assert len(edits) == 10 and failed["were answered wrongly"] > 0
     for edit in edits:
         answer = golden_bags["P36"][edit.fact][0][1]
@@ -52,7 +51,7 @@ def test_the_first_five_are_five(world):
         answer = world.bags["P36"][fact][0][1]
         for target in (bag[0][1] for bag in world.bags["P36"]):
             edit = Edit("P36", fact, target, 2, [fact + 1], [["P101", 3]], [[4, 70]])
-            (line,) = measure([edit], [dict.fromkeys(ARMS, edit.neurons)], [[0, 0]], world, Probe(world.adapter))
+            (line,) = measure([edit], [dict.fromkeys(ARMS, edit.neurons)], [Strengths(0, 0)], world)
             found = line["arms"]["baseline"]["0-0"]
             assert found["tgt_new_rank"] == found["tgt_ori_rank"] and not found["ori_changed"]
             assert found["success_updated_5"] == int(found["tgt_new_rank"] <= 5)
@@ -67,15 +66,16 @@ def test_answers_of_several_pieces_are_compared_as_if_edited_one_by_one(world):
     words = list(dict.fromkeys(bag[0][1] for bag in bags["P36"]))
     for prompt in bags["P36"][0] + bags["P36"][2]:
         prompt[1] = f"{words[3]} {words[4]}"
-    changed, probe = dataclasses.replace(world, bags=bags), Probe(world.adapter, 150)
+    changed = dataclasses.replace(world, bags=bags, opened=dataclasses.replace(world.opened, max_tokens=150))
+    probe = changed.probe
     edits = [
         Edit("P36", 0, words[5], 2, [1, 2], [["P101", 3]], [[4, 70], [2, 3]]),
         Edit("P36", 0, " ".join(words[5:8]), 1, [2], [["P103", 4]], [[3, 7]]),
         Edit("P36", 1, f"{words[8]} {words[0]}", 0, [3], [["P101", 3], ["P103", 1]], [[1, 7]]),
     ]
     arms = [dict(zip(ARMS, (edit.neurons, [], [[4, 9], [0, 1]]), strict=True)) for edit in edits]
-    pairs, finished = [[1, 8], [0, 0], [2, 0]], []
-    lines = measure(edits, arms, pairs, changed, probe, finished.append)
+    pairs, finished = [Strengths(1, 8), Strengths(0, 0), Strengths(2, 0)], []
+    lines = measure(edits, arms, pairs, changed, finished.append)
     assert sum(finished) == len(edits)
     tokens = world.encoder.tokenizer.convert_tokens_to_ids
     sizes = set()
@@ -89,7 +89,7 @@ def test_answers_of_several_pieces_are_compared_as_if_edited_one_by_one(world):
         inner = [prompt for fact in edit.inner for prompt in changed.prompts("P36", fact)]
         for arm, neurons in of_arms.items():
             for pair in pairs if neurons else []:
-                found = line["arms"][arm][called(pair)]
+                found = line["arms"][arm][pair.name]
                 for when in ("ori", "new"):
                     with edit_fact(world.opened.model, neurons if when == "new" else [], old, new, *pair):
                         own, target, others = (

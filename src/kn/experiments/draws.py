@@ -5,7 +5,7 @@ Stages 3, 4 and 6 take them in place of chance, each in the layout in which the 
 
 from kn.data.crawled import KINDS
 from kn.data.facts import MASK
-from kn.experiments.updates import Edit, asked_for
+from kn.experiments.updates import Edit, with_answer
 from kn.neurons.sets import NEURON, check_bag
 from kn.stage.setup import World
 from kn.store.files import InputError, read_json
@@ -114,5 +114,5 @@ def _check_edit(edit: Edit, world: World, place: str) -> None:
     world.check_neurons(edit.neurons, f"{place}, neurons")
     if edit.target == world.bags[edit.relation][edit.fact][0][1]:
         raise InputError(f"{place}: the target {short(edit.target)} is the fact's own answer: expected another")
-    if skipped := asked_for(edit.relation, edit.fact, edit.prompt, edit.target, world).skipped:
+    if skipped := with_answer(edit.relation, edit.fact, edit.prompt, edit.target, world).skipped:
         raise InputError(f"{place}: the target {short(edit.target)}: {skipped}")

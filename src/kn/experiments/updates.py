@@ -1,4 +1,4 @@
-"""Updates of single facts: which are made, and what one does and breaks."""
+"""Updates of single facts: draw them, make them, and measure what each does and breaks."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from random import Random
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from kn.neurons import selection
-from kn.neurons.sets import ARMS
+from kn.neurons.sets import ARMS, Neuron
 from kn.stage.setup import World
 from kn.stats.perplexity import surprise
 from kn.store import runs
@@ -20,13 +20,23 @@ from kn.store.files import InputError
 
 if TYPE_CHECKING:
     from kn.methods.batched_edits import ColumnEdit
-    from kn.methods.probing import Probe, Readings
+    from kn.methods.probing import Readings
     from kn.model.batches import Prompt
     from kn.model.prompts import Encoded
 
-EDITS = 10  # a relation
+EDITS = 10  # per relation
 MOST_DRAWS = 10_000  # to find them
-OTHERS = 5  # facts of the relation, and of others, whose perplexity is measured
+OTHERS = 5  # facts of the relation, and of other relations, whose perplexity is measured
+
+
+class Strengths(NamedTuple):
+    lambda1: float  # how much of the old answer is taken out
+    lambda2: float  # how much of the new answer is put in
+
+    @property
+    def name(self) -> str:
+        """As in file names and lines: 1-8."""
+        return f"{self.lambda1:g}-{self.lambda2:g}"
 
 
 @dataclass
@@ -34,21 +44,21 @@ class Edit:
     relation: str
     fact: int
     target: str  # the new answer
-    prompt: int  # of those of the fact that can be scored
-    inner: list[int]  # facts of the relation whose perplexity is measured
-    inter: list[list]  # [relation, fact]: those of other relations
-    neurons: list[list[int]]
+    prompt: int  # index among the fact's prompts that can be scored
+    inner: list[int]  # facts of the same relation whose perplexity is measured
+    inter: list[list]  # [relation, fact]: facts of other relations
+    neurons: list[Neuron]
 
 
-def draw_edits(relation: str, neurons: list[list], world: World, probe: Probe, seed: int) -> tuple[list[Edit], Counter]:
-    """The relation's edits, and how many draws became none and why. Each draw has an rng of its own."""
+def draw_edits(relation: str, neurons: list[list[Neuron]], world: World, seed: int) -> tuple[list[Edit], Counter]:
+    """The relation's edits, and how many draws failed and why. Each draw has its own rng."""
     answers = [bag[0][1] for bag in world.bags[relation]]
     possible = {answer for answer in set(answers) if not world.encoder.unknown(answer)}
 
     @cache
     def right(fact: int) -> list[bool]:
-        """Whether the model answers each prompt of the fact."""
-        return probe.read(world.prompts(relation, fact)).right.tolist()
+        """Per prompt of the fact, whether the model answers it correctly."""
+        return world.probe.read(world.prompts(relation, fact)).right.tolist()
 
     edits: list[Edit] = []
     failed: Counter = Counter()
@@ -69,7 +79,7 @@ def draw_edits(relation: str, neurons: list[list], world: World, probe: Probe, s
             failed["were answered wrongly"] += 1
             continue
         target = rng.choice(targets)
-        if asked_for(relation, fact, prompt, target, world).skipped:
+        if with_answer(relation, fact, prompt, target, world).skipped:
             failed["had no answer, or no other answer, that can be scored"] += 1
             continue
         inner = [_draw_inner(relation, fact, world, rng) for _ in range(OTHERS)]
@@ -87,53 +97,58 @@ def _draw_inner(relation: str, fact: int, world: World, rng: Random) -> int:
     raise InputError(f"relation {relation}: other facts are needed to measure perplexity, and none can be scored")
 
 
-def asked_for(relation: str, fact: int, prompt: int, answer: str, world: World) -> Encoded:
-    """That prompt of the fact, of those that can be scored, with another answer."""
-    places = [place for place, encoded in enumerate(world.encoded(relation, fact)) if not encoded.skipped]
-    return world.encoded(relation, fact, answer)[places[prompt]]
+def with_answer(relation: str, fact: int, prompt: int, answer: str, world: World) -> Encoded:
+    """A prompt of the fact with another answer; `prompt` counts those that can be scored with the fact's own."""
+    scored = [index for index, encoded in enumerate(world.encoded(relation, fact)) if not encoded.skipped]
+    return world.encoded(relation, fact, answer)[scored[prompt]]
 
 
-def arms_of(edit: Edit, baseline: list[list], world: World, seed: int) -> dict[str, list]:
+def neurons_by_arm(edit: Edit, baseline: list[list[Neuron]], world: World, seed: int) -> dict[str, list[Neuron]]:
+    """Whose columns each arm changes for this edit. `baseline` has the baseline's neurons per fact."""
     rng = runs.rng(seed, "stage 6", "random neurons", edit.relation, edit.fact, edit.prompt)
-    like = selection.random_like(edit.neurons, world.adapter.d_ffn, rng)
-    return dict(zip(ARMS, (edit.neurons, baseline[edit.fact], like), strict=True))
+    random_neurons = selection.random_like(edit.neurons, world.adapter.d_ffn, rng)
+    return dict(zip(ARMS, (edit.neurons, baseline[edit.fact], random_neurons), strict=True))
 
 
 def measure(
     edits: list[Edit],
-    arms: list[dict[str, list]],
-    pairs: list[list[float]],
+    arms: list[dict[str, list[Neuron]]],
+    pairs: list[Strengths],
     world: World,
-    probe: Probe,
-    done: Callable = lambda count: None,
+    done: Callable[[int], object] = lambda count: None,
 ) -> list[dict]:
-    """Each edit with each arm's neurons and each pair of strengths; what it is compared with is read once.
+    """A line per edit: what it does with each arm's neurons and each pair of strengths.
 
-    The prompts of all edits are read together. `done` gets how many edits more are finished, as a share of all.
+    All edits' prompts are read in the same batches. `done` is called with a number of edits, which is only an estimate
+    of the progress.
     """
-    from kn.methods.batched_edits import ColumnEdit, read_edited  # here, as they import torch
+    from kn.methods.batched_edits import ColumnEdit, read_edited  # these import torch
     from kn.methods.weight_edits import direction
 
     questions = [world.prompts(edit.relation, edit.fact)[edit.prompt] for edit in edits]
-    predicted = probe.read(questions).predicted
-    asked = [_Asked(*of, world) for of in zip(edits, questions, predicted, strict=True)]
-    prompts = [prompt for of_edit in asked for prompt in of_edit.prompts]
-    wanted = [(arm, pair) for arm in ARMS for pair in pairs]
-    variants: list[list[ColumnEdit | None]] = [[None] * len(prompts)]
-    for arm, pair in wanted:
-        variants.append([])
-        for of_arms, of_edit in zip(arms, asked, strict=True):
-            rewrite = None
-            if of_arms[arm] and any(pair):  # else nothing changes
-                added = direction(world.adapter, of_edit.old, of_edit.new, *pair)
-                rewrite = ColumnEdit(of_arms[arm], added)
-            variants[-1] += [rewrite] * len(of_edit.prompts)
+    predictions = world.probe.read(questions).predicted
+    comparisons = [
+        _Comparison(edit, question, predicted, world)
+        for edit, question, predicted in zip(edits, questions, predictions, strict=True)
+    ]
+    prompts = [prompt for comparison in comparisons for prompt in comparison.prompts]
+    settings = [(arm, strengths) for arm in ARMS for strengths in pairs]
+    variants: list[list[ColumnEdit | None]] = [[None] * len(prompts)]  # before any edit
+    for arm, strengths in settings:
+        variant: list[ColumnEdit | None] = []
+        for neurons, comparison in zip(arms, comparisons, strict=True):
+            column_edit = None
+            if neurons[arm] and any(strengths):  # else nothing changes
+                added = direction(world.adapter, comparison.old, comparison.new, *strengths)
+                column_edit = ColumnEdit(neurons[arm], added)
+            variant += [column_edit] * len(comparison.prompts)
+        variants.append(variant)
 
-    before, *after = read_edited(probe, prompts, variants, _edits_done(len(edits), len(prompts), done))
-    lines, first = [], 0
-    for edit, of_arms, of_edit in zip(edits, arms, asked, strict=True):
-        own = slice(first, first + len(of_edit.prompts))
-        first = own.stop
+    before, *after = read_edited(world.probe, prompts, variants, _edits_done(len(edits), len(prompts), done))
+    lines, start = [], 0
+    for edit, neurons, comparison in zip(edits, arms, comparisons, strict=True):
+        own = slice(start, start + len(comparison.prompts))
+        start = own.stop
         line = {
             "relation": edit.relation,
             "fact": edit.fact,
@@ -141,28 +156,30 @@ def measure(
             "prompt_idx": edit.prompt,
             "inner_bags": edit.inner,
             "inter_bags": edit.inter,
-            "arms": {arm: {"neurons": of_arms[arm]} for arm in of_arms},
+            "arms": {arm: {"neurons": neurons[arm]} for arm in neurons},
         }
-        for (arm, pair), readings in zip(wanted, after, strict=True):
-            if of_arms[arm]:  # an arm without neurons has no edit
-                line["arms"][arm][called(pair)] = of_edit.compared(before.part(own), readings.part(own), world)
+        for (arm, strengths), readings in zip(settings, after, strict=True):
+            if neurons[arm]:  # an arm without neurons makes no edit
+                line["arms"][arm][strengths.name] = comparison.compare(before.part(own), readings.part(own), world)
         lines.append(line)
     return lines
 
 
-class _Asked:
-    """What is asked of an edit: its prompt, for the old prediction and the target, and those of the other facts."""
+class _Comparison:
+    """What is read before and after an edit: its prompt with the old prediction and with the target as answers, then
+    the other facts' prompts."""
 
     def __init__(self, edit: Edit, question: Prompt, old: tuple[int, ...], world: World):
-        new = asked_for(edit.relation, edit.fact, edit.prompt, edit.target, world)
+        new = with_answer(edit.relation, edit.fact, edit.prompt, edit.target, world)
         self.old, self.new = old, new.answers
         inner = [prompt for fact in edit.inner for prompt in world.prompts(edit.relation, fact)]
-        inter = [prompt for place in edit.inter for prompt in world.prompts(*place)]
+        inter = [prompt for relation, fact in edit.inter for prompt in world.prompts(relation, fact)]
         ids, positions, _ = question
         self.prompts = [(ids, positions, old), new.prompt, *inner, *inter]
         self.ends = [2, 2 + len(inner)]
 
-    def compared(self, before: Readings, after: Readings, world: World) -> dict:
+    def compare(self, before: Readings, after: Readings, world: World) -> dict:
+        """The published measures."""
         predicted = after.predicted[0]
         (ori_old, ori_new), (new_old, new_new) = (reading.probabilities[:2].tolist() for reading in (before, after))
         ori_rank, new_rank = (int(reading.ranks[1]) + 1 for reading in (before, after))  # published from 1
@@ -193,8 +210,8 @@ class _Asked:
         }
 
 
-def _edits_done(edits: int, prompts: int, done: Callable) -> Callable:
-    """Of batches, which hold prompts of all edits: tells `done` of whole edits' worth of prompts."""
+def _edits_done(edits: int, prompts: int, done: Callable[[int], object]) -> Callable[[int], None]:
+    """Batches hold prompts of many edits: report their prompts to `done` as whole edits."""
     read = 0
 
     def batch_done(count: int) -> None:
@@ -203,8 +220,3 @@ def _edits_done(edits: int, prompts: int, done: Callable) -> Callable:
         read += count
 
     return batch_done
-
-
-def called(pair: list[float]) -> str:
-    """How the edits with these two strengths are named: 1-8."""
-    return "-".join(f"{number:g}" for number in pair)
