@@ -79,6 +79,7 @@ WITHOUT_TORCH_SCRIPTS = (
     "6_edit_knowledge_sampled",
     "8_plot",
     "8_report",
+    "10_language_independent",
 )
 
 

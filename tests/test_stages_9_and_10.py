@@ -240,7 +240,8 @@ def test_what_a_user_gets_wrong(world, tmp_path):
     assert "of languages there are en zh" in error(stage_9, *flags, "--languages", "fr")
     assert "2 for 1 languages" in error(stage_9, *flags, "--languages", "en", "--thresholds", "0.1", "0.2")
     assert "no relation P1" in error(stage_9, *flags, "--languages", "en", "--pt_relation", "P1")
-    elsewhere = [*flags[:4], "--output_dir", tmp_path, *flags[6:]]
+    # What is missing is reported before a model is looked for.
+    elsewhere = ["--bert_model", tmp_path / "none", *flags[2:4], "--output_dir", tmp_path, *flags[6:]]
     assert "run stage 9 (9_run_amig.sh) for en" in error(stage_10, *elsewhere, "--languages", *LANGUAGES)
     assert "made with --threshold" in error(stage_9, *flags, "--languages", "en", "--thresholds", "0.4")
     two_languages.write_model("bert" if asked.family == "gpt2" else "gpt2", tmp_path / "model")
