@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Stage 8: the figures, and the report: report.md and report.html, from whatever results there are.
-# `bash 8_run_plot.sh --check` ends with status 1 if a run with the paper's model and settings leaves a tolerance.
+# Stage 8: the figures, the main findings, and the report (report.md and report.html), from whatever results there are.
+# `bash 8_run_plot.sh --check` ends with status 1 if numbers of a run with the paper's model, settings and data are outside
+# their tolerance.
 # Flags: --help.
 [ -n "$BASH_VERSION" ] || exec bash "$0" "$@" # called as `sh SCRIPT`, say
 source "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/setup.sh"

@@ -29,11 +29,10 @@ echo "== Stage 11: degenerate neurons" && bash 11_run_degenerate.sh "$bilingual"
 echo "== Stage 12: checking facts" && bash 12_run_fact_check.sh "$bilingual" en zh "${relations[@]}" "$@" || exit
 echo "== Stage 8: figures and report" && bash 8_run_plot.sh || exit
 
-echo && .venv/bin/python src/findings.py
 cat <<END
 
-$RESULTS/report.html shows what was found beside the paper's numbers, and every fact. The figures are in $FIGURES, the results
-in $RESULTS; $RESULTS/kn/kn_bag-P36.json, say, holds the neurons of each fact of "capital", and
-$RESULTS/trigger_examples_th/P36-0.txt the sentences that activate those of the first.
+$RESULTS/report.html shows these numbers next to the paper's, and every fact. The figures are in $FIGURES, the results in
+$RESULTS. For example, $RESULTS/kn/kn_bag-P36.json has the neurons of each fact of "capital", and
+$RESULTS/trigger_examples_th/P36-0.txt the sentences that activate the neurons of the first fact.
 Next, with a BERT of your own: bash 0_get_data.sh fetches the real data, then MODEL=/path/to/model bash 1_run_mlm.sh (README.md).
 END

@@ -39,10 +39,10 @@ from kn.methods.probing import Probe
 from kn.methods.weight_edits import edit_fact, erase
 from kn.model import devices, loading
 from kn.model.prompts import Encoder
-from kn.neurons.sets import ARMS
 from kn.stage import flags, setup
 from kn.store import runs
 from kn.store.files import InputError
+from kn.store.result_files import ARMS
 from measuring import timed
 
 PADDED, PADDED_CRAWLED = 128, 512

@@ -14,9 +14,9 @@ import sys
 from pathlib import Path
 
 from kn.neurons import sets
-from kn.report import figures, found
+from kn.report import figures, read_back
 from kn.stage import flags
-from kn.store import origins, runs, summaries
+from kn.store import origins, result_files, runs, summaries
 from kn.store.files import InputError
 from kn.store.shapes import having, number, table, truth, whole
 
@@ -45,11 +45,11 @@ def main() -> None:
     kn_dir = Path(args.kn_dir)
     path = kn_dir / "refining.json"
     # The published program leaves no such file; its neurons can be analysed all the same.
-    refining = found.read_if_there(path, REFINING)
+    refining = read_back.read_if_there(path, REFINING)
     if refining is None:
         refining, relations = {"layers": 0, "relations": {}}, sets.relations_in(kn_dir, "kn_bag-")
     else:
-        relations = found.by_number(refining["relations"])
+        relations = result_files.by_number(refining["relations"])
         for name in sets.relations_in(kn_dir, "kn_bag-"):
             if name not in relations:
                 print(f"{kn_dir}: {name} left out: stage 1's results no longer have it", file=sys.stderr)

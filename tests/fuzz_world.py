@@ -109,8 +109,7 @@ def stages_of(data: Path) -> dict[str, tuple]:
     facts_from = [*common, "--data_path", data / "data_all.json", "--tmp_data_path", data / "grouped.json"]
     kn = ["--kn_dir", results / "kn"]
     crawled = ["--distant_data_dir", data, "--query_pairs_path", data / "query_pairs.json"]
-    found = ["--output_dir", results, *kn]
-    shown = [*found, "--fig_dir", data / "figures"]
+    shown = ["--output_dir", results, *kn, "--fig_dir", data / "figures"]
     spoken = [*common, "--mlama", data / "mlama", "--fig_dir", data / "figures", "--pt_relation", "P36", "P37"]
     zipped = [data / "mlama.zip" if flag == data / "mlama" else flag for flag in spoken]
     return {
@@ -139,7 +138,6 @@ def stages_of(data: Path) -> dict[str, tuple]:
         "12": ("12_fact_check.py", [*spoken, "--languages", "en", "zh"], ["amig/fact*", "amig/*/fact*"]),
         "8": ("8_plot.py", shown, []),
         "8b": ("8_report.py", [*shown, "--published", data / "paper_numbers.json"], ["report.*"]),
-        "8c": ("findings.py", found, []),
     }
 
 

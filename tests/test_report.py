@@ -102,7 +102,7 @@ def test_missing_stages_are_named_with_their_command_and_nothing_at_all_is_an_er
     assert not {"3_run_modify_activation.sh", "4_run_distant.sh"} & set(commands)
     assert "no record of what made stage 1" in text
     done = report(tmp_path, check=False)
-    assert done.returncode == 1 and "no results to report in it" in done.stderr
+    assert done.returncode == 1 and "has no results to report" in done.stderr
 
 
 def test_names_in_the_data_are_no_html_and_no_links_in_the_report(stage1, tmp_path):
@@ -263,7 +263,8 @@ def amig_results(folder, model):
 def test_the_second_papers_stages_stand_in_the_report_with_nothing_else(tmp_path, model):
     amig_results(tmp_path, model)
     assert (
-        "made by `bash 2_run_kn.sh`" in run("8_plot.py", "--output_dir", tmp_path, "--kn_dir", tmp_path / "kn").stdout
+        "no results yet, `bash 2_run_kn.sh` makes them"
+        in run("8_plot.py", "--output_dir", tmp_path, "--kn_dir", tmp_path / "kn").stdout
     )
     assert "nothing was checked" in report(tmp_path, "--check").stdout
     found = {key[1:]: cells for key, cells in rows(tmp_path).items() if key[0].startswith("AMIG")}
@@ -297,7 +298,7 @@ def test_the_papers_models_of_one_language_are_known(tmp_path, model, name):
     report(tmp_path)
     parts = (tmp_path / "report.md").read_text().split("\n## ")
     (pairs,) = (part for part in parts if part.startswith("AMIG, Figures 4 and 5"))
-    assert f"English, {name}: pairs a fact" in pairs and "another model" not in pairs
+    assert f"English, {name}: pairs per fact" in pairs and "another model" not in pairs
     (rates,) = (part for part in parts if part.startswith("AMIG, Table 1"))
     assert f"another model ({name}, not mBERT or mGPT)" in rates  # its table is of those two
     assert "SR lies outside its own interval" in rates

@@ -1,6 +1,9 @@
 """The sample world's model, and the whole sample run as a new user starts it, on a few facts."""
 
 import importlib.util
+import inspect
+from itertools import product
+from pathlib import Path
 from statistics import mean
 
 import torch
@@ -8,9 +11,26 @@ import torch
 from conftest import ROOT, prompts_of, read, run
 from kn.methods.probing import Probe
 from kn.model import loading
-from reports import close, number, rows
+from kn.store import result_files, result_shapes, shapes, summaries
+from reports import close, lines_of, number, rows
 
 SAMPLE = ROOT / "data" / "sample"
+SHAPES = {
+    "attributions": result_shapes.ATTRIBUTIONS,
+    "attributions_record": result_shapes.ATTRIBUTION_RECORD,
+    "refining": result_shapes.REFINING,
+    "neuron_statistics": result_shapes.NEURON_STATISTICS,
+    "modified": result_shapes.MODIFIED_FACT,
+    "modified_means": result_shapes.MODIFIED_MEANS,
+    "published_activations": result_shapes.PUBLISHED_ACTIVATIONS,
+    "edits_summary": result_shapes.EDITS,
+    "erasure_summary": result_shapes.ERASURE,
+    "located": result_shapes.LOCATED_FACT,
+    "success_rates": result_shapes.SUCCESS_RATES,
+    "cross_lingual_rates": result_shapes.CROSS_LINGUAL_RATES,
+    "degenerate_counts": result_shapes.DEGENERATE_COUNTS,
+    "fact_check_measures": result_shapes.FACT_CHECK_MEASURES,
+}
 
 
 def left_out_templates():
@@ -48,6 +68,7 @@ def test_the_sample_run(tmp_path):
         assert (figures / f"{name}.png").stat().st_size > 5_000
     assert "probability when suppressed" in out and str(figures) in out
     check_report(results)
+    check_files(results, relations)
     assert read(results / "amig" / "degenerate.json")["en zh"]["all"]["knowledge neurons"]["published"]["facts"] == 9
     # Again: nothing is computed.
     again = run("1_run_mlm.sh", "--debug", "3", MODEL="data/sample/model", DATA="data/sample", **where)
@@ -71,5 +92,38 @@ def check_report(results):
         measured = read(results / "distant" / f"{begin}kn_weights@distant_data.json").values()
         of_relations = [[fact[0] for fact in facts if isinstance(fact, list)] for facts in measured]
         means = [mean(value for values in facts for value in values) for facts in of_relations if any(facts)]
-        cells = found["Mean activation at crawled sentences (figure)", "subject and object", arm]
+        cells = found["Mean activation in crawled sentences (figure)", "subject and object", arm]
         assert number(cells[2]) == close(mean(means))
+
+
+def check_files(results, relations):
+    """The files of the run are those that `result_files` knows, and have their shapes."""
+    values = {
+        "output_dir": [results],
+        "kn_dir": [results / "kn"],
+        "prefix": ["TREx-all"],
+        "relation": relations,
+        "arm": list(result_files.ARMS),
+        "fact": range(3),
+        "name": ["edit-1-8", result_files.BEFORE, *relations],
+        "suffix": ["md", "html"],
+        "language": ["en", "zh"],
+        "pair": ["en_zh"],
+        "preset": ["amig", "dai"],
+    }
+    known = set()
+    for name, function in inspect.getmembers(result_files, inspect.isfunction):
+        if inspect.signature(function).return_annotation is not Path or name in ("amig", "record"):
+            continue
+        choices = product(*(values[parameter] for parameter in inspect.signature(function).parameters))
+        paths = {function(*arguments) for arguments in choices}
+        there = {path for path in paths if path.exists()}
+        assert there, name
+        known |= there
+        if name in SHAPES:
+            for path in there:
+                content = lines_of(path) if path.suffix == ".jsonl" else [read(path)]
+                for value in content:
+                    shapes.check(value, SHAPES[name], path)
+    written = {path for path in results.rglob("*") if path.is_file() and path.suffix != ".lock"}
+    assert {path for path in written if path.name != summaries.SUMS} == known

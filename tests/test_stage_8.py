@@ -38,7 +38,7 @@ def test_figures_from_the_published_programs_results(results):
         ("update", "6_run_edit.sh"),
         ("erase", "7_run_erase.sh"),
     ):
-        assert f"{missing}: no results, made by `bash {stage}" in out
+        assert f"{missing}: no results yet, `bash {stage}` makes them" in out
     for name in ("suppress", "amplify", "distant"):
         for kind, magic in (("png", b"\x89PNG"), ("pdf", b"%PDF")):
             assert (results / "figures" / f"{name}.{kind}").read_bytes().startswith(magic)
@@ -79,7 +79,7 @@ def test_intervals_and_a_third_arm_are_drawn_where_there_are_any(results):
 
 def test_nothing_to_draw_and_results_that_cannot_be_read(tmp_path, results):
     done = plot(tmp_path / "empty")
-    assert done.returncode == 1 and "no results to draw in it" in done.stderr
+    assert done.returncode == 1 and "has no results to draw" in done.stderr
     (results / "kn" / "modify_activation_rlt.json").write_text('{"kn_bag-P36": {"rm_')
     done = plot(results)
     assert done.returncode == 1 and "modify_activation_rlt.json, line 1: not valid JSON" in done.stderr
@@ -92,5 +92,5 @@ def test_a_stage_6_without_edits_is_not_called_missing(results):
     found = {"lambda1": 1, "lambda2": 8, "relations": ["P36"], "averages": {"knowledge neurons": empty}}
     (results / "edit" / "edit-1-8.json").write_text(json.dumps(found))
     out = plot(results).stdout
-    assert "update: nothing to draw, `bash 6_run_edit.sh` made no edits that could be measured" in out
-    assert "update: no results" not in out and "erase: no results, made by `bash 7_run_erase.sh`" in out
+    assert "update: nothing to draw, because `bash 6_run_edit.sh` made no edits that could be measured" in out
+    assert "update: no results" not in out and "erase: no results yet, `bash 7_run_erase.sh` makes them" in out

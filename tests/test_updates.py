@@ -11,9 +11,9 @@ import pytest
 from conftest import GOLDEN
 from kn.experiments.updates import Edit, Strengths, draw_edits, measure
 from kn.methods.weight_edits import edit_fact
-from kn.neurons.sets import ARMS
 from kn.stage import flags, setup
 from kn.store.files import InputError
+from kn.store.result_files import ARMS
 
 KN = GOLDEN / "results" / "kn"
 

@@ -11,10 +11,8 @@ from pathlib import Path
 from statistics import mean
 
 from kn.store.files import InputError, read_json
+from kn.store.result_files import ARMS as ARMS  # for the stages that still import it from here
 from kn.store.shapes import check, each, row, whole
-
-# What is compared, and how the names of its files and entries begin.
-ARMS = {"knowledge neurons": "", "baseline": "base_", "random neurons": "random_"}
 
 RECORD = "neurons.args.json"  # beside the neurons: which results of stage 1 they are from
 MOST_LAYERS = 10_000  # a larger number is a mistake, and would fill the memory with layers

@@ -1,139 +1,147 @@
 """Every fact of a run in short, for the report's fact browser, from the files of stages 1 to 3. Never imports torch.
 
-A fact is a list in the order of `COLUMNS`, and small: there are tens of thousands of them in one page.
+A fact is a list in the order of `COLUMNS`, and small, because one page holds tens of thousands of them.
 """
 
 import json
 import re
+from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple, TypedDict
 
 from tqdm import tqdm
 
-from kn.neurons.sets import RECORD, read_bags
-from kn.report import found
-from kn.store import origins
+from kn.neurons.sets import read_bags
+from kn.store import origins, result_files
 from kn.store.files import SURROGATE, InputError, parsed, read_jsonl, reading
+from kn.store.result_shapes import MODIFIED_FACT, PROMPTS, SKIPPED, Prompt
 from kn.store.runs import Record
-from kn.store.shapes import check, each, having, number, optional, text, whole
+from kn.store.shapes import check, each, number
 
-# None where it was not measured. Probabilities are of the answer; changes are those of its mean over prompts.
+# None where nothing was measured. Probabilities are the answer's; changes are those of its mean over prompts.
 COLUMNS = (
     *("answer", "probability", "right", "prompts", "suppressed", "amplified"),
     *("neurons", "best", "best probability", "worst", "worst probability"),
 )
-ABOUT = '[{"tokens": '  # begins each prompt of a fact; within a text its quotes would be escaped
+PROMPT_START = '{"tokens": '
+IN_LIST = "[" + PROMPT_START  # begins each prompt of a line; within a text its quotes would be escaped
 FRAME = {"[CLS]", "[SEP]", "<s>", "</s>", "<bos>", "<|endoftext|>", "<|begin_of_text|>"}
-
-Brief = dict  # what stage 1 says of a prompt
-BRIEFS = each(
-    having({"tokens": each(text), "relation": text, "gold_obj": text, "pred_obj": optional(text)}), "prompt", least=1
-)
-SKIPPED = each(having({"fact": whole, "prompt": whole}))
-MODIFIED = having({"fact": whole, "knowledge neurons": having({"own": each(each(number, least=1), "prompt")})})
+FACTORS = [0, 2]  # stage 3's, unless its record has others
 
 
-def facts_of(results: Path, kn_dir: Path, prefix: str) -> dict[str, dict]:
-    """By relation its label and its facts."""
-    stage_1 = Record(results / f"{prefix}.args.json")
-    stage_2 = Record(kn_dir / RECORD)
-    stage_3 = Record(kn_dir / "modify_activation.args.json")
+class RelationFacts(TypedDict):
+    label: str
+    facts: list[list]
+
+
+class Modified(NamedTuple):
+    """What stage 3 has about a relation."""
+
+    path: Path
+    facts: dict[int, list[list[float]]]  # per prompt the plain probability, then with each factor
+    columns: list[int | None]  # where the probabilities with factors 0 and 2 are
+
+
+def facts_of(output_dir: Path, kn_dir: Path, prefix: str) -> dict[str, RelationFacts]:
+    """The label and the facts of each relation."""
+    stage_1 = Record(result_files.attributions_record(output_dir, prefix))
+    stage_2 = Record(result_files.neurons_record(kn_dir))
     record = stage_1.read()
-    paths = {path.name[len(prefix) + 1 : -len(".rlt.jsonl")]: path for path in results.glob(f"{prefix}-*.rlt.jsonl")}
-    relations = {}
-    for relation in tqdm(found.by_number(paths), desc="reading facts", unit="relation", dynamic_ncols=True):
+    paths = result_files.all_attributions(output_dir, prefix)
+    relations: dict[str, RelationFacts] = {}
+    names = result_files.by_number(paths)
+    for relation in tqdm(names, desc="reading facts", unit="relation", dynamic_ncols=True):
         origins.unchanged(paths[relation], stage_1, relation, "stage 1 (1_run_mlm.sh)")
-        neurons, changes = kn_dir / f"kn_bag-{relation}.json", kn_dir / f"modify_activation-{relation}.jsonl"
-        bags, modified, factors = [], {}, [0, 2]
-        if neurons.exists():
-            origins.unchanged(neurons, stage_2, neurons.name, "stage 2 (2_run_kn.sh)")
-            bags = read_bags(neurons)
-        if changes.exists():
-            made = origins.unchanged(changes, stage_3, relation, "stage 3 (3_run_modify_activation.sh)")
-            modified, factors = _modified(changes), (made or {}).get("factors", factors)
-            check(factors, each(number), f"{stage_3.path}, {relation}, factors")
-            if any(len(values) != 1 + len(factors) for of_fact in modified.values() for values in of_fact):
-                raise InputError(f"{changes}: expected {1 + len(factors)} probabilities for each prompt")
         left_out = record.get(relation, {}).get("skipped", [])
         check(left_out, SKIPPED, f"{stage_1.path}, {relation}, skipped")
         skipped = {(skip["fact"], skip["prompt"]) for skip in left_out}
-        places = _places(factors)
+        neurons = result_files.neurons(kn_dir, relation)
+        bags = []
+        if neurons.exists():
+            origins.unchanged(neurons, stage_2, neurons.name, "stage 2 (2_run_kn.sh)")
+            bags = read_bags(neurons)
+        modified = _modified(kn_dir, relation)
         facts, label = [], relation
-        for fact, briefs in enumerate(_prompts(paths[relation])):
-            label = briefs[0]["relation"]
-            scored = [brief for index, brief in enumerate(briefs) if (fact, index) not in skipped]
-            of_prompts = modified.get(fact)
-            if of_prompts is not None and len(of_prompts) != len(scored):
+        for fact, prompts in enumerate(_prompts(paths[relation])):
+            label = prompts[0]["relation"]
+            scored = [prompt for index, prompt in enumerate(prompts) if (fact, index) not in skipped]
+            probabilities = modified.facts.get(fact)
+            if probabilities is not None and len(probabilities) != len(scored):
                 raise InputError(
-                    f"{changes}, fact {fact}: has {len(of_prompts)} prompts, stage 1 scored {len(scored)}: "
-                    "of other data?"
+                    f"{modified.path}, fact {fact}: has {len(probabilities)} prompts, stage 1 scored {len(scored)}: "
+                    "it was made from other data, so run stages 1 to 3 again"
                 )
             bag = bags[fact] if fact < len(bags) else None
-            facts.append(_fact(briefs, scored, bag, of_prompts, places))
+            facts.append(_fact(prompts, scored, bag, probabilities, modified.columns))
         relations[relation] = {"label": label, "facts": facts}
     return relations
 
 
-def _fact(briefs: list[Brief], scored: list[Brief], bag: list | None, of_prompts: list | None, places: list) -> list:
-    answer = briefs[0]["gold_obj"]
-    right = sum(brief["pred_obj"] == brief["gold_obj"] for brief in scored)
+def _fact(
+    prompts: list[Prompt],
+    scored: list[Prompt],
+    bag: list | None,
+    probabilities: list[list[float]] | None,
+    columns: list[int | None],
+) -> list:
+    answer = prompts[0]["gold_obj"]
+    right = sum(prompt["pred_obj"] == prompt["gold_obj"] for prompt in scored)
     neurons = None if bag is None else [number for neuron in bag for number in neuron]
-    if not of_prompts:
+    if not probabilities:
         return [answer, None, right, len(scored), None, None, neurons, None, None, None, None]
-    means = [sum(column) / len(of_prompts) for column in zip(*of_prompts, strict=True)]
-    changes = [None if place is None or not means[0] else means[place] / means[0] - 1 for place in places]
-    plain = [values[0] for values in of_prompts]
-    ends = [end for place in (_highest(plain), _lowest(plain)) for end in (_text(scored[place]), _short(plain[place]))]
-    return [answer, _short(means[0]), right, len(scored), *map(_short, changes), neurons, *ends]
-
-
-def _highest(values: list[float]) -> int:
-    return max(range(len(values)), key=values.__getitem__)
-
-
-def _lowest(values: list[float]) -> int:
-    return min(range(len(values)), key=values.__getitem__)
+    means = [sum(column) / len(probabilities) for column in zip(*probabilities, strict=True)]
+    changes = [None if column is None or not means[0] else means[column] / means[0] - 1 for column in columns]
+    plain = [values[0] for values in probabilities]
+    best, worst = plain.index(max(plain)), plain.index(min(plain))
+    return [
+        *(answer, _short(means[0]), right, len(scored), _short(changes[0]), _short(changes[1]), neurons),
+        *(_text(scored[best]), _short(plain[best]), _text(scored[worst]), _short(plain[worst])),
+    ]
 
 
 def _short(value: float | None) -> float | None:
     return None if value is None else float(f"{value:.4g}")
 
 
-def _places(factors: list[float]) -> list[int | None]:
-    """Where stage 3 has the probabilities with neurons suppressed and amplified; the plain one comes first."""
-    return [1 + factors.index(factor) if factor in factors else None for factor in (0, 2)]
+def _modified(kn_dir: Path, relation: str) -> Modified:
+    path = result_files.modified(kn_dir, relation)
+    facts, factors = {}, FACTORS
+    if path.exists():
+        record = Record(result_files.modified_record(kn_dir))
+        made = origins.unchanged(path, record, relation, "stage 3 (3_run_modify_activation.sh)")
+        for fact, line in enumerate(read_jsonl(path)):
+            check(line, MODIFIED_FACT, f"{path}, fact {fact}")
+            facts[line["fact"]] = line["knowledge neurons"]["own"]
+        factors = (made or {}).get("factors", FACTORS)
+        check(factors, each(number), f"{record.path}, {relation}, factors")
+        if any(len(values) != 1 + len(factors) for probabilities in facts.values() for values in probabilities):
+            raise InputError(f"{path}: expected {1 + len(factors)} probabilities for each prompt")
+    columns = [1 + factors.index(factor) if factor in factors else None for factor in FACTORS]
+    return Modified(path, facts, columns)
 
 
-def _modified(path: Path) -> dict[int, list[list[float]]]:
-    """By fact, for each prompt the probability as it is and with each factor."""
-    modified = {}
-    for fact, line in enumerate(read_jsonl(path)):
-        check(line, MODIFIED, f"{path}, fact {fact}")
-        modified[line["fact"]] = line["knowledge neurons"]["own"]
-    return modified
-
-
-def _prompts(path: Path):
-    """Per fact what stage 1 says of its prompts. Their scores, which are nearly all of the file, are not parsed."""
+def _prompts(path: Path) -> Iterator[list[Prompt]]:
+    """What stage 1 says about each fact's prompts. Their scores, which are nearly all of the file, are not parsed."""
     decoder = json.JSONDecoder()
     with reading(path) as file:
-        for place, line in enumerate(file, 1):
-            starts = [match.end() - len('{"tokens": ') for match in re.finditer(re.escape(ABOUT), line)]
+        for number, line in enumerate(file, 1):
+            starts = [match.end() - len(PROMPT_START) for match in re.finditer(re.escape(IN_LIST), line)]
             if not starts:
-                raise InputError(f"{path}, line {place}: expected a list of [prompt, scores], as stage 1 writes it")
+                raise InputError(f"{path}, line {number}: expected a list of [prompt, scores], as stage 1 writes it")
             try:
-                briefs = [decoder.raw_decode(line, start)[0] for start in starts]
+                prompts = [decoder.raw_decode(line, start)[0] for start in starts]
             except (ValueError, RecursionError):
-                parsed(line, f"{path}, line {place}")  # says what is wrong
+                parsed(line, f"{path}, line {number}")  # says what is wrong
                 raise
             if SURROGATE.search(line):
-                parsed(line, f"{path}, line {place}")  # refuses half a character, which can't be written
-            check(briefs, BRIEFS, f"{path}, line {place}")
-            yield briefs
+                parsed(line, f"{path}, line {number}")  # refuses half a character, which can't be written
+            check(prompts, PROMPTS, f"{path}, line {number}")
+            yield prompts
 
 
-def _text(brief: Brief) -> str:
+def _text(prompt: Prompt) -> str:
     """The prompt, from the pieces that the model read."""
-    pieces = [piece for piece in brief["tokens"] if piece not in FRAME]
+    pieces = [piece for piece in prompt["tokens"] if piece not in FRAME]
     if any("▁" in piece for piece in pieces):
         text = "".join(pieces).replace("▁", " ")
     elif any("Ġ" in piece for piece in pieces):
@@ -144,10 +152,10 @@ def _text(brief: Brief) -> str:
 
 
 def _from_bytes(text: str) -> str:
-    """Tokenizers of bytes write each as a character that can be seen: those that can't be stand from 256 up."""
-    shown = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
-    hidden = [byte for byte in range(256) if byte not in shown]
-    byte_of = {chr(byte): byte for byte in shown} | {chr(256 + place): byte for place, byte in enumerate(hidden)}
+    """Byte-level tokenizers write each byte as a printable character: those that are not printable from 256 up."""
+    printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
+    others = [byte for byte in range(256) if byte not in printable]
+    byte_of = {chr(byte): byte for byte in printable} | {chr(256 + index): byte for index, byte in enumerate(others)}
     if not all(character in byte_of for character in text):
         return text.replace("Ġ", " ")
     return bytes(byte_of[character] for character in text).decode("utf-8", errors="replace")

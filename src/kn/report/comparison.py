@@ -1,39 +1,34 @@
-"""A run's numbers beside the published ones: rows of tables, and whether they can be compared. Never imports torch."""
+"""A run's numbers next to the published ones: rows of tables, and whether they can be compared. Never imports torch."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
-from kn.report import found
-from kn.report.found import Measured
 from kn.report.published import Number, Published
-from kn.store import shapes
+from kn.report.read_back import Measured, read_if_there
+from kn.store import result_files, result_shapes, shapes
 
 NOTHING = "-"
 MAKER = shapes.table(shapes.either(shapes.text, shapes.optional(shapes.number)))
 RECORD = shapes.table(shapes.having({"settings": shapes.table(shapes.anything)}))
-STAGE_1 = shapes.table(
-    shapes.having(
-        {
-            **dict.fromkeys(("facts", "prompts", "scored"), shapes.whole),
-            **{"seconds": shapes.table(shapes.number), "made by": shapes.anything},
-        }
-    )
-)
+OBJECT = shapes.table(shapes.anything)
+
+Values = dict[tuple[str, str], Measured | None]  # by measure and scope
 
 
 @dataclass(frozen=True)
 class Row:
     measure: str
-    of: str
+    scope: str  # what it was measured on: an arm, a relation, a layer …
     ours: Measured | None  # None where it was not measured
     number: Number | None  # None where the papers have none
-    comparable: bool = False  # whether this run is one of the paper's model, settings and data
+    comparable: bool = False  # whether this run has the paper's model, settings and data
 
     @property
     def difference(self) -> float | None:
         reference = self.number and self.number.reference
-        return None if reference is None or self.ours is None else self.ours[0] - reference
+        return None if reference is None or self.ours is None else self.ours.value - reference
 
     @property
     def checked(self) -> bool:
@@ -48,7 +43,7 @@ class Row:
         number = self.number or Number(None, None, False, None, "")
         paper = "unknown" if number.unknown else as_published(number.paper)
         rerun = as_published(number.rerun)
-        return [self.measure, self.of, paper, rerun, with_interval(self.ours), told(self.difference, "+")]
+        return [self.measure, self.scope, paper, rerun, with_interval(self.ours), four_digits(self.difference, "+")]
 
 
 HEAD = ["measure", "of", "paper", "rerun", "this run", "difference"]
@@ -60,15 +55,24 @@ class Table:
     rows: list[Row]
 
 
+class Series(NamedTuple):
+    """One measure for each relation or each layer."""
+
+    by: str  # "relation" or "layer"
+    measure: str
+    scope: str
+    values: dict[str, Measured]
+
+
 @dataclass
 class Section:
     title: str
     command: str  # makes the results
     tables: list[Table] = field(default_factory=list)
-    figures: list[str] = field(default_factory=list)  # names of stage 8's
-    notes: list[str] = field(default_factory=list)  # why any run may differ
+    figures: list[str] = field(default_factory=list)  # names of figures in --fig_dir
+    notes: list[str] = field(default_factory=list)  # why any run may differ from the paper
     departures: list[str] = field(default_factory=list)  # why this run does: its settings
-    part: list[str] = field(default_factory=list)  # the same: its data
+    incomplete: list[str] = field(default_factory=list)  # why this run does: its data
 
     @property
     def rows(self) -> list[Row]:
@@ -79,7 +83,7 @@ class Section:
         return any(row.ours is not None for row in self.rows)
 
 
-def told(value: float | None, sign: str = "") -> str:
+def four_digits(value: float | None, sign: str = "") -> str:
     """Four digits; whole numbers in full."""
     if value is None:
         return NOTHING
@@ -94,71 +98,85 @@ def as_published(value: float | None) -> str:
 def with_interval(ours: Measured | None) -> str:
     if ours is None:
         return NOTHING
-    value, low, high = ours
-    return told(value) if low is None else f"{told(value)} ({told(low)} to {told(high)})"
+    shown = four_digits(ours.value)
+    return shown if ours.low is None else f"{shown} ({four_digits(ours.low)} to {four_digits(ours.high)})"
 
 
 def makers(entry: dict) -> list[dict]:
-    """What made a result. Several processes, or runs, may have; an earlier version recorded one of them."""
+    """What made a result. Several processes, or runs, may have; an earlier version recorded only one of them."""
     made_by = entry.get("made by") or [{}]
     return made_by if isinstance(made_by, list) else [made_by]
 
 
-class Run:
-    """The results of a run, what made them, and what is published beside them."""
+def record_paths(output_dir: Path, kn_dir: Path, prefix: str) -> dict[str, Path]:
+    """The records of the stages; stages 9 to 12 have one for each language, or pair of languages."""
+    edits = result_files.edits_record(output_dir, result_files.edits_name(1, 8))
+    paths = {
+        "stage 1": result_files.attributions_record(output_dir, prefix),
+        "stage 2": result_files.refining(kn_dir),
+        "stage 3": result_files.modified_record(kn_dir),
+        "stage 4": result_files.activations_record(output_dir),
+        "stage 5": result_files.examples_record(output_dir),
+        "stage 6": edits if edits.exists() else result_files.edits_record(output_dir, result_files.GRID),
+        "stage 7": result_files.erasures_record(output_dir),
+    }
+    for language, path in result_files.by_language(result_files.located_record(output_dir, "*", "amig")).items():
+        paths[f"stage {10 if '_' in language else 9}, {language}"] = path
+    for language, path in result_files.by_language(result_files.degenerate_record(output_dir, "*")).items():
+        paths[f"stage 11, {language}"] = path
+    for language, path in result_files.by_language(result_files.fact_scores_record(output_dir, "*")).items():
+        paths[f"stage 12, {language}"] = path
+    return paths
 
-    def __init__(self, results: Path, kn_dir: Path, prefix: str, published: Published):
-        self.results, self.kn_dir, self.prefix, self.published = results, kn_dir, prefix, published
-        edits = results / "edit" / "edit-1-8.args.json"
-        self.paths = {
-            "stage 1": results / f"{prefix}.args.json",
-            "stage 2": kn_dir / "refining.json",
-            "stage 3": kn_dir / "modify_activation.args.json",
-            "stage 4": results / "distant" / "weights.args.json",
-            "stage 5": results / "trigger_examples_th" / "examples.args.json",
-            "stage 6": edits if edits.exists() else edits.with_name("grid.args.json"),
-            "stage 7": results / "erase" / "erase.args.json",
-        }
-        for name, stage in (("amig", 9), ("degenerate", 11), ("fact_check", 12)):
-            for path in sorted(results.glob(f"amig/*/{name}.args.json")):
-                languages = path.parent.name
-                self.paths[f"stage {10 if stage == 9 and '_' in languages else stage}, {languages}"] = path
-        self.records = {stage: found.read_if_there(path) or {} for stage, path in self.paths.items()}
+
+class Run:
+    """The results of a run, what made them, and what is published."""
+
+    def __init__(self, output_dir: Path, kn_dir: Path, prefix: str, published: Published):
+        self.output_dir, self.kn_dir, self.published = output_dir, kn_dir, published
+        self.record_paths = record_paths(output_dir, kn_dir, prefix)
+        self.records = {stage: read_if_there(path, OBJECT) or {} for stage, path in self.record_paths.items()}
         for stage, record in self.records.items():
+            path = self.record_paths[stage]
             entries = {"all": record} if "settings" in record else record
-            shapes.check(entries, RECORD, self.paths[stage])
+            shapes.check(entries, RECORD, path)
             for name, entry in entries.items():
-                shapes.check(makers(entry), shapes.each(MAKER), f'{self.paths[stage]}, "{name}", "made by"')
-        shapes.check(self.records["stage 1"], STAGE_1, self.paths["stage 1"])
+                shapes.check(makers(entry), shapes.each(MAKER), f'{path}, "{name}", "made by"')
+        shapes.check(self.records["stage 1"], result_shapes.ATTRIBUTION_RECORD, self.record_paths["stage 1"])
         self.facts = {relation: entry["facts"] for relation, entry in self.records["stage 1"].items()}
 
     def made_with(self, stage: str) -> list[dict]:
-        """The settings of each of a stage's results, and what else made it; stage 2 has one for all."""
+        """The settings of each of a stage's results, and what else made it. Stage 2 has one record for all."""
         record = self.records.get(stage, {})
         entries = [record] if "settings" in record else record.values()
         return [entry["settings"] | maker for entry in entries for maker in makers(entry)]
 
-    def departures(self, *stages: str) -> list[str]:
-        """In which settings of these stages the run is not the paper's."""
+    def departures(self, stages: Iterable[str]) -> list[str]:
+        """The settings of these stages that are not the paper's."""
         reasons = []
         for stage in stages:
             made = self.made_with(stage)
-            reasons += [] if made else [f"no record of what made {stage} ({self.paths[stage].name})"]
-            reasons += [reason for settings in made for reason in self.published.departures(settings)]
+            if not made:
+                reasons.append(f"no record of what made {stage} ({self.record_paths[stage].name})")
+            for settings in made:
+                reasons += self.published.departures(settings)
         return list(dict.fromkeys(reasons))
 
     def complete(self, relation: str) -> bool:
+        """Whether the run has all of the paper's facts of a relation."""
         return relation in self.facts and self.facts[relation] == self.published.facts.get(relation)
 
-    def part(self, relations: Iterable[str]) -> list[str]:
-        """Whether what was measured is not all of the paper's data."""
-        facts, whole = {relation: self.facts.get(relation, 0) for relation in relations}, self.published.facts
-        if facts == whole:
+    def incomplete(self, relations: Iterable[str]) -> list[str]:
+        """Says so if these relations are not all of the paper's data."""
+        facts, papers = {relation: self.facts.get(relation, 0) for relation in relations}, self.published.facts
+        if facts == papers:
             return []
-        return [f"{sum(facts.values()):,} facts of {len(facts)} relations, not {sum(whole.values()):,} of {len(whole)}"]
+        return [
+            f"{sum(facts.values()):,} facts of {len(facts)} relations, not {sum(papers.values()):,} of {len(papers)}"
+        ]
 
-    def rows(self, name: str, values: dict[tuple[str, str], Measured | None], comparable: bool = False) -> list[Row]:
-        """What was measured, and what is published, by measure and what it is of."""
+    def rows(self, name: str, values: Values, comparable: bool = False) -> list[Row]:
+        """What was measured and what is published, by measure and scope."""
         published = self.published.numbers(name)
         return [
             Row(*key, values.get(key), published.get(key), comparable) for key in dict.fromkeys([*values, *published])
@@ -167,28 +185,29 @@ class Run:
     def section(
         self,
         name: str,
-        values: dict[tuple[str, str], Measured | None],
+        values: Values,
         relations: Iterable[str],
         stages: Iterable[str],
-        series: Iterable[tuple[str, str, str, dict[str, Measured]]] = (),
+        series: Sequence[Series] = (),
         **about,
     ) -> Section:
-        """`values` by measure and what they are of; each of `series` by relation or layer: (what, measure, of, values).
+        """A section of the first paper. `name` is that of its numbers in `data/paper_numbers.json`.
 
-        Published numbers that were not measured are there too.
+        Published numbers that were not measured have rows, too.
         """
-        departures, part = self.departures(*stages) if values else [], self.part(relations) if values else []
-        tables = [Table("", self.rows(name, values, not departures and not part))]
-        for by, measure, of, of_series in series:
-            if of_series:
-                known = self.published.series(name, measure, of)
-                rows = [
-                    Row(
-                        *(key, of, of_series.get(key), known.get(key)),
-                        # A relation's numbers can be compared if it is complete, whatever the others are.
-                        not departures and (self.complete(key) if by == "relation" else not part),
-                    )
-                    for key in dict.fromkeys([*of_series, *known])
-                ]
-                tables.append(Table(f"{measure} by {by}" + (f": {of}" if of != "all" else ""), rows))
-        return Section(tables=tables, departures=departures, part=part, **about)
+        departures = self.departures(stages) if values else []
+        incomplete = self.incomplete(relations) if values else []
+        tables = [Table("", self.rows(name, values, not departures and not incomplete))]
+        for one in series:
+            if not one.values:
+                continue
+            published = self.published.series(name, one.measure, one.scope)
+            rows = []
+            for key in dict.fromkeys([*one.values, *published]):
+                # A relation's numbers can be compared if it is complete, whatever the others are.
+                whole = self.complete(key) if one.by == "relation" else not incomplete
+                comparable = not departures and whole
+                rows.append(Row(key, one.scope, one.values.get(key), published.get(key), comparable))
+            title = f"{one.measure} by {one.by}" + (f": {one.scope}" if one.scope != "all" else "")
+            tables.append(Table(title, rows))
+        return Section(tables=tables, departures=departures, incomplete=incomplete, **about)

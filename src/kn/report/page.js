@@ -1,70 +1,70 @@
 "use strict";
-// The fact browser: all facts are in the page as JSON, rows are made as they are asked for.
+// The fact browser. All facts are in the page as JSON; rows are made as they are needed.
 (() => {
   const AT_ONCE = 100;
   const data = JSON.parse(document.getElementById("data").textContent);
-  const place = Object.fromEntries(data.columns.map((name, index) => [name, index]));
+  const at = Object.fromEntries(data.columns.map((name, index) => [name, index]));
   const percent = (value) => (value === null ? "-" : (value > 0 ? "+" : "") + (100 * value).toFixed(1) + " %");
   const probability = (value) => (value === null ? "-" : value >= 0.001 ? value.toFixed(3) : value.toExponential(1));
   const pairs = (fact) => {
-    const flat = fact[place.neurons] || [];
+    const flat = fact[at.neurons] || [];
     return flat.filter((_, index) => index % 2 === 0).map((layer, index) => layer + "." + flat[2 * index + 1]);
   };
-  const share = (fact) => (fact[place.prompts] ? fact[place.right] / fact[place.prompts] : null);
+  const share = (fact) => (fact[at.prompts] ? fact[at.right] / fact[at.prompts] : null);
   const prompt = (end) => (fact) =>
-    fact[place[end]] === null ? "-" : [fact[place[end]], probability(fact[place[end + " probability"]])];
+    fact[at[end]] === null ? "-" : [fact[at[end]], probability(fact[at[end + " probability"]])];
 
-  // Each column: its head, what it sorts by, what it shows, how wide it is, and whether it is a number.
+  // Each column: head, what it sorts by, what it shows, width in percent, and whether it is a number.
   const columns = [
     ["relation", (entry) => entry.order, (fact, entry) => entry.relation, 6.5],
     ["fact", (entry) => entry.number, (fact, entry) => String(entry.number), 4.5, true],
-    ["answer", (entry) => entry.fact[place.answer], (fact) => fact[place.answer], 10],
-    ["probability", (entry) => entry.fact[place.probability], (fact) => probability(fact[place.probability]), 8.5, true],
-    ["right", (entry) => share(entry.fact), (fact) => fact[place.right] + "/" + fact[place.prompts], 5.5, true],
-    ["suppressed", (entry) => entry.fact[place.suppressed], (fact) => percent(fact[place.suppressed]), 9, true],
-    ["amplified", (entry) => entry.fact[place.amplified], (fact) => percent(fact[place.amplified]), 8.5, true],
-    ["count", (entry) => entry.fact[place.neurons] && entry.fact[place.neurons].length / 2,
-      (fact) => (fact[place.neurons] ? String(fact[place.neurons].length / 2) : "-"), 6, true],
+    ["answer", (entry) => entry.fact[at.answer], (fact) => fact[at.answer], 10],
+    ["probability", (entry) => entry.fact[at.probability], (fact) => probability(fact[at.probability]), 8.5, true],
+    ["right", (entry) => share(entry.fact), (fact) => fact[at.right] + "/" + fact[at.prompts], 5.5, true],
+    ["suppressed", (entry) => entry.fact[at.suppressed], (fact) => percent(fact[at.suppressed]), 9, true],
+    ["amplified", (entry) => entry.fact[at.amplified], (fact) => percent(fact[at.amplified]), 8.5, true],
+    ["count", (entry) => entry.fact[at.neurons] && entry.fact[at.neurons].length / 2,
+      (fact) => (fact[at.neurons] ? String(fact[at.neurons].length / 2) : "-"), 6, true],
     ["neurons", (entry) => pairs(entry.fact).join(" "), (fact) => pairs(fact).join(" ") || "-", 11.5],
-    ["best prompt", (entry) => entry.fact[place["best probability"]], prompt("best"), 15],
-    ["worst prompt", (entry) => entry.fact[place["worst probability"]], prompt("worst"), 15],
+    ["best prompt", (entry) => entry.fact[at["best probability"]], prompt("best"), 15],
+    ["worst prompt", (entry) => entry.fact[at["worst probability"]], prompt("worst"), 15],
   ];
 
-  const every = [];
+  const entries = [];
   Object.entries(data.relations).forEach(([relation, { facts }], order) =>
-    facts.forEach((fact, number) => every.push({ relation, order, number, fact, text: null })));
+    facts.forEach((fact, number) => entries.push({ relation, order, number, fact, text: null })));
   const textOf = (entry) => {
     if (entry.text === null) {
       const { fact } = entry;
       const label = data.relations[entry.relation].label;
-      entry.text = [label, fact[place.answer], fact[place.best], fact[place.worst], ...pairs(fact)].join(" ").toLowerCase();
+      entry.text = [label, fact[at.answer], fact[at.best], fact[at.worst], ...pairs(fact)].join(" ").toLowerCase();
     }
     return entry.text;
   };
 
-  const chooser = document.getElementById("relation");
+  const relationMenu = document.getElementById("relation");
   const filter = document.getElementById("filter");
   const more = document.getElementById("more");
   const table = document.getElementById("facts-table");
   const [heads, rows] = [table.tHead.rows[0], table.tBodies[0]];
   const collator = new Intl.Collator();
   let sorted = { column: null, up: true };
-  let chosen = [];
+  let visible = [];
 
-  function choose() {
+  function update() {
     const wanted = filter.value.trim().toLowerCase();
-    chosen = every.filter((entry) =>
-      (chooser.value === "" || entry.relation === chooser.value) && (wanted === "" || textOf(entry).includes(wanted)));
+    visible = entries.filter((entry) =>
+      (relationMenu.value === "" || entry.relation === relationMenu.value) && (wanted === "" || textOf(entry).includes(wanted)));
     if (sorted.column !== null) {
       const key = columns[sorted.column][1];
-      const keyed = chosen.map((entry) => [key(entry), entry]);
+      const keyed = visible.map((entry) => [key(entry), entry]);
       const sign = sorted.up ? 1 : -1;
       keyed.sort(([a], [b]) => {
-        const missing = (a === null || a === "") - (b === null || b === "");  // last, whichever way
+        const missing = (a === null || a === "") - (b === null || b === "");  // last in either order
         if (missing || a === null) return missing;
         return sign * (typeof a === "string" ? collator.compare(a, b) : a - b);
       });
-      chosen = keyed.map(([, entry]) => entry);
+      visible = keyed.map(([, entry]) => entry);
     }
     rows.replaceChildren();
     show();
@@ -72,7 +72,7 @@
 
   function show() {
     const begin = rows.rows.length;
-    for (const entry of chosen.slice(begin, begin + AT_ONCE)) {
+    for (const entry of visible.slice(begin, begin + AT_ONCE)) {
       const row = rows.insertRow();
       for (const [, , shown, , isNumber] of columns) {
         const cell = row.insertCell();
@@ -85,17 +85,17 @@
       }
       row.cells[0].title = data.relations[entry.relation].label;
     }
-    const left = chosen.length - rows.rows.length;
+    const left = visible.length - rows.rows.length;
     more.hidden = left === 0;
     more.textContent = `${Math.min(left, AT_ONCE)} more of ${left.toLocaleString("en")}`;
-    document.getElementById("count").textContent = `${chosen.length.toLocaleString("en")} facts`;
+    document.getElementById("count").textContent = `${visible.length.toLocaleString("en")} facts`;
   }
 
   function sortBy(column) {
     sorted = { column, up: sorted.column === column ? !sorted.up : true };
     [...heads.cells].forEach((head, index) =>
       index === column ? head.setAttribute("aria-sort", sorted.up ? "ascending" : "descending") : head.removeAttribute("aria-sort"));
-    choose();
+    update();
   }
 
   columns.forEach(([name, , , width, isNumber], index) => {
@@ -107,13 +107,13 @@
     head.appendChild(button);
     heads.appendChild(head);
   });
-  chooser.add(new Option(`all ${Object.keys(data.relations).length}`, ""));
+  relationMenu.add(new Option(`all ${Object.keys(data.relations).length}`, ""));
   for (const [relation, { label, facts }] of Object.entries(data.relations))
-    chooser.add(new Option(`${label}, ${facts.length}`, relation));
-  chooser.value = Object.keys(data.relations)[0];
-  chooser.addEventListener("change", choose);
-  filter.addEventListener("input", choose);
+    relationMenu.add(new Option(`${label}, ${facts.length}`, relation));
+  relationMenu.value = Object.keys(data.relations)[0];
+  relationMenu.addEventListener("change", update);
+  filter.addEventListener("input", update);
   more.addEventListener("click", show);
   document.getElementById("browser").hidden = false;
-  choose();
+  update();
 })();

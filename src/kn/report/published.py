@@ -1,4 +1,7 @@
-"""The numbers of the papers and of an independent run of the authors' program, and how far a run may be from them."""
+"""The numbers of the papers and of an independent run of the authors' program, and how far a run may be from them.
+
+Never imports torch.
+"""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -6,9 +9,9 @@ from typing import NamedTuple
 from kn.store.files import read_json
 from kn.store.shapes import anything, check, each, either, having, number, optional, table, text
 
-OF_ALL = {"measure": text, "of": text, "reason": text}
-SINGLE = having(OF_ALL, maybe=dict.fromkeys(("paper", "rerun", "tolerance"), optional(number)))
-SERIES = having(OF_ALL | {"by": text, "rerun": table(number)}, maybe={"tolerance": optional(number)})
+COMMON = {"measure": text, "of": text, "reason": text}
+SINGLE = having(COMMON, maybe=dict.fromkeys(("paper", "rerun", "tolerance"), optional(number)))
+SERIES = having(COMMON | {"by": text, "rerun": table(number)}, maybe={"tolerance": optional(number)})
 CONTENT = having(
     {
         "sources": table(text),
@@ -20,13 +23,13 @@ CONTENT = having(
 WORDS = {
     "bert_model": "another model ({value}, not {published})",
     "debug": "only the first {value} facts of each relation",
-    "rule": "another rule ({value}, not the sum of points)",
+    "rule": "another rule ({value}, not the sum over points)",
     "do_lower_case": "lower-cased text",
 }
 
 
 class Number(NamedTuple):
-    """What is published of one measure. Without a tolerance it is shown and not checked."""
+    """What is published about one measure. Without a tolerance it is shown and not checked."""
 
     paper: float | None
     rerun: float | None
@@ -36,7 +39,7 @@ class Number(NamedTuple):
 
     @property
     def reference(self) -> float | None:
-        """What a run is held against: the paper's own number where it is known."""
+        """What a run is compared with: the paper's own number where it is known."""
         return self.rerun if self.paper is None else self.paper
 
 
@@ -62,29 +65,25 @@ class Published:
                     self._numbers[key] = Number(entry.get("paper"), entry.get("rerun"), unknown, *about)
         self.facts = {relation: number.rerun for relation, number in self.series("data", "facts", "all").items()}
 
-    def number(self, section: str, measure: str, of: str) -> Number | None:
-        """None where the papers have no such number."""
-        return self._numbers.get((section, measure, of))
-
     def numbers(self, section: str) -> dict[tuple[str, str], Number]:
-        """All single numbers of a section by measure and what they are of."""
+        """All single numbers of a section, by measure and scope."""
         return {key[1:]: number for key, number in self._numbers.items() if key[0] == section}
 
-    def series(self, section: str, measure: str, of: str) -> dict[str, Number]:
-        """By relation or layer."""
-        return self._series.get((section, measure, of), {})
+    def series(self, section: str, measure: str, scope: str) -> dict[str, Number]:
+        """The numbers of a series, by relation or layer."""
+        return self._series.get((section, measure, scope), {})
 
     def departures(self, settings: dict) -> list[str]:
-        """In which settings a run is not the paper's."""
+        """Names the settings that are not the paper's."""
         return [
             WORDS.get(name, "{name} {value}, not {published}").format(
                 name=name, value=settings[name], published=values[0]
             )
             for name, values in self.settings.items()
-            if name in settings and not _among(settings[name], values)
+            if name in settings and not _is_one_of(settings[name], values)
         ]
 
 
-def _among(value, values: list) -> bool:
-    """A model's copy in a folder, or below its owner's name on the hub, is known by its name."""
+def _is_one_of(value: object, values: list) -> bool:
+    """A model's copy in a folder, or under its owner's name on the hub, is recognised by its name."""
     return value in values or (isinstance(value, str) and value.rstrip("/").split("/")[-1] in values)

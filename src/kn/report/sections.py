@@ -1,134 +1,156 @@
-"""The sections of the report: what a run found for each table and figure of the papers. Never imports torch.
+"""The sections of the report: this run's numbers for each table and figure of the papers. Never imports torch.
 
-A section is a function in `SECTIONS`. It reads what was measured and gives it the names that `data/paper_numbers.json`
-uses; `Run.section` puts the published numbers beside it.
+A section is a function in `SECTIONS`. It reads results and calls them by the names in `data/paper_numbers.json`;
+`Run.section` puts the published numbers next to them.
 """
 
 from statistics import mean
 
-from kn.report import amig_sections, found
-from kn.report.comparison import Run, Section, makers
-
-KNOWLEDGE = "knowledge neurons"
+from kn.report import amig_sections, read_back
+from kn.report.comparison import Run, Section, Series, Values, makers
+from kn.report.read_back import Measured, measured
+from kn.store.result_files import KNOWLEDGE, by_number
 
 
 def data(run: Run) -> Section:
     record = run.records["stage 1"]
-    values, series = {}, []
+    values: Values = {}
+    series = []
     if record:
         prompts = {relation: entry["prompts"] for relation, entry in record.items()}
-        per_fact = {relation: (prompts[relation] / max(count, 1), None, None) for relation, count in run.facts.items()}
-        facts, total = sum(run.facts.values()), sum(prompts.values())
+        scored = sum(entry["scored"] for entry in record.values())
+        per_fact = {relation: Measured(prompts[relation] / max(count, 1)) for relation, count in run.facts.items()}
+        n_facts, n_prompts = sum(run.facts.values()), sum(prompts.values())
         values = {
-            ("relations", "all"): (len(record), None, None),
-            ("facts", "all"): (facts, None, None),
-            ("prompts", "all"): (total, None, None),
-            ("prompts that could not be scored", "all"): (
-                total - sum(e["scored"] for e in record.values()),
-                None,
-                None,
-            ),
-            ("templates per relation", "mean over relations"): (mean(v for v, _, _ in per_fact.values()), None, None),
-            ("prompts per fact", "mean over facts"): (total / max(facts, 1), None, None),
+            ("relations", "all"): Measured(len(record)),
+            ("facts", "all"): Measured(n_facts),
+            ("prompts", "all"): Measured(n_prompts),
+            ("prompts that could not be scored", "all"): Measured(n_prompts - scored),
+            ("templates per relation", "mean over relations"): Measured(mean(per.value for per in per_fact.values())),
+            ("prompts per fact", "mean over facts"): Measured(n_prompts / max(n_facts, 1)),
         }
-        facts_of = {relation: (count, None, None) for relation, count in run.facts.items()}
-        series = [("relation", "facts", "all", facts_of), ("relation", "prompts per fact", "all", per_fact)]
+        facts = {relation: Measured(count) for relation, count in run.facts.items()}
+        series = [
+            Series("relation", "facts", "all", facts),
+            Series("relation", "prompts per fact", "all", per_fact),
+        ]
     return run.section(
-        *("data", values, run.facts, ["stage 1"], series),
+        "data",
+        values,
+        relations=run.facts,
+        stages=["stage 1"],
+        series=series,
         title="The data",
         command="1_run_mlm.sh",
-        notes=["The paper gives fewer templates per relation than the data have that were released with it."],
+        notes=["The paper gives fewer templates per relation than are in the data released with it."],
     )
 
 
+STATISTICS = (
+    "neurons per fact",
+    "shared by two facts of one relation",
+    "shared by facts of two relations",
+    "facts without neurons",
+    "different neurons in use",
+)
+
+
 def statistics(run: Run) -> Section:
-    of_arms = found.statistics(run.kn_dir)
-    measures = ("neurons per fact", "shared by two facts of one relation", "shared by facts of two relations")
-    counts = ("facts without neurons", "different neurons in use")
-    values = {
-        (measure, arm): found.measured(of, measure) for measure in (*measures, *counts) for arm, of in of_arms.items()
-    }
-    by_relation = {arm: of["relations"] for arm, of in of_arms.items()}
-    means = {
-        relation: value
-        for relation, of in by_relation.get(KNOWLEDGE, {}).items()
-        if (value := found.measured(of, "neurons per fact"))
-    }
+    by_arm = read_back.statistics(run.kn_dir)
+    values = {(name, arm): measured(by_arm[arm], name) for name in STATISTICS for arm in by_arm}
+    relations = by_arm[KNOWLEDGE]["relations"] if KNOWLEDGE in by_arm else {}
+    per_fact = {}
+    for relation, measures in relations.items():
+        if value := measured(measures, "neurons per fact"):
+            per_fact[relation] = value
     return run.section(
-        *("statistics", values, by_relation.get(KNOWLEDGE, {}), ["stage 1", "stage 2"]),
-        [("relation", "neurons per fact", KNOWLEDGE, means)],
+        "statistics",
+        values,
+        relations=relations,
+        stages=["stage 1", "stage 2"],
+        series=[Series("relation", "neurons per fact", KNOWLEDGE, per_fact)],
         title="Statistics of neurons (table)",
         command="2_run_kn.sh",
         notes=[
-            "Between relations the published program draws 100 facts; here stands what that sampling expects.",
+            "The published program draws 100 facts to compare relations; this is the expected value of its draws.",
             "The published program ran every model with a LayerNorm eps of 1e-5, this one with the model's own.",
         ],
     )
 
 
 def layers(run: Run) -> Section:
-    of_arms = found.statistics(run.kn_dir)
-    upper, series = {}, []
-    for arm, of in of_arms.items():
-        shares = [share or 0 for share in of["percent by layer"]]
-        last = sum(shares[-max(len(shares) // 4, 1) :])
-        upper["share in the last quarter of the layers (%)", arm] = (last, None, None)
-        named = {f"layer {number} of {len(shares)}": (share, None, None) for number, share in enumerate(shares, 1)}
-        series.append(("layer", "share of neurons (%)", arm, named))
+    by_arm = read_back.statistics(run.kn_dir)
+    values: Values = {}
+    series = []
+    for arm, counts in by_arm.items():
+        shares = [share or 0 for share in counts["percent by layer"]]
+        last_quarter = sum(shares[-max(len(shares) // 4, 1) :])
+        values["share in the last quarter of the layers (%)", arm] = Measured(last_quarter)
+        by_layer = {f"layer {number} of {len(shares)}": Measured(share) for number, share in enumerate(shares, 1)}
+        series.append(Series("layer", "share of neurons (%)", arm, by_layer))
     return run.section(
-        *("layers", upper, next(iter(of_arms.values()), {}).get("relations", {}), ["stage 1", "stage 2"], series),
+        "layers",
+        values,
+        relations=next(iter(by_arm.values()))["relations"] if by_arm else {},
+        stages=["stage 1", "stage 2"],
+        series=series,
         title="In which layers neurons lie (figure)",
         command="2_run_kn.sh",
         figures=["kneurons_distribution"],
-        notes=["With another number of layers than the paper's model, only the shape can be compared."],
-    )
-
-
-def modified(run: Run, name: str, key: str, title: str) -> Section:
-    own = found.modified(run.kn_dir, f"{key}_own:ave_delta_ratio")
-    other = found.modified(run.kn_dir, f"{key}_oth:ave_delta_ratio")
-    values = {
-        (measure, arm): (mean(value for value, _, _ in of.values()), None, None)
-        for measure, of_arms in (("mean over relations (%)", own), ("unrelated facts (%)", other))
-        for arm, of in of_arms.items()
-    }
-    series = [
-        ("relation", "change of probability (%)", arm, {relation: of[relation] for relation in found.by_number(of)})
-        for arm, of in own.items()
-    ]
-    return run.section(
-        *(name, values, own.get(KNOWLEDGE, {}), ["stage 1", "stage 2", "stage 3"], series),
-        title=title,
-        command="3_run_modify_activation.sh",
-        figures=[name],
-        notes=["Random neurons, as many and of the same layers, are a control that the paper does not have."],
+        notes=["If the model has another number of layers than the paper's, only the shape can be compared."],
     )
 
 
 def suppress(run: Run) -> Section:
-    return modified(run, "suppress", "rm", "Suppressing neurons (figure)")
+    return _modified(run, "suppress", "rm", "Suppressing neurons (figure)")
 
 
 def amplify(run: Run) -> Section:
-    return modified(run, "amplify", "eh", "Amplifying neurons (figure)")
+    return _modified(run, "amplify", "eh", "Amplifying neurons (figure)")
 
 
-def distant(run: Run) -> Section:
-    values = {
-        (kind, arm): (value, None, None)
-        for arm, of in found.distant(run.results / "distant").items()
-        for kind, value in zip(found.KINDS, of, strict=True)
-    }
+def _modified(run: Run, name: str, key: str, title: str) -> Section:
+    own = read_back.modified(run.kn_dir, f"{key}_own:ave_delta_ratio")
+    unrelated = read_back.modified(run.kn_dir, f"{key}_oth:ave_delta_ratio")
+    values: Values = {}
+    for measure, by_arm in (("mean over relations (%)", own), ("unrelated facts (%)", unrelated)):
+        for arm, by_relation in by_arm.items():
+            values[measure, arm] = Measured(mean(ratio.value for ratio in by_relation.values()))
+    series = []
+    for arm, by_relation in own.items():
+        in_order = {relation: by_relation[relation] for relation in by_number(by_relation)}
+        series.append(Series("relation", "change of probability (%)", arm, in_order))
     return run.section(
-        *("distant", values, run.records["stage 4"], ["stage 1", "stage 2", "stage 4"]),
-        title="Mean activation at crawled sentences (figure)",
-        command="4_run_distant.sh",
-        figures=["distant"],
-        notes=["Which words are masked and which random sentences are taken is drawn; the draws are not the paper's."],
+        name,
+        values,
+        relations=own.get(KNOWLEDGE, {}),
+        stages=["stage 1", "stage 2", "stage 3"],
+        series=series,
+        title=title,
+        command="3_run_modify_activation.sh",
+        figures=[name],
+        notes=["Random neurons, as many and in the same layers, are a control that the paper does not have."],
     )
 
 
-UPDATED = (
+def distant(run: Run) -> Section:
+    values: Values = {}
+    for arm, activations in read_back.distant(run.output_dir).items():
+        for kind, activation in zip(read_back.KINDS, activations, strict=True):
+            values[kind, arm] = Measured(activation)
+    return run.section(
+        "distant",
+        values,
+        relations=run.records["stage 4"],
+        stages=["stage 1", "stage 2", "stage 4"],
+        title="Mean activation in crawled sentences (figure)",
+        command="4_run_distant.sh",
+        figures=["distant"],
+        notes=["The masked words and the random sentences are drawn; the draws are not the paper's."],
+    )
+
+
+UPDATE = (
     ("prediction changed (%)", "ori_changed", 100),
     ("new answer predicted (%)", "success_updated", 100),
     ("rise of perplexity, same relation", "inner_ppl_inc", 1),
@@ -138,40 +160,44 @@ UPDATED = (
 
 
 def update(run: Run) -> Section:
-    pairs = [of for of in found.updates(run.results / "edit") if (of["lambda1"], of["lambda2"]) == (1, 8)]
-    values = {
-        (measure, arm): found.measured(of, key, scale)
-        for measure, key, scale in UPDATED
-        for pair in pairs[:1]
-        for arm, of in pair["averages"].items()
-    }
+    papers = [pair for pair in read_back.updates(run.output_dir) if (pair["lambda1"], pair["lambda2"]) == (1, 8)]
+    values: Values = {}
+    relations = run.records["stage 6"]
+    if papers:
+        relations = papers[0].get("relations", relations)
+        for measure, key, scale in UPDATE:
+            for arm, measures in papers[0]["averages"].items():
+                values[measure, arm] = measured(measures, key, scale)
     return run.section(
-        *("update", values, pairs[0]["relations"] if pairs and "relations" in pairs[0] else run.records["stage 6"]),
-        ["stage 1", "stage 2", "stage 6"],
+        "update",
+        values,
+        relations=relations,
+        stages=["stage 1", "stage 2", "stage 6"],
         title="Updating facts, strengths 1 and 8 (table)",
         command="6_run_edit.sh 1 8",
         figures=["update", "update_changed"],
         notes=[
             "Facts, prompts and targets are drawn; the draws are not the paper's.",
-            "The published program undoes edits by adding back, so that its weights drift; here they are restored.",
+            "The published program undoes an edit by adding back, so its weights drift; here they are restored.",
             "We read the paper's rise of perplexity as a difference, not as a share.",
         ],
     )
 
 
 def erase(run: Run) -> Section:
-    values = {
-        (f"perplexity of {side}, {when}", relation if arm == KNOWLEDGE else f"{relation}, {arm}"): found.measured(
-            measures, f"{begin}{key} ppl"
-        )
-        for relation, of_arms in found.erasures(run.results / "erase").items()
-        for arm, measures in of_arms.items()
-        for side, begin in (("itself", ""), ("other relations", "(for other) "))
-        for when, key in (("before", "original"), ("after", "erased"))
-        if arm == KNOWLEDGE or when == "after"
-    }
+    values: Values = {}
+    for relation, by_arm in read_back.erasures(run.output_dir).items():
+        for arm, measures in by_arm.items():
+            scope = relation if arm == KNOWLEDGE else f"{relation}, {arm}"
+            for side, begin in (("itself", ""), ("other relations", "(for other) ")):
+                if arm == KNOWLEDGE:
+                    values[f"perplexity of {side}, before", scope] = measured(measures, f"{begin}original ppl")
+                values[f"perplexity of {side}, after", scope] = measured(measures, f"{begin}erased ppl")
     return run.section(
-        *("erase", values, run.facts, ["stage 1", "stage 2", "stage 7"]),
+        "erase",
+        values,
+        relations=run.facts,
+        stages=["stage 1", "stage 2", "stage 7"],
         title="Erasing relations (table)",
         command="7_run_erase.sh P19 P27 P106 P937",
         figures=["erase", "erase_accuracy"],
@@ -179,23 +205,23 @@ def erase(run: Run) -> Section:
 
 
 def cost(run: Run) -> Section:
-    of_devices: dict[str, list[dict]] = {}
+    by_device: dict[str, list[dict]] = {}
     for entry in run.records["stage 1"].values():
         devices = dict.fromkeys(str(maker.get("device")) for maker in makers(entry))
-        of_devices.setdefault(" and ".join(devices), []).append(entry)
-    values = {
-        ("seconds a prompt", f"this run, {device}"): (
-            sum(sum(entry["seconds"].values()) for entry in entries) / max(sum(e["scored"] for e in entries), 1),
-            None,
-            None,
-        )
-        for device, entries in of_devices.items()
-    }
+        by_device.setdefault(" and ".join(devices), []).append(entry)
+    values: Values = {}
+    for device, entries in by_device.items():
+        seconds = sum(sum(entry["seconds"].values()) for entry in entries)
+        prompts = sum(entry["scored"] for entry in entries)
+        values["seconds per prompt", f"this run, {device}"] = Measured(seconds / max(prompts, 1))
     return run.section(
-        *("cost", values, run.facts, ["stage 1"]),
+        "cost",
+        values,
+        relations=run.facts,
+        stages=["stage 1"],
         title="What attribution costs",
         command="1_run_mlm.sh",
-        notes=["Other models and other machines: these are not to be compared with each other as they stand."],
+        notes=["These are different models on different machines, so the numbers cannot be compared directly."],
     )
 
 

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 
 from kn.data import facts
 from kn.neurons import selection, sets
-from kn.neurons.sets import ARMS
 from kn.stage.flags import DataArgs, ModelArgs
 from kn.store import origins, runs
 from kn.store.files import InputError
+from kn.store.result_files import ARMS
 from kn.store.workers import note
 
 if TYPE_CHECKING:

@@ -1,0 +1,103 @@
+"""Result files read back, for figures and the report. Never imports torch.
+
+Our results and the published program's, which have no intervals and no random neurons.
+"""
+
+from pathlib import Path
+from statistics import mean
+from typing import Any, NamedTuple
+
+from kn.store import result_files, result_shapes, summaries
+from kn.store.files import InputError
+from kn.store.result_files import ARMS, BASELINE, KNOWLEDGE
+from kn.store.result_shapes import Edits, Measures, NeuronStatistics
+from kn.store.shapes import Shape, check
+
+KINDS = ("subject and object", "subject only", "random sentence")  # of crawled sentences
+
+
+class Measured(NamedTuple):
+    """A value, and its interval where there is one."""
+
+    value: float
+    low: float | None = None
+    high: float | None = None
+
+
+def read(path: Path, shape: Shape) -> Any:
+    content = summaries.read(path)
+    check(content, shape, path)
+    return content
+
+
+def read_if_there(path: Path, shape: Shape) -> Any:
+    return read(path, shape) if path.exists() else None
+
+
+def measured(measures: Measures, name: str, scale: float = 1) -> Measured | None:
+    """A measure and its interval; None where nothing could be measured."""
+    value = measures.get(name)
+    low, high = measures.get(f"{name}:interval") or (None, None)
+    if value is None:
+        return None
+    return Measured(*(None if number is None else scale * number for number in (value, low, high)))
+
+
+def statistics(kn_dir: Path) -> dict[str, NeuronStatistics]:
+    """Stage 2's statistics, by arm."""
+    path = result_files.neuron_statistics(kn_dir)
+    by_arm = read_if_there(path, result_shapes.NEURON_STATISTICS) or {}
+    depths = {arm: len(statistics["percent by layer"]) for arm, statistics in by_arm.items()}
+    if len({*depths.values()}) > 1:
+        raise InputError(f"{path}: expected the same number of layers for each method, found {depths}")
+    return by_arm
+
+
+def modified(kn_dir: Path, name: str) -> dict[str, dict[str, Measured]]:
+    """A ratio of stage 3, in percent, by arm and relation."""
+    ratios: dict[str, dict[str, Measured]] = {}
+    for arm in ARMS:
+        means = read_if_there(result_files.modified_means(kn_dir, arm), result_shapes.MODIFIED_MEANS) or {}
+        for entry, measures in means.items():
+            ratio = measured(measures, name, 100)
+            if ratio is not None:
+                relation = entry.removeprefix(result_files.neurons_entry("", arm))
+                ratios.setdefault(arm, {})[relation] = ratio
+    return ratios
+
+
+def distant(output_dir: Path) -> dict[str, list[float]]:
+    """The mean activation at each of `KINDS`, by arm: over neurons within a relation, then over relations."""
+    means = {}
+    for arm in (KNOWLEDGE, BASELINE):
+        path = result_files.published_activations(output_dir, arm)
+        facts_by_relation = read_if_there(path, result_shapes.PUBLISHED_ACTIVATIONS) or {}
+        relations = [_mean_activations(facts) for facts in facts_by_relation.values()]
+        relations = [activations for activations in relations if activations]
+        if relations:
+            means[arm] = [mean(activations[kind] for activations in relations) for kind in range(len(KINDS))]
+    return means
+
+
+def _mean_activations(facts: list) -> list[float] | None:
+    """The means for the three kinds of sentences over the neurons of all facts that have any."""
+    measured_facts = [fact for fact in facts if not isinstance(fact, str)]  # the others say why they have none
+    if not measured_facts:
+        return None
+    return [mean(value for fact in measured_facts for value in fact[kind]) for kind in range(len(KINDS))]
+
+
+def updates(output_dir: Path) -> list[Edits]:
+    """Stage 6's averages, for each pair of strengths."""
+    path = result_files.edits_summary(output_dir, result_files.GRID)
+    grid = read_if_there(path, result_shapes.GRID) or {"pairs": []}
+    pairs = grid["pairs"]
+    in_grid = {(pair["lambda1"], pair["lambda2"]) for pair in pairs}
+    single = [read(path, result_shapes.EDITS) for path in result_files.edits_summaries(output_dir)]
+    return pairs + [pair for pair in single if (pair["lambda1"], pair["lambda2"]) not in in_grid]
+
+
+def erasures(output_dir: Path) -> dict[str, dict[str, Measures]]:
+    """Stage 7's measures, by relation and arm."""
+    paths = result_files.erasure_summaries(output_dir)
+    return {relation: read(path, result_shapes.ERASURE)["measures"] for relation, path in paths.items()}

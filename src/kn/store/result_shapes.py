@@ -1,0 +1,183 @@
+"""What result files hold that is read back: types for those who write it, and shapes for those who read it. No torch.
+
+Only what some reader needs is required. Files hold more, and the published program's hold less than ours.
+"""
+
+from typing import Annotated, TypedDict
+
+from kn.store.shapes import Problem, anything, each, either, having, number, optional, row, shape_of, table, text
+
+# ---- means with their intervals, in the files of several stages ----
+
+NOT_NUMBERS = ("before -> after", "percent by layer", "relations", "in range")
+INTERVAL = optional(row(optional(number), optional(number)))
+
+
+def measures(value: object) -> Problem | None:
+    """A shape: by name a number, or null where nothing could be measured; by `name:interval` its interval."""
+    if not isinstance(value, dict):
+        return table(number)(value)
+    shapes = {name: INTERVAL if name.endswith(":interval") else optional(number) for name in value}
+    return having({name: shape for name, shape in shapes.items() if name not in NOT_NUMBERS})(value)
+
+
+Measures = Annotated[dict[str, object], measures]
+WithInterval = Annotated[list[float | None], row(*[optional(number)] * 3)]  # the value, low, high
+Shares = Annotated[list[float | None], each(optional(number), "layer", least=1)]  # in percent, by layer
+
+# ---- stage 1 ----
+
+
+class Prompt(TypedDict):
+    """What a line of stage 1 says about a prompt; its scores follow."""
+
+    tokens: list[str]
+    relation: str
+    gold_obj: str
+    pred_obj: str | None  # None if the prompt was skipped
+
+
+class Scores(TypedDict):
+    """Triplets. There are millions, so `kn.neurons.sets.are_triplets` checks them, by columns."""
+
+    ig_gold: Annotated[list, anything]
+    base: Annotated[list, anything]
+
+
+class Skip(TypedDict):
+    fact: int
+    prompt: int
+
+
+AttributionRecord = TypedDict(
+    "AttributionRecord",
+    {"facts": int, "prompts": int, "scored": int, "seconds": dict[str, float], "made by": object},
+)
+PROMPTS = each(shape_of(Prompt), "prompt", least=1)
+ATTRIBUTIONS = each(row(table(anything), shape_of(Scores)), "prompt")
+SKIPPED = each(shape_of(Skip))
+ATTRIBUTION_RECORD = table(shape_of(AttributionRecord))
+
+# ---- stage 2 ----
+
+Refined = TypedDict("Refined", {"mode_ratio": float, "in range": bool})
+
+
+class RefinedByScore(TypedDict):
+    ig_gold: Refined
+    base: Refined
+
+
+class Refining(TypedDict):
+    layers: int
+    relations: dict[str, RefinedByScore]
+
+
+NeuronStatistics = TypedDict("NeuronStatistics", {"percent by layer": Shares, "relations": dict[str, Measures]})
+REFINING = shape_of(Refining)
+NEURON_STATISTICS = table(lambda value: shape_of(NeuronStatistics)(value) or measures(value))  # by arm
+
+# ---- stage 3 ----
+
+
+class Modified(TypedDict):
+    """Per prompt the probability as it is, then with each factor."""
+
+    own: Annotated[list[list[float]], each(each(number, least=1), "prompt")]
+
+
+ModifiedFact = TypedDict("ModifiedFact", {"fact": int, "knowledge neurons": Modified})
+MODIFIED_FACT = shape_of(ModifiedFact)
+MODIFIED_MEANS = shape_of(dict[str, Measures])  # by entry, see result_files.neurons_entry
+
+# ---- stage 4 ----
+
+# By relation and fact why there is nothing; or for each of the three kinds the activation of each neuron.
+PUBLISHED_ACTIVATIONS = table(each(either(text, row(*[each(number, least=1)] * 3)), "fact"))
+
+# ---- stage 6 ----
+
+
+class Edits(TypedDict):
+    """A summary with one pair of strengths."""
+
+    lambda1: float
+    lambda2: float
+    averages: dict[str, Measures]  # by arm
+
+
+class Grid(TypedDict):
+    pairs: list[Edits]
+
+
+EDITS = shape_of(Edits)
+GRID = shape_of(Grid)
+
+# ---- stage 7 ----
+
+
+class Erasure(TypedDict):
+    measures: dict[str, Measures]  # by arm
+
+
+ERASURE = shape_of(Erasure)
+
+# ---- stages 9 and 10 ----
+
+Rates = TypedDict("Rates", {"SR": WithInterval, "SR of medians": WithInterval, "SR of absolute changes": WithInterval})
+
+
+class SuccessRates(TypedDict):
+    all: dict[str, Rates]  # relations together, by arm
+
+
+CrossLingualRates = TypedDict(
+    "CrossLingualRates",
+    {
+        "same facts": dict[str, SuccessRates],  # by language
+        "all facts": dict[str, SuccessRates],
+        "facts": int,
+        "facts without LIKN": int,
+    },
+)
+
+
+class LocatedFact(TypedDict):
+    """A line of stage 9, and then either what SkippedFact has or what ScoredFact has."""
+
+    uuid: str
+    lineid: object
+    text: str
+    answer: str
+
+
+class SkippedFact(TypedDict):
+    skipped: str  # why
+
+
+class ScoredFact(TypedDict):
+    probability: float
+    right: bool
+    neurons: Annotated[list[list], each(row(shape_of(int), shape_of(int), number), "neuron")]
+
+
+SUCCESS_RATES = shape_of(SuccessRates)
+CROSS_LINGUAL_RATES = shape_of(CrossLingualRates)
+LOCATED_FACT, SKIPPED_FACT, SCORED_FACT = shape_of(LocatedFact), shape_of(SkippedFact), shape_of(ScoredFact)
+
+# ---- stages 11 and 12 ----
+
+SHARES = having({"percent by layer": each(optional(number), "layer")})
+PairCounts = Annotated[dict[str, object], lambda value: measures(value) or SHARES(value)]
+
+
+class DegenerateCounts(TypedDict):
+    all: dict[str, dict[str, PairCounts]]  # relations together, by arm and definition
+
+
+class FactCheckMeasures(TypedDict):
+    measures: dict[str, dict[str, Measures]]  # by number of wrong objects and way to decide
+
+
+DEGENERATE_COUNTS = shape_of(dict[str, DegenerateCounts])  # by language
+FACT_CHECK_MEASURES = shape_of(dict[str, FactCheckMeasures])
