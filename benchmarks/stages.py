@@ -284,13 +284,11 @@ def erase_neurons(world: setup.World, args) -> Task:
     script, rng = stage("7_erase_knowledge.py"), Chance(world, args)
     places = rng.facts(min(script["UNIT"], args.facts))
     erased = {arm: rng.neurons(ERASED) for arm in script["ERASED"]}
-    probe = Probe(world.adapter, args.max_tokens)
 
     def ours() -> list[dict]:
         """Before and after are two results, made one after the other."""
-        before, after = (
-            read_lines(script["measure_facts"](places, of, world, probe, ignore)) for of in ({"nothing": []}, erased)
-        )
+        unit = range(len(places))
+        before, after = (script["measure"](unit, of, places, world)[0] for of in ({"nothing": []}, erased))
         return [one | other for one, other in zip(before, after, strict=True)]
 
     def piece(number: int) -> tuple:

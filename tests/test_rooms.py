@@ -77,6 +77,7 @@ WITHOUT_TORCH_SCRIPTS = (
     "2_get_kn",
     "3_modify_activation",
     "6_edit_knowledge_sampled",
+    "7_erase_knowledge",
     "8_plot",
     "8_report",
     "10_language_independent",

@@ -348,7 +348,7 @@ def test_fewer_neurons_and_facts_through_the_shell(tmp_path):
 # ---- before the model is loaded ----
 
 
-@pytest.mark.parametrize("stage", [edit])
+@pytest.mark.parametrize("stage", [edit, erase])
 def test_missing_neurons_are_reported_before_the_model_is_loaded(tmp_path, stage):
     no_model = ("--bert_model", tmp_path / "no model", "--kn_dir", tmp_path)
     done = stage(tmp_path / "out", *no_model, check=False)
