@@ -1,7 +1,9 @@
 #!/usr/bin/env bash
-# The real data: `bash 0_get_data.sh` fetches them, checks them and builds from them what the stages read.
-# `bash 0_get_data.sh mlama en zh`: mLAMA. Flags are passed on: --from, --url, --help.
-[ -n "$BASH_VERSION" ] || exec bash "$0" "$@" # called as `sh SCRIPT`, say
+# Fetches the published data, checks it, and builds the files that the stages read.
+# Usage: bash 0_get_data.sh [FLAG ...]                         for stages 1 to 8: PARAREL and the crawled sentences
+#        bash 0_get_data.sh mlama [LANGUAGE ...] [FLAG ...]    for stages 9 to 12: mLAMA
+# --help explains the flags.
+[ -n "$BASH_VERSION" ] || exec bash "$0" "$@" # if started with sh
 source "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/setup.sh"
 source ./config.sh
 

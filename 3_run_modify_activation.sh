@@ -1,6 +1,8 @@
 #!/usr/bin/env bash
-# Stage 3: suppress and amplify neurons. `bash 3_run_modify_activation.sh P101`: this relation; none: all. Flags: --help.
-[ -n "$BASH_VERSION" ] || exec bash "$0" "$@" # called as `sh SCRIPT`, say
+# Stage 3: suppresses and amplifies neurons.
+# Usage: bash 3_run_modify_activation.sh [RELATION ...] [FLAG ...]
+# Without relations it works on all of them. --help explains the flags.
+[ -n "$BASH_VERSION" ] || exec bash "$0" "$@" # if started with sh
 source "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/setup.sh"
 source ./config.sh
 

@@ -1,6 +1,8 @@
 #!/usr/bin/env bash
-# Stage 5: the sentences that activate a fact's neurons most and least. `bash 5_run_trigger_examples.sh P740`; none: all. Flags: --help.
-[ -n "$BASH_VERSION" ] || exec bash "$0" "$@" # called as `sh SCRIPT`, say
+# Stage 5: the crawled sentences that activate a fact's neurons most and least.
+# Usage: bash 5_run_trigger_examples.sh [RELATION ...] [FLAG ...]
+# Without relations it works on all of them. --help explains the flags.
+[ -n "$BASH_VERSION" ] || exec bash "$0" "$@" # if started with sh
 source "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/setup.sh"
 source ./config.sh
 

@@ -1,6 +1,8 @@
 #!/usr/bin/env bash
-# Stage 7: erase relations. `bash 7_run_erase.sh P19 P27`: these relations, one at a time; none: all. Flags: --help.
-[ -n "$BASH_VERSION" ] || exec bash "$0" "$@" # called as `sh SCRIPT`, say
+# Stage 7: erases relations, one at a time.
+# Usage: bash 7_run_erase.sh [RELATION ...] [FLAG ...], for example: bash 7_run_erase.sh P19 P27
+# Without relations it works on all of them. --help explains the flags.
+[ -n "$BASH_VERSION" ] || exec bash "$0" "$@" # if started with sh
 source "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/setup.sh"
 source ./config.sh
 

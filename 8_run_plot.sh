@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
-# Stage 8: the figures, the main findings, and the report (report.md and report.html), from whatever results there are.
-# `bash 8_run_plot.sh --check` ends with status 1 if numbers of a run with the paper's model, settings and data are outside
-# their tolerance.
-# Flags: --help.
-[ -n "$BASH_VERSION" ] || exec bash "$0" "$@" # called as `sh SCRIPT`, say
+# Stage 8: draws the figures, prints the main findings, and writes the report from the results there are.
+# Usage: bash 8_run_plot.sh [FLAG ...]
+#        bash 8_run_plot.sh --check    also exits with status 1 if a run with the paper's model, settings and data has
+#                                      numbers outside their tolerance
+# --help explains the flags.
+[ -n "$BASH_VERSION" ] || exec bash "$0" "$@" # if started with sh
 source "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/setup.sh"
 source ./config.sh
 

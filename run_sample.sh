@@ -1,12 +1,13 @@
 #!/usr/bin/env bash
-# Every stage on the sample world: real facts in data/sample and a small BERT that has learnt them. Needs no other data.
-# `bash run_sample.sh --debug 5`: only the first 5 facts of each relation. RESULTS and FIGURES move what comes out.
-[ -n "$BASH_VERSION" ] || exec bash "$0" "$@" # called as `sh SCRIPT`, say
-[[ " $* " == *" --help "* || " $* " == *" -h "* ]] && { sed -n '2,3s/^# //p' "${BASH_SOURCE[0]}"; exit; }
+# Runs every stage on the sample: real facts in data/sample, and small models that have learnt them. Needs no other data.
+# `bash run_sample.sh --debug 5` keeps only the first 5 facts of each relation.
+# The variables RESULTS and FIGURES name other folders for what it writes.
+[ -n "$BASH_VERSION" ] || exec bash "$0" "$@" # if started with sh
+[[ " $* " == *" --help "* || " $* " == *" -h "* ]] && { sed -n '2,4s/^# //p' "${BASH_SOURCE[0]}"; exit; }
 source "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/setup.sh"
 
 export MODEL=data/sample/model DATA=data/sample
-export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1} # the model is so small that further threads only get in each other's way
+export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1} # more threads would only slow down so small a model
 export RESULTS=${RESULTS:-results/sample} FIGURES=${FIGURES:-figures/sample}
 
 echo "== Stage 1: attributions" && bash 1_run_mlm.sh "$@" || exit
@@ -16,7 +17,7 @@ echo "== Stage 4: crawled sentences" && bash 4_run_distant.sh "$@" || exit
 echo "== Stage 5: activating sentences" && bash 5_run_trigger_examples.sh "$@" || exit
 echo "== Stage 6: updating facts" && bash 6_run_edit.sh 1 8 "$@" || exit
 echo "== Stage 7: erasing relations" && bash 7_run_erase.sh P19 P27 P106 P937 "$@" || exit
-# The second paper's stages ask a model of two languages, on a few relations.
+# The second paper's stages use a bilingual model and a few relations.
 export MLAMA=data/sample/mlama
 bilingual=data/sample/bilingual-bert relations=(P36 P103 P101)
 for language in en zh; do

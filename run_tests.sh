@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# All tests but the long ones. Flags go to pytest: `bash run_tests.sh -k golden`, `bash run_tests.sh -m long`.
-[ -n "$BASH_VERSION" ] || exec bash "$0" "$@" # called as `sh SCRIPT`, say
+# Runs all tests but the long ones. Flags go to pytest, as in `bash run_tests.sh -k golden` or `bash run_tests.sh -m long`.
+[ -n "$BASH_VERSION" ] || exec bash "$0" "$@" # if started with sh
 source "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/setup.sh"
 
 exec .venv/bin/python -m pytest "$@"

@@ -1,14 +1,15 @@
 #!/usr/bin/env bash
-# All stages as jobs that wait for each other; prints their numbers. `bash slurm/pipeline.sh`; flags go to the stages that
-# ask the model: --debug 20. What is there already is skipped, so it can be started again after an error.
-[ -n "$BASH_VERSION" ] || exec bash "$0" "$@" # called as `sh SCRIPT`, say
+# Submits stages 1 to 8 as jobs that wait for each other, and prints their job IDs.
+# Usage: bash slurm/pipeline.sh [FLAG ...], for example: bash slurm/pipeline.sh --debug 20
+# The flags go to the stages that use the model. Finished results are skipped, so after an error it can be started again.
+[ -n "$BASH_VERSION" ] || exec bash "$0" "$@" # if started with sh
 source "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/../setup.sh"
 source ./config.sh
 
 relations=$(.venv/bin/python src/relations.py) || exit
 array=--array=0-$(($(wc -l <<<"$relations") - 1))
 
-# submit DEPENDENCY BATCH-SCRIPT STAGE …, with sbatch's options in `options`; leaves the job's number in `job`.
+# submit DEPENDENCY BATCH-SCRIPT STAGE ...: takes sbatch's options from `options` and leaves the job's ID in `job`.
 submit() {
     local dependency=$1
     shift
@@ -26,6 +27,6 @@ for stage in 3_run_modify_activation.sh 4_run_distant.sh 5_run_trigger_examples.
     submit "$neurons" slurm/relations.sbatch "$stage" "$@"
     measured+=:$job
 done
-# Not by relation: it ends with averages over all.
+# One job for all relations, because it ends with averages over them.
 options=() && submit "$neurons" slurm/gpus.sbatch 6_run_edit.sh 1 8 "$@"
 options=(--gres=none) && submit "$measured:$job" slurm/gpus.sbatch 8_run_plot.sh

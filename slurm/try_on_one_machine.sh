@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
-# A real Slurm of two nodes on this machine, and on it the batch scripts with the sample world: interrupted, preempted, given
-# nonsense. `bash slurm/try_on_one_machine.sh` as root, after `apt-get install slurmd slurmctld slurm-client munge`; minutes.
-# Everything is in a folder of its own, which tells more than the checks below; the daemons end with the script.
-[ -n "$BASH_VERSION" ] || exec bash "$0" "$@" # called as `sh SCRIPT`, say
+# Starts a real Slurm with two nodes on this machine, and runs the batch scripts on it with the sample's data: jobs are
+# interrupted, preempted and given nonsense. Takes minutes.
+# Usage, as root: apt-get install slurmd slurmctld slurm-client munge && bash slurm/try_on_one_machine.sh
+# All files are in a temporary folder, where the logs say more than the output. The daemons end with the script.
+[ -n "$BASH_VERSION" ] || exec bash "$0" "$@" # if started with sh
 source "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/../setup.sh"
 set -e
 try=$(mktemp -d) && chmod 755 "$try" && echo "in $try"
@@ -43,12 +44,12 @@ slurmctld && sleep 2 && slurmd -N try1 && slurmd -N try2
 
 export MODEL=data/sample/model DATA=data/sample OMP_NUM_THREADS=1 SBATCH_OUTPUT=$try/%j.out
 small=(--cpus-per-task=1 --mem=500M --parsable)
-begun() { until compgen -G "$RESULTS/*$1*.parts/0*.jsonl" >/dev/null; do sleep 0.1; done; } # a unit is there
-ended() {
+wait_until_begun() { until compgen -G "$RESULTS/*$1*.parts/0*.jsonl" >/dev/null; do sleep 0.1; done; } # until the first unit is written
+wait_until_ended() {
     while [[ $(squeue --noheader --jobs "$1" 2>/dev/null) ]]; do
         sleep 1
         for requeued in $(squeue --noheader --jobs "$1" --states PENDING --format %i); do
-            scontrol update JobId="$requeued" StartTime=now # Slurm would let it wait for two minutes
+            scontrol update JobId="$requeued" StartTime=now # else Slurm lets it wait for two minutes
         done
     done
 }
@@ -59,20 +60,20 @@ RESULTS=$try/plain bash 1_run_mlm.sh P19 P20 P27 --debug 20 2>"$try/plain.err"
 
 export RESULTS=$try/array
 job=$(sbatch "${small[@]}" --array=0-2,14 --output="$try/%A_%a.out" slurm/relations.sbatch 1_run_mlm.sh --debug 20)
-begun P20 && scancel --batch --signal=TERM "${job}_1"
-begun P27 && scontrol requeue "${job}_2"
-ended "$job" && same "array, one task told to stop ($(restarts "${job}_1")), one requeued ($(restarts "${job}_2"))"
+wait_until_begun P20 && scancel --batch --signal=TERM "${job}_1"
+wait_until_begun P27 && scontrol requeue "${job}_2"
+wait_until_ended "$job" && same "array, one task stopped ($(restarts "${job}_1")), one requeued ($(restarts "${job}_2"))"
 echo "no such task: $(restarts "${job}_14"), $(cat "$try/${job}_14.out")"
 
-export RESULTS=$try/gpus RENDEZVOUS=localhost:29555 # the nodes' names are none that a resolver knows
+export RESULTS=$try/gpus RENDEZVOUS=localhost:29555 # no resolver knows the nodes' names
 job=$(sbatch "${small[@]}" --nodes=2 --gres=gpu:2 slurm/gpus.sbatch 1_run_mlm.sh P19 P20 P27 --debug 20)
-begun P19 && scancel --batch --signal=TERM "$job"
-ended "$job" && same "two nodes with two processes each, told to stop ($(restarts "$job"))"
+wait_until_begun P19 && scancel --batch --signal=TERM "$job"
+wait_until_ended "$job" && same "two nodes with two processes each, stopped ($(restarts "$job"))"
 
 export RESULTS=$try/preempted
 job=$(sbatch "${small[@]}" --gres=gpu:2 slurm/gpus.sbatch 1_run_mlm.sh P19 P20 P27 --debug 20)
-begun P19 && sbatch "${small[@]}" --partition=high --nodes=2 --gres=gpu:2 --wrap "sleep 5" >/dev/null
-ended "$job" && same "preempted ($(restarts "$job"))"
+wait_until_begun P19 && sbatch "${small[@]}" --partition=high --nodes=2 --gres=gpu:2 --wrap "sleep 5" >/dev/null
+wait_until_ended "$job" && same "preempted ($(restarts "$job"))"
 
 job=$(sbatch "${small[@]}" --gres=gpu:2 slurm/gpus.sbatch 1_run_mlm.sh P9999)
-ended "$job" && echo "bad relation: $(restarts "$job"), $(cat "$try/$job.out")"
+wait_until_ended "$job" && echo "bad relation: $(restarts "$job"), $(cat "$try/$job.out")"

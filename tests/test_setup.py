@@ -293,7 +293,7 @@ def test_a_mistake_ends_all_processes_with_one_line(monkeypatch):
     [
         ("1_run_mlm.sh", {"GPUS": "0"}, "error: GPUS=0: expected a number above 0"),
         ("1_run_mlm.sh", {"NODES": "two"}, "error: NODES=two: expected a number above 0"),
-        ("1_run_mlm.sh", {"NODES": "2"}, "error: NODES=2, but RENDEZVOUS names no place"),
+        ("1_run_mlm.sh", {"NODES": "2"}, "error: NODES=2 needs RENDEZVOUS"),
         ("9_run_amig.sh", {}, "error: no language given"),
         ("9_run_amig.sh en P19", {}, "error: no language given"),
     ],

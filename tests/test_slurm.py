@@ -78,7 +78,7 @@ def test_what_can_not_be_done_is_one_line(start, stage, tmp_path):
     relations = run("relations.py", "--data_path", GOLDEN / "data" / "PARAREL" / "data_all.json").stdout.split()
     for arguments, environment, error in (
         ([], {"SLURM_ARRAY_TASK_ID": "34"}, f"no task 34: the data have {len(relations)} relations"),
-        (relations[:1], {}, f"{relations[0]}: which relations, --array says"),
+        (relations[:1], {}, f"{relations[0]}: --array selects the relations"),
         ([], {"DATA": str(tmp_path)}, "data_all.json: no such file"),
         ([], {"SLURM_SUBMIT_DIR": str(tmp_path)}, "submit the job from the repository's folder"),
     ):
