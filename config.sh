@@ -21,7 +21,7 @@ set +a
 
 # To use several GPUs, one process each: GPUS=8 bash 1_run_mlm.sh P101
 # To use several machines that see the same folders, start the same command on each of them:
-# NODES=2 RENDEZVOUS=first-machine:29500 GPUS=8 bash 1_run_mlm.sh
+#     NODES=2 RENDEZVOUS=first-machine:29500 GPUS=8 bash 1_run_mlm.sh
 GPUS=${GPUS:-1}                              # the number of processes on this machine
 NODES=${NODES:-1}                            # the number of machines
 RENDEZVOUS=${RENDEZVOUS:-}                   # where the machines meet: the name of one of them, and a free port
