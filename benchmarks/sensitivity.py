@@ -31,8 +31,8 @@ from kn.methods.probing import Probe
 from kn.model import devices, loading
 from kn.model.batches import Prompt
 from kn.model.prompts import Encoder
+from kn.neurons.refining import Refining, refine_relation, strongest
 from kn.neurons.selection import random_like
-from kn.neurons.sets import Refining, refine_relation, strongest
 from kn.report import figures
 from kn.stage import flags
 from kn.store import runs
@@ -154,7 +154,7 @@ def refined(scores: Scores, threshold: float, how: Refining) -> Sets:
     found = {}
     for name, of_facts in scores.items():
         kept = [[strongest(triplets, threshold) for triplets in prompts] for prompts in of_facts]
-        found[name] = [frozenset(map(tuple, bag)) for bag in refine_relation(kept, how).bags]
+        found[name] = [frozenset(neurons) for neurons in refine_relation(kept, how).facts]
     return found
 
 
@@ -169,7 +169,7 @@ def suppress(settings: dict, world: World, probe: Probe, seed: int) -> dict:
         for fact, of_fact in enumerate(of_facts):
             # Most settings agree on most facts.
             different = sorted({sets[name][fact] for sets in settings.values()} - {frozenset()}, key=sorted)
-            own = [sorted(map(list, neurons)) for neurons in different]
+            own = [sorted(neurons) for neurons in different]
             rng = runs.rng(seed, "sensitivity", name, fact)
             drawn = [random_like(neurons, probe.adapter.d_ffn, rng) for neurons in own]
             for prompt in of_fact:

@@ -35,6 +35,7 @@ from transformers import AutoTokenizer, BertConfig, BertForMaskedLM
 from kn.data import crawled, facts
 from kn.data.facts import MASK
 from kn.experiments import updates
+from kn.experiments.draws import draw_unrelated
 from kn.methods.probing import Probe
 from kn.methods.weight_edits import edit_fact, erase
 from kn.model import devices, loading
@@ -181,7 +182,7 @@ def modify_activation(world: setup.World, args) -> Task:
     relation = max(world.bags, key=lambda name: len(world.bags[name]))
     unit = range(min(script["UNIT"], args.facts, len(world.bags[relation])))
     neurons = {arm: [rng.neurons() for _ in unit] for arm in ARMS}
-    other = [world.draw_other(relation, rng) for _ in unit]
+    other = [draw_unrelated(relation, world, rng) for _ in unit]
     arms = {arm: script["Arm"](neurons[arm], other) for arm in ARMS}
 
     def ours() -> list[dict]:
@@ -247,7 +248,7 @@ def update(world: setup.World, args) -> Task:
     for fact in scored[: min(updates.EDITS, args.facts)]:
         target = next(answer for answer in answers.values() if answer != answers[fact])
         inner = rng.sample([other for other in scored if other != fact], updates.OTHERS)
-        inter = [world.draw_other(relation, rng) for _ in range(updates.OTHERS)]
+        inter = [draw_unrelated(relation, world, rng) for _ in range(updates.OTHERS)]
         edits.append(updates.Edit(relation, fact, target, 0, inner, inter, rng.neurons()))
     arms = [{arm: rng.neurons() for arm in ARMS} for _ in edits]
 

@@ -24,11 +24,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kn.experiments import success
+from kn.experiments.draws import Unrelated
 from kn.methods.presets import PRESETS
 from kn.neurons import located, selection
 from kn.neurons.sets import Neuron
 from kn.stage import flags, languages
-from kn.stage.languages import Language, Unrelated
+from kn.stage.languages import Language
 from kn.stage.runner import Task, Unit, run
 from kn.store import runs, shapes, summaries
 

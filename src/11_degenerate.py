@@ -162,7 +162,7 @@ def tell(found: dict[str, dict[str, list[dict]]], opened: list[Language], args: 
 
 
 def pairs_of(line: dict, arm: str) -> list[Pair]:
-    return [Pair(*pair) for pair in line[arm]["pairs"]]
+    return degenerate.pairs_in(line, arm)
 
 
 def shared(languages: list[dict[str, list[dict]]], arm: str) -> list[list[Pair]]:

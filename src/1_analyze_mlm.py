@@ -20,7 +20,7 @@ from kn.methods.attribution import Engine, strongest
 from kn.methods.certificate import BOUNDS, Certificate, in_words
 from kn.methods.quadrature import RULES
 from kn.model.prompts import Encoder
-from kn.neurons.triplets import Found, texts
+from kn.neurons.triplets import BatchScores, texts
 from kn.stage import flags, setup
 from kn.store import results, runs
 from kn.store.files import make_folder
@@ -94,7 +94,7 @@ def main() -> None:
 
 def attribute_facts(
     bags: dict[int, Bag], engine: Engine, encoder: Encoder, args: argparse.Namespace, done: results.Done
-) -> tuple[dict[int, list], list[Found], dict]:
+) -> tuple[dict[int, list], list[BatchScores], dict]:
     """Each fact with its prompts, the scores to put there, and the summary of all."""
     started = time.perf_counter()
     lines: dict[int, list] = {}
@@ -130,7 +130,7 @@ def attribute_facts(
             strong["base"] = strongest(batch.activations, KEPT)
         certificate += batch.certificate
         off = None if batch.completeness is None else batch.completeness.tolist()
-        found.append(([waiting[place][:2] for place in batch.prompts], strong))
+        found.append(BatchScores([waiting[place][:2] for place in batch.prompts], strong))
         for row, (place, predicted) in enumerate(zip(batch.prompts, batch.predicted, strict=True)):
             fact, index, prompt = waiting[place]
             about, scores = lines[fact][index]

@@ -18,14 +18,16 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from kn.experiments.draws import read_unrelated
-from kn.neurons.sets import ARMS, Neuron
+from kn.experiments.draws import draw_unrelated
+from kn.experiments.given_draws import read_unrelated
+from kn.neurons.sets import Neuron
 from kn.stage import flags, setup
 from kn.stage.runner import Task, Unit, run
 from kn.stage.setup import World
 from kn.stats import intervals
 from kn.store import runs, summaries
 from kn.store.files import make_folder, read_jsonl
+from kn.store.result_files import ARMS
 
 PUBLISHED_NAMES = {0: "rm", 2: "eh"}  # of the factors; a factor of 4 is x4
 SIDES = ("own", "oth")
@@ -62,7 +64,8 @@ def main() -> None:
 
     def task(relation: str) -> Task:
         drawn = [
-            world.draw_other(relation, runs.rng(args.seed, "stage 3", relation, fact)) for fact in world.facts(relation)
+            draw_unrelated(relation, world, runs.rng(args.seed, "stage 3", relation, fact))
+            for fact in world.facts(relation)
         ]
         arms = {
             arm: Arm(neurons[arm][relation], given.get(f"{prefix}kn_bag-{relation}", drawn))

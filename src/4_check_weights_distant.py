@@ -21,17 +21,17 @@ from pathlib import Path
 import numpy as np
 
 from kn.data import crawled
-from kn.experiments.draws import read_sentences
+from kn.experiments.given_draws import read_sentences
 from kn.methods.probing import Probe
 from kn.model.prompts import Encoder
-from kn.neurons import sets
+from kn.neurons.sets import NeuronSet
 from kn.stage import flags, setup
 from kn.stats import intervals
-from kn.store import results, runs, summaries
+from kn.store import result_files, results, runs, summaries
 from kn.store.files import InputError, make_folder, read_jsonl
 from kn.store.shapes import short
 
-ARMS = {arm: sets.ARMS[arm] for arm in ("knowledge neurons", "baseline")}
+ARMS = {arm: result_files.ARMS[arm] for arm in ("knowledge neurons", "baseline")}
 UNIT = 128  # facts: what a killed run loses at most
 
 Fed = list[list[str]]  # the masked th, h and rd sentences of a fact
@@ -41,7 +41,7 @@ def parse() -> argparse.Namespace:
     parser = flags.parser(__doc__)
     flags.add_model_flags(parser)
     flags.add_data_flags(parser)
-    crawled.add_flags(parser)
+    flags.add_crawled_flags(parser)
     parser.add_argument("--draws", metavar="FILE", help="sentences to use: {P101 or base_P101: [[th, h, rd], …]}")
     return parser.parse_args()
 
@@ -51,7 +51,7 @@ def main() -> None:
 
     def look_for(relations: list[str]) -> None:
         setup.neuron_files(args.kn_dir, "kn_bag-", relations)
-        crawled.look_for(args, relations)
+        crawled.require_files(args.distant_data_dir, args.query_pairs_path, relations)
 
     world = setup.open_world(flags.model_args(args), flags.data_args(args), look_for)
     pairs = crawled.read_pairs(args.query_pairs_path, world.bags, args.debug)
@@ -106,9 +106,9 @@ def main() -> None:
         print(told(relation, summary, crawled.left_out(result)))
 
 
-def by_layer(bag: list) -> list:
-    """The published order of a fact's numbers: by layer, and of one layer that of the bag."""
-    return sorted(bag, key=lambda neuron: neuron[0])
+def by_layer(neurons: NeuronSet) -> NeuronSet:
+    """The published order of a fact's numbers: by layer, and within a layer that of the set."""
+    return NeuronSet(sorted(neurons, key=lambda neuron: neuron.layer))
 
 
 def as_drawn(draws: dict, name: str, own: list[Fed], neurons: list, path: str) -> list[Fed]:

@@ -30,7 +30,7 @@ def parse() -> argparse.Namespace:
     parser = flags.parser(__doc__)
     flags.add_model_flags(parser)
     flags.add_data_flags(parser)
-    crawled.add_flags(parser)
+    flags.add_crawled_flags(parser)
     return parser.parse_args()
 
 
@@ -39,7 +39,7 @@ def main() -> None:
 
     def look_for(relations: list[str]) -> None:
         setup.neuron_files(args.kn_dir, "kn_bag-", relations)
-        crawled.look_for(args, relations)
+        crawled.require_files(args.distant_data_dir, args.query_pairs_path, relations)
 
     world = setup.open_world(flags.model_args(args), flags.data_args(args), look_for)
     pairs = crawled.read_pairs(args.query_pairs_path, world.bags, args.debug)

@@ -22,15 +22,16 @@ from itertools import product
 from pathlib import Path
 
 from kn.experiments import update_averages, updates
-from kn.experiments.draws import read_edits
+from kn.experiments.given_draws import read_edits
 from kn.experiments.updates import EDITS, Edit, Strengths
 from kn.neurons import selection
-from kn.neurons.sets import ARMS, Neuron
+from kn.neurons.sets import Neuron
 from kn.stage import flags, setup
 from kn.stage.runner import Task, Unit, run
 from kn.stage.setup import World
 from kn.store import runs, summaries
 from kn.store.files import InputError, make_folder, read_json, read_jsonl
+from kn.store.result_files import ARMS
 from kn.store.workers import FIRST
 
 GRID = (0.0, 1.0, 2.0, 4.0, 8.0)

@@ -27,6 +27,7 @@ import torch
 from torch import Tensor
 
 from kn.experiments import success
+from kn.experiments.draws import Unrelated
 from kn.methods.certificate import BOUNDS, Certificate, in_words
 from kn.methods.locator import Locator
 from kn.methods.presets import PRESETS, SIGNS, with_points
@@ -35,7 +36,7 @@ from kn.neurons import located, selection
 from kn.neurons.located import KEPT_LEAST, KEPT_SHARE, Located
 from kn.report import figures
 from kn.stage import flags, languages
-from kn.stage.languages import Language, Unrelated
+from kn.stage.languages import Language
 from kn.store import results, runs, shapes, summaries
 from kn.store.workers import FIRST, note
 

@@ -207,4 +207,4 @@ def test_triplets_are_those_with_a_share_of_the_prompts_highest_value():
     scores[1, 1, 0], scores[1, 0, 0] = 8.0, -9.0
     scores[2, 0, 0] = 2.0
     found = strongest(scores, 0.1).listed()
-    assert found == [[[0, 2, pytest.approx(0.1)], [1, 3, 1.0]], [[1, 0, 8.0]], [[0, 0, 2.0]]]
+    assert found == [[(0, 2, pytest.approx(0.1)), (1, 3, 1.0)], [(1, 0, 8.0)], [(0, 0, 2.0)]]

@@ -9,6 +9,7 @@ from conftest import ROOT
 from kn.data import mlama
 from kn.data.mlama import Fact
 from kn.experiments import fact_checking
+from kn.neurons.sets import NeuronSet
 from kn.stats import measures
 from kn.store import runs
 
@@ -59,14 +60,12 @@ def test_the_two_parts():
 
 
 def test_common_neurons():
-    """The most frequent neuron is found in 10 facts: 7 are enough for another."""
-    bags = [[[0, 1]] for _ in range(10)]
-    for count, neuron in ((7, [2, 3]), (6, [4, 5])):
-        for bag in bags[:count]:
-            bag.append(neuron)
-    assert fact_checking.common(bags) == [[0, 1], [2, 3]]
-    assert fact_checking.common(bags, 0.6) == [[0, 1], [2, 3], [4, 5]]
-    assert fact_checking.common([[], []]) == []
+    """The most frequent neuron is in 10 facts: 7 are enough for another."""
+    frequent, common, rare = (0, 1), (2, 3), (4, 5)
+    facts = [NeuronSet([frequent, common, rare])] * 6 + [NeuronSet([frequent, common])] + [NeuronSet([frequent])] * 3
+    assert fact_checking.common(facts) == (frequent, common)
+    assert fact_checking.common(facts, 0.6) == (frequent, common, rare)
+    assert fact_checking.common([NeuronSet(), NeuronSet()]) == ()
 
 
 def made_up(seed, count):

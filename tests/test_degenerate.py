@@ -11,19 +11,20 @@ from kn.experiments import degenerate
 from kn.experiments.degenerate import Pair
 from kn.methods.probing import Probe
 from kn.model import loading
+from kn.neurons.sets import Neuron
 from test_probing import own_probabilities
 
-REDUNDANT = [[5, 1], [6, 2]]  # either is enough
-ORDINARY = [[3, 7], [4, 8]]  # each adds its share
-VITAL, IDLE = [2, 0], [0, 9]
+REDUNDANT = [Neuron(5, 1), Neuron(6, 2)]  # either is enough
+ORDINARY = [Neuron(3, 7), Neuron(4, 8)]  # each adds its share
+VITAL, IDLE = Neuron(2, 0), Neuron(0, 9)
 NEURONS = [*REDUNDANT, *ORDINARY, VITAL, IDLE]
 
 
 def loss(suppressed):
     """What a fact loses that is held by one of two redundant neurons, by a vital one and by two ordinary ones."""
-    lost = {tuple(neuron) for neuron in suppressed}
-    redundant = 0.5 * all(tuple(neuron) in lost for neuron in REDUNDANT)
-    return redundant + 0.15 * sum(tuple(neuron) in lost for neuron in ORDINARY) + 0.4 * (tuple(VITAL) in lost)
+    lost = set(suppressed)
+    redundant = 0.5 * all(neuron in lost for neuron in REDUNDANT)
+    return redundant + 0.15 * sum(neuron in lost for neuron in ORDINARY) + 0.4 * (VITAL in lost)
 
 
 def made_up(asked):
@@ -69,19 +70,19 @@ def test_all_facts_are_asked_for_at_once():
 
 def test_disjoint_pairs_and_their_neurons():
     pairs = [
-        Pair([1, 1], [2, 2], 0.1, 0.1, 0.3, 0.1),
-        Pair([2, 2], [3, 3], 0.1, 0.1, 0.6, 0.4),
-        Pair([3, 3], [4, 4], 0.1, 0.1, 0.5, 0.3),
-        Pair([1, 1], [4, 4], 0.1, 0.1, 0.4, 0.2),
+        Pair(Neuron(1, 1), Neuron(2, 2), 0.1, 0.1, 0.3, 0.1),
+        Pair(Neuron(2, 2), Neuron(3, 3), 0.1, 0.1, 0.6, 0.4),
+        Pair(Neuron(3, 3), Neuron(4, 4), 0.1, 0.1, 0.5, 0.3),
+        Pair(Neuron(1, 1), Neuron(4, 4), 0.1, 0.1, 0.4, 0.2),
     ]
     assert degenerate.disjoint(pairs) == [pairs[1], pairs[3]]
-    assert degenerate.members(pairs) == [[1, 1], [2, 2], [3, 3], [4, 4]]
-    assert degenerate.members([]) == degenerate.disjoint([]) == []
+    assert degenerate.members(pairs) == ((1, 1), (2, 2), (3, 3), (4, 4))
+    assert degenerate.members([]) == () and degenerate.disjoint([]) == []
 
 
 def test_summary():
     """Two facts: one with three neurons in two pairs, one with none."""
-    pairs = [Pair([1, 1], [2, 2], 0.1, 0.1, 0.3, 0.1), Pair([2, 2], [2, 3], 0.1, 0.1, 0.6, 0.4)]
+    pairs = [Pair(Neuron(1, 1), Neuron(2, 2), 0.1, 0.1, 0.3, 0.1), Pair(Neuron(2, 2), Neuron(2, 3), 0.1, 0.1, 0.6, 0.4)]
     found = degenerate.summary([pairs, []], n_layers=3, seed=0)
     assert (found["facts"], found["pairs"], found["neurons"]) == (2, 2, 3)
     assert (found["pairs a fact"], found["facts with a pair"]) == (1, 0.5)
@@ -94,8 +95,11 @@ def test_summary():
 
 def test_pairs_of_several_languages():
     """Whatever the order of its neurons, a pair is the same."""
-    one, two = Pair([1, 1], [2, 2], 0.1, 0.1, 0.3, 0.1), Pair([1, 1], [3, 3], 0.1, 0.1, 0.3, 0.1)
-    turned = Pair([2, 2], [1, 1], 0.0, 0.1, 0.5, 0.4)
+    one, two = (
+        Pair(Neuron(1, 1), Neuron(2, 2), 0.1, 0.1, 0.3, 0.1),
+        Pair(Neuron(1, 1), Neuron(3, 3), 0.1, 0.1, 0.3, 0.1),
+    )
+    turned = Pair(Neuron(2, 2), Neuron(1, 1), 0.0, 0.1, 0.5, 0.4)
     found = degenerate.shared([{"a": [one, two], "b": [one], "c": [one]}, {"b": [two], "a": [turned]}])
     assert found == {"a": [one], "b": []}
 

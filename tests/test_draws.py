@@ -3,12 +3,13 @@
 import copy
 import dataclasses
 import json
+import random
 import re
 
 import pytest
 
 from conftest import GOLDEN, RELATIONS, read
-from kn.experiments import draws
+from kn.experiments import draws, given_draws
 from kn.stage import flags, setup
 from kn.store.files import InputError
 
@@ -30,20 +31,27 @@ def world():
     return setup.open_world(flags.model_args(args), flags.data_args(args))
 
 
+def as_json(value):
+    """Lists, whatever the types of the tuples."""
+    return json.loads(json.dumps(value))
+
+
 def read_draws(stage, path, world):
     if stage == "stage 3":
         names = {f"{begin}kn_bag-{name}": name for name in world.bags for begin in ("", "base_", "random_")}
-        return draws.read_unrelated(path, names, world)
+        return given_draws.read_unrelated(path, names, world)
     if stage == "stage 4":
-        return draws.read_sentences(path, {f"{b}{name}": name for name in world.bags for b in ("", "base_")}, world)
-    return draws.read_edits(path, world)
+        return given_draws.read_sentences(
+            path, {f"{b}{name}": name for name in world.bags for b in ("", "base_")}, world
+        )
+    return given_draws.read_edits(path, world)
 
 
 @pytest.mark.parametrize("stage", ["stage 3", "stage 4"])
 def test_published_draws_are_taken_as_they_are(world, stage):
-    assert read_draws(stage, FILES[stage], world) == read(FILES[stage])
+    assert as_json(read_draws(stage, FILES[stage], world)) == read(FILES[stage])
     one = dataclasses.replace(world, relations=["P36"])
-    found = read_draws(stage, FILES[stage], one)
+    found = as_json(read_draws(stage, FILES[stage], one))
     assert found == {name: of for name, of in read(FILES[stage]).items() if name.endswith("P36")} and len(found) == 2
 
 
@@ -52,7 +60,7 @@ def test_published_edits_are_taken_as_they_are(world):
     found = [edit for of_relation in read_draws("stage 6", FILES["stage 6"], world).values() for edit in of_relation]
     assert [[edit.relation, edit.fact, edit.target] for edit in found] == [entry[:3] for entry in made]
     for edit, (*_, result) in zip(found, made, strict=True):
-        assert [edit.prompt, edit.inner, edit.inter, edit.neurons] == [
+        assert as_json([edit.prompt, edit.inner, edit.inter, edit.neurons]) == [
             result[key] for key in ("prompt_idx", "inner_bags", "inter_bags", "neurons")
         ]
 
@@ -170,4 +178,27 @@ def test_an_edit_to_the_same_answer_is_none(tmp_path, world):
     path = tmp_path / "draws.json"
     path.write_text(json.dumps([["P36", 1, world.bags["P36"][1][0][1], RESULT]]))
     with pytest.raises(InputError, match="is the fact's own answer: expected another"):
-        draws.read_edits(path, world)
+        given_draws.read_edits(path, world)
+
+
+def test_a_draw_goes_on_until_something_is_usable():
+    numbers = iter(range(5))
+    assert draws.draw_usable(lambda: next(numbers), lambda number: number == 3, "none") == 3
+    assert next(numbers) == 4
+    with pytest.raises(InputError, match="no fact can be scored"):
+        draws.draw_usable(lambda: 0, bool, "no fact can be scored")
+
+
+def test_random_facts_can_be_scored_and_are_of_other_relations(world):
+    """Or of the same one and others, where related facts are drawn."""
+    unscorable = [[text, "☃", label] for text, _, label in world.bags["P36"][0]]
+    bags = {"P36": [unscorable, *world.bags["P36"][1:4]], "P101": world.bags["P101"][:2], "P103": []}
+    few = dataclasses.replace(world, bags=bags)
+    rng = random.Random(2)
+    unrelated = {draws.draw_unrelated("P101", few, rng) for _ in range(60)}
+    assert unrelated == {("P36", 1), ("P36", 2), ("P36", 3)}
+    assert {draws.draw_related("P36", 2, few, rng) for _ in range(60)} == {1, 3}
+    with pytest.raises(InputError, match="relation P36: unrelated facts are needed, and no other relation has one"):
+        draws.draw_unrelated("P36", dataclasses.replace(world, bags={"P36": bags["P36"], "P103": []}), rng)
+    with pytest.raises(InputError, match="relation P36: other facts are needed to measure perplexity"):
+        draws.draw_related("P36", 1, dataclasses.replace(world, bags={"P36": bags["P36"][:2]}), rng)

@@ -8,7 +8,9 @@ import two_languages
 from kn.data import mlama
 from kn.data.mlama import Fact
 from kn.experiments import degenerate
+from kn.experiments.draws import Unrelated
 from kn.neurons import located
+from kn.neurons.sets import Neuron
 from kn.stage import flags, languages
 from kn.store import workers
 from kn.store.files import InputError, sha256_of
@@ -60,9 +62,7 @@ def test_relations_that_the_paper_leaves_out(folder, notes):
     (named,) = open_languages(args(folder, "--languages", "en", "--pt_relation", "P31", "P36"))
     assert named.world.relations == ["P31", "P36"] and notes == []
     # Whatever is named, the same facts are drawn to compare with.
-    assert (
-        languages.Unrelated([named]).pools.keys() == languages.Unrelated([opened]).pools.keys() == {"P30", "P36", "P37"}
-    )
+    assert Unrelated([named]).uuids.keys() == Unrelated([opened]).uuids.keys() == {"P30", "P36", "P37"}
 
 
 def test_traditional_characters_are_told(folder, notes):
@@ -124,7 +124,7 @@ def one(change):
         (lambda line: line | {"neurons": [[True, 7, 0.5]]}, "entry 3"),
         (lambda line: line | {"neurons": "none"}, "entry 3"),
         (lambda line: line | {"neurons": NEURONS[::-1]}, "not in the order of their scores"),
-        (lambda line: line | {"neurons": NEURONS[:1] * 2}, "a neuron stands there twice"),
+        (lambda line: line | {"neurons": NEURONS[:1] * 2}, "a neuron is named twice"),
         (lambda line: line | {"neurons": [[3, 7, 0.5]]}, "there is no neuron [3, 7]"),
         (lambda line: line | {"neurons": [[2, 40, 0.5]]}, "there is no neuron [2, 40]"),
         (lambda line: line | {"probability": "0.1"}, "entry 3"),
@@ -145,7 +145,7 @@ def test_a_changed_file_of_stage_9_is_named(folder, change, said):
 
 def test_a_file_of_stage_9_as_it_should_be(folder):
     found = stage_9(folder).located(str(folder / "results"), "amig", "P37")
-    assert [fact.strong(0.3) for fact in found.values()] == [[[2, 7], [0, 3]]] * 4
+    assert [fact.strong(0.3) for fact in found.values()] == [((2, 7), (0, 3))] * 4
 
 
 @pytest.mark.parametrize(
@@ -172,7 +172,9 @@ def test_a_changed_file_of_stage_11_is_named(folder, change, said):
     lines = [{"uuid": uuid, "lineid": 0} | arms for uuid in language.facts["P37"]]
     path = degenerate.path(folder / "results", "en", "P37")
     write(path, lines, record, settings)
-    assert degenerate.read(folder / "results", language, "P37")["P37 2"] == [degenerate.Pair(*PAIR)]
+    assert degenerate.read(folder / "results", language, "P37")["P37 2"] == [
+        degenerate.Pair(Neuron(2, 7), Neuron(0, 3), *PAIR[2:])
+    ]
     write(path, [*lines[:2], change(lines[2]), lines[3]], record, settings)
     with pytest.raises(InputError) as error:
         degenerate.read(folder / "results", language, "P37")

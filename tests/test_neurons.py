@@ -8,7 +8,10 @@ from statistics import mean
 import pytest
 
 from conftest import GOLDEN, RELATIONS, read
-from kn.neurons import sets
+from kn.neurons import refining, sets
+from kn.neurons.sets import NeuronSet
+from kn.neurons.statistics import statistics
+from kn.store import result_files
 from kn.store.files import InputError
 
 KN = GOLDEN / "results" / "kn"
@@ -22,10 +25,10 @@ def published(name):
 @pytest.mark.parametrize("method, share, prefix", [("ig_gold", 0.2, ""), ("base", 0.5, "base_")])
 def test_refining_as_published(relation, method, share, prefix):
     lines = (GOLDEN / "results" / f"TREx-all-{relation}.rlt.jsonl").read_text().splitlines()
-    facts = [[sets.strongest(scores[method], share) for _, scores in json.loads(line)] for line in lines]
-    refined = sets.refine_relation(facts, sets.Refining())
-    assert refined.bags == published(f"{prefix}kn_bag-{relation}.json")
-    assert refined.relation == published(f"{prefix}kn_rel-{relation}.json")
+    facts = [[refining.strongest(scores[method], share) for _, scores in json.loads(line)] for line in lines]
+    refined = refining.refine_relation(facts, refining.Refining())
+    assert refined.facts == sets.read_neuron_sets(KN / f"{prefix}kn_bag-{relation}.json")
+    assert refined.relation == NeuronSet(published(f"{prefix}kn_rel-{relation}.json"))
     tries = [float(ratio) for name, ratio in printed()["mode_ratio_tries"] if name == relation]
     assert refined.mode_ratio in tries
 
@@ -36,28 +39,28 @@ def printed():
 
 def test_the_share_moves_at_most_as_often_as_there_are_passes():
     crowded = [[[(0, n) for n in range(9)]] * 4]  # every prompt has all: no share helps
-    refined = sets.refine_relation(crowded, sets.Refining())
+    refined = refining.refine_relation(crowded, refining.Refining())
     assert refined.mode_ratio == 0.7 + 0.05 + 0.05 + 0.05 + 0.05 + 0.05 and not refined.in_range
-    assert refined.mean == 9 and len(refined.bags[0]) == 9
-    empty = sets.refine_relation([[[], []]], sets.Refining(passes=2))
-    assert empty.bags == [[]] and empty.mode_ratio == pytest.approx(0.65)
+    assert refined.mean == 9 and len(refined.facts[0]) == 9
+    empty = refining.refine_relation([[[], []]], refining.Refining(passes=2))
+    assert empty.facts == [NeuronSet()] and empty.mode_ratio == pytest.approx(0.65)
 
 
 def test_a_neuron_needs_its_share_of_prompts_but_three_in_any_case():
     prompts = [[(0, 1), (0, 2)], [(0, 1), (0, 2)], [(0, 1)], []]
-    assert sets.refine_fact(prompts, 0.5, 3) == [[0, 1]]
-    assert sets.refine_fact(prompts, 0.5, 2) == [[0, 1], [0, 2]]
-    assert sets.refine_fact(prompts, 0.8, 2) == []
+    assert refining.refine_fact(prompts, 0.5, 3) == ((0, 1),)
+    assert refining.refine_fact(prompts, 0.5, 2) == ((0, 1), (0, 2))
+    assert refining.refine_fact(prompts, 0.8, 2) == ()
 
 
 def test_statistics_against_counting_pair_by_pair():
     rng = random.Random(1)
     everything = [[layer, n] for layer in range(3) for n in range(4)]
     bags = {
-        name: [rng.sample(everything, rng.randrange(5)) for _ in range(count)]
+        name: [NeuronSet(rng.sample(everything, rng.randrange(5))) for _ in range(count)]
         for name, count in (("P1", 5), ("P2", 8), ("P3", 3))
     }
-    found = sets.statistics(bags, 4)
+    found = statistics(bags, 4)
 
     def shared(a, b):
         return sum(neuron in b for neuron in a)
@@ -81,8 +84,8 @@ def test_statistics_against_counting_pair_by_pair():
 
 def test_statistics_as_published():
     for prefix, name in (("", "ig"), ("base_", "base")):
-        bags = {relation: published(f"{prefix}kn_bag-{relation}.json") for relation in RELATIONS}
-        found, theirs = sets.statistics(bags, 5), printed()
+        bags = {relation: sets.read_neuron_sets(KN / f"{prefix}kn_bag-{relation}.json") for relation in RELATIONS}
+        found, theirs = statistics(bags, 5), printed()
         assert found["neurons per fact"] == pytest.approx(theirs[f"average {name}_kn"], rel=1e-12)
         assert found["shared by two facts of one relation"] == pytest.approx(
             theirs[f"{name} kn intra-relation"], rel=1e-12
@@ -95,7 +98,7 @@ def test_statistics_as_published():
 
 
 def test_nothing_to_divide_by_is_none():
-    found = sets.statistics({"P1": [[]]}, 2)
+    found = statistics({"P1": [NeuronSet()]}, 2)
     assert found["shared by two facts of one relation"] is None
     assert found["shared by facts of two relations"] is None
     assert found["percent by layer"] == [None, None]
@@ -120,10 +123,10 @@ def test_neurons_that_are_none_are_named(tmp_path, text, message):
     path = tmp_path / "kn_bag-P1.json"
     path.write_text(text)
     with pytest.raises(InputError) as error:
-        sets.read_bags(path)
+        sets.read_neuron_sets(path)
     assert str(error.value).startswith(str(path)) and message in str(error.value)
     with pytest.raises(InputError, match="run stage 2"):
-        sets.relations_in(tmp_path, "base_kn_bag-")
+        result_files.relations_with_neurons(tmp_path, "baseline")
 
 
 @pytest.mark.parametrize(

@@ -131,7 +131,7 @@ def test_stage_2_does_not_mix_models(made):
     (made / "TREx-all.args.json").write_text(json.dumps(record))
     done = run("2_get_kn.py", "--output_dir", made, "--kn_dir", made / "kn", check=False)
     assert done.returncode == 1
-    assert "P36.rlt.jsonl: was made with another model than that of P101: give each model a RESULTS" in done.stderr
+    assert "P36.rlt.jsonl: was made with another model than P101: give each model its own RESULTS" in done.stderr
 
 
 def test_the_published_program_s_results_are_read_and_it_is_said(tmp_path, golden_bags, made):

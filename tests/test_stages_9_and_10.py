@@ -10,7 +10,7 @@ from conftest import read, run
 from kn.experiments import success
 from kn.model.prompts import NOT_LAST, UNKNOWN
 from kn.neurons.located import KEPT_LEAST, KEPT_SHARE
-from kn.neurons.sets import strongest
+from kn.neurons.refining import strongest
 from two_languages import TEMPLATES, Asked, facts, prompt
 
 LANGUAGES = {"en": 0.3, "zh": 0.2}

@@ -10,7 +10,7 @@ import two_languages
 from kn.experiments import success
 from kn.methods.probing import Probe
 from kn.neurons.selection import random_like, with_random
-from kn.neurons.sets import Neuron
+from kn.neurons.sets import Neuron, NeuronSet
 from kn.stats import intervals
 from two_languages import Asked
 
@@ -92,7 +92,7 @@ def test_each_arm_is_rated_on_the_facts_that_it_has_neurons_for():
 @pytest.mark.parametrize("count", [4, 5])
 def test_resampled_means_and_medians_are_those_of_drawn_rows(count, monkeypatch):
     values = np.random.default_rng(5).normal(size=count)
-    monkeypatch.setattr(intervals, "TOGETHER", 64)  # several parts
+    monkeypatch.setattr(intervals, "CACHED", 64)  # several parts
     means, medians = intervals.resampled({"a": values, "b": 2 * values}, ["a"], seed=9)
     places = np.random.default_rng(9).integers(count, size=(intervals.DRAWS, count))
     assert np.allclose(means["a"], values[places].mean(1)) and np.allclose(means["b"], 2 * means["a"])
@@ -143,13 +143,14 @@ def test_edits_are_those_of_transformers_and_leave_nothing(asked):
 
 
 def test_random_neurons_are_like_those_of_the_arm():
-    arms = {"one": [[4, 1], [2, 0], [4, 3]], "twice": [[2, 0], [4, 1], [2, 0]], "none": []}
+    one = NeuronSet([[4, 1], [2, 0], [4, 3]])
+    arms = {"one": one, "twice": (one[1], one[0], one[1]), "none": NeuronSet()}
     found = with_random(arms, 8, random.Random(1))
     assert {arm: found[arm] for arm in arms} == arms
     for arm, neurons in arms.items():
         like = found[f"random like {arm}"]
         assert [layer for layer, _ in like] == [layer for layer, _ in neurons]
-        assert len({*map(tuple, like)}) == len({*map(tuple, neurons)})
+        assert len(set(like)) == len(set(neurons))
     like = found["random like twice"]
     assert like[0] == like[2]
     assert len(random_like([[0, 1]] * 3, 8, random.Random(1))) == 3

@@ -15,6 +15,7 @@ from kn.methods.probing import Probe
 from kn.methods.weight_edits import edit_fact, erase
 from kn.model import loading
 from kn.neurons import selection
+from kn.neurons.sets import NeuronSet, read_neuron_sets
 from kn.stats import intervals
 from kn.stats.perplexity import surprise
 from kn.store.files import InputError
@@ -183,15 +184,17 @@ def test_nothing_given_nothing_changed(model):
 def test_neurons_of_many_facts_are_left_out_as_published():
     """Of each fact that the published program drew it tells the neurons that it edited, or that there were none."""
     draws = read(GOLDEN / "draws" / "stage6_edits.json")
-    rare = {name: selection.rare(read(GOLDEN / "results" / "kn" / f"kn_bag-{name}.json")) for name in RELATIONS}
+    rare = {
+        name: selection.rare(read_neuron_sets(GOLDEN / "results" / "kn" / f"kn_bag-{name}.json")) for name in RELATIONS
+    }
     assert len(draws) == 85
     for relation, fact, _, result in draws:
-        assert rare[relation][fact] == ([] if result == "no_kn" else result["neurons"])
+        assert rare[relation][fact] == NeuronSet([] if result == "no_kn" else result["neurons"])
 
 
 @pytest.mark.parametrize("relation", RELATIONS)
 def test_the_most_common_neurons_are_the_published_ones(relation):
-    common = selection.most_common(read(GOLDEN / "results" / "kn" / f"kn_bag-{relation}.json"), 20)
+    common = selection.most_common(read_neuron_sets(GOLDEN / "results" / "kn" / f"kn_bag-{relation}.json"), 20)
     published = read(GOLDEN / "printed" / "erase.json")[relation]["most_common"]
     assert [[f"{layer}@{index}", facts] for (layer, index), facts in common] == published
 

@@ -5,7 +5,6 @@ subject (head, h) and its object (tail, t), and sentences with its subject only.
 out and counted under the reason.
 """
 
-import argparse
 import random
 import re
 from collections import Counter
@@ -25,15 +24,6 @@ TRIES = 4  # to draw a word that is not of the subject
 
 Pair = list[str]  # [subject, object]
 Sentences = dict[str, list[str]]  # th_bags and h_bags of a fact
-
-
-def add_flags(flags: argparse.ArgumentParser) -> None:
-    flags.add_argument("--distant_data_dir", default="{DATA}/BingDistantTREx/final", help="the crawled sentences")
-    flags.add_argument(
-        "--query_pairs_path", default="{DATA}/BingDistantTREx/query_pairs.json", help="subject and object of each fact"
-    )
-    flags.add_argument("--kn_dir", default="{RESULTS}/kn", help="the neurons of stage 2")
-    flags.set_defaults(max_seq_length=512)
 
 
 # ---- reading ----
@@ -59,10 +49,9 @@ def read_pairs(path: str | Path, bags: facts.Bags, debug: int) -> dict[str, list
     return pairs
 
 
-def look_for(flags: argparse.Namespace, relations: list[str]) -> None:
-    """Pairs and sentences must be there."""
-    paths = [_path(flags.distant_data_dir, relation) for relation in relations]
-    for path in (Path(flags.query_pairs_path), *paths):
+def require_files(folder: str | Path, pairs_path: str | Path, relations: list[str]) -> None:
+    """Pairs and sentences must exist."""
+    for path in (Path(pairs_path), *(_path(folder, relation) for relation in relations)):
         if not path.exists():
             raise InputError(f"{path}: no such file: `bash 0_get_data.sh` fetches the real data")
 

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from kn.neurons import located
-from kn.neurons.sets import Neuron
+from kn.neurons.sets import NEURON, Neuron, NeuronSet
 from kn.stage.languages import Language
 from kn.stats import intervals
 from kn.store import origins, shapes
@@ -99,16 +99,16 @@ def disjoint(pairs: list[Pair]) -> list[Pair]:
     """Pairs without a neuron in common: those of the greatest loss first, as long as their neurons are free."""
     kept, taken = [], set()
     for pair in sorted(pairs, key=lambda pair: -pair.loss_of_both):
-        own = {tuple(pair.first), tuple(pair.second)}
+        own = {pair.first, pair.second}
         if not own & taken:
             kept.append(pair)
             taken |= own
     return kept
 
 
-def members(pairs: list[Pair]) -> list[Neuron]:
+def members(pairs: list[Pair]) -> NeuronSet:
     """The neurons of a fact's pairs, each once, in the order of first appearance."""
-    return [list(neuron) for neuron in dict.fromkeys(tuple(n) for pair in pairs for n in (pair.first, pair.second))]
+    return NeuronSet(dict.fromkeys(neuron for pair in pairs for neuron in (pair.first, pair.second)))
 
 
 def summary(facts: list[list[Pair]], n_layers: int, seed: int) -> dict:
@@ -137,12 +137,11 @@ def shared(languages: list[dict[str, list[Pair]]]) -> dict[str, list[Pair]]:
 
 
 def _unordered(pair: Pair) -> frozenset:
-    return frozenset((tuple(pair.first), tuple(pair.second)))
+    return frozenset((pair.first, pair.second))
 
 
 # ---- files ----
 
-NEURON = shapes.row(shapes.whole, shapes.whole)
 PAIRS = shapes.each(shapes.row(NEURON, NEURON, *[shapes.number] * 4), "pair")
 FACT = shapes.having({"uuid": shapes.text} | dict.fromkeys(ARMS, shapes.having({"pairs": PAIRS})))
 
@@ -153,6 +152,10 @@ def path(output_dir: str | Path, language: str, relation: str) -> Path:
 
 def record(output_dir: str | Path, language: str) -> Record:
     return Record(located.folder(output_dir, language) / "degenerate.args.json")
+
+
+def pairs_in(line: dict, arm: str) -> list[Pair]:
+    return [Pair(Neuron(*first), Neuron(*second), *losses) for first, second, *losses in line[arm]["pairs"]]
 
 
 def read(output_dir: str | Path, language: Language, relation: str) -> dict[str, list[Pair]]:
@@ -168,7 +171,7 @@ def read(output_dir: str | Path, language: Language, relation: str) -> dict[str,
     origins.compare(file, made, here, f"delete it and run {stage} with the same --debug", made_by.path)
     found = {}
     for line, place in shapes.lines(file, FACT):
-        pairs = [Pair(*pair) for pair in line[ARMS[0]]["pairs"]]
+        pairs = pairs_in(line, ARMS[0])
         language.world.check_neurons(members(pairs), place)
         if line["uuid"] not in language.facts[relation]:
             raise InputError(f"{place}: the data have no fact {line['uuid']}: of other data?")

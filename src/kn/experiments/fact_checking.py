@@ -12,7 +12,7 @@ from typing import TypeVar
 import numpy as np
 
 from kn.data.mlama import Fact
-from kn.neurons.sets import Neuron
+from kn.neurons.sets import NeuronSet
 from kn.stats import measures
 from kn.store import shapes
 
@@ -63,14 +63,14 @@ class Objects:
         return wrong
 
 
-def common(bags: Iterable[list[Neuron]], share: float = COMMON) -> list[Neuron]:
+def common(bags: Iterable[NeuronSet], share: float = COMMON) -> NeuronSet:
     """The neurons of at least `share` as many facts as the most frequent one has.
 
     The published program counts a neuron once for each of its pairs, and keeps those above `int(share * most)`.
     """
-    found = Counter(tuple(neuron) for bag in bags for neuron in bag)
+    found = Counter(neuron for bag in bags for neuron in bag)
     most = max(found.values(), default=0)
-    return [list(neuron) for neuron, count in found.most_common() if count >= share * most]
+    return NeuronSet(neuron for neuron, count in found.most_common() if count >= share * most)
 
 
 def evaluate(first: list[Scores], second: list[Scores], against: int, seed: int) -> dict[str, dict]:

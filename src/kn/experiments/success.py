@@ -70,7 +70,7 @@ def rate(related: list[list[float]], unrelated: list[list[float]], seed: int) ->
     ):
         values = {key[:2]: average(column) if len(column) else np.array(np.nan) for key, column in columns.items()}
         of_draws = {key[:2]: draws.get(key, np.array([np.nan])) for key in columns}
-        found[title] = intervals.measured(values, of_draws, partial(_with_rate, title))
+        found[title] = intervals.with_intervals(values, of_draws, partial(_with_rate, title))
     means, medians, absolutes = found.values()
     return {
         "facts": int(possible.sum()),

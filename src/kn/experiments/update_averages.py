@@ -5,8 +5,8 @@ from typing import NamedTuple
 import numpy as np
 
 from kn.experiments.updates import Strengths
-from kn.neurons.sets import ARMS
 from kn.stats import intervals
+from kn.store.result_files import ARMS
 
 # These are plain means over edits; perplexities are exp of means, and ranks are also averaged as 1 / rank.
 MEANS = (

@@ -6,17 +6,17 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
-from random import Random
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from kn.experiments.draws import FactId, draw_related, draw_unrelated
 from kn.neurons import selection
-from kn.neurons.sets import ARMS, Neuron
+from kn.neurons.sets import NeuronSet
 from kn.stage.setup import World
 from kn.stats.perplexity import surprise
 from kn.store import runs
-from kn.store.files import InputError
+from kn.store.result_files import ARMS
 
 if TYPE_CHECKING:
     from kn.methods.batched_edits import ColumnEdit
@@ -46,11 +46,11 @@ class Edit:
     target: str  # the new answer
     prompt: int  # index among the fact's prompts that can be scored
     inner: list[int]  # facts of the same relation whose perplexity is measured
-    inter: list[list]  # [relation, fact]: facts of other relations
-    neurons: list[Neuron]
+    inter: list[FactId]  # facts of other relations whose perplexity is measured
+    neurons: NeuronSet
 
 
-def draw_edits(relation: str, neurons: list[list[Neuron]], world: World, seed: int) -> tuple[list[Edit], Counter]:
+def draw_edits(relation: str, neurons: list[NeuronSet], world: World, seed: int) -> tuple[list[Edit], Counter]:
     """The relation's edits, and how many draws failed and why. Each draw has its own rng."""
     answers = [bag[0][1] for bag in world.bags[relation]]
     possible = {answer for answer in set(answers) if not world.encoder.unknown(answer)}
@@ -82,19 +82,10 @@ def draw_edits(relation: str, neurons: list[list[Neuron]], world: World, seed: i
         if with_answer(relation, fact, prompt, target, world).skipped:
             failed["had no answer, or no other answer, that can be scored"] += 1
             continue
-        inner = [_draw_inner(relation, fact, world, rng) for _ in range(OTHERS)]
-        inter = [world.draw_other(relation, rng) for _ in range(OTHERS)]
+        inner = [draw_related(relation, fact, world, rng) for _ in range(OTHERS)]
+        inter = [draw_unrelated(relation, world, rng) for _ in range(OTHERS)]
         edits.append(Edit(relation, fact, target, prompt, inner, inter, neurons[fact]))
     return edits, failed
-
-
-def _draw_inner(relation: str, fact: int, world: World, rng: Random) -> int:
-    """A random other fact of the relation that can be scored."""
-    for _ in range(1000):
-        other = rng.randrange(len(world.bags[relation]))
-        if other != fact and world.prompts(relation, other):
-            return other
-    raise InputError(f"relation {relation}: other facts are needed to measure perplexity, and none can be scored")
 
 
 def with_answer(relation: str, fact: int, prompt: int, answer: str, world: World) -> Encoded:
@@ -103,7 +94,7 @@ def with_answer(relation: str, fact: int, prompt: int, answer: str, world: World
     return world.encoded(relation, fact, answer)[scored[prompt]]
 
 
-def neurons_by_arm(edit: Edit, baseline: list[list[Neuron]], world: World, seed: int) -> dict[str, list[Neuron]]:
+def neurons_by_arm(edit: Edit, baseline: list[NeuronSet], world: World, seed: int) -> dict[str, NeuronSet]:
     """Whose columns each arm changes for this edit. `baseline` has the baseline's neurons per fact."""
     rng = runs.rng(seed, "stage 6", "random neurons", edit.relation, edit.fact, edit.prompt)
     random_neurons = selection.random_like(edit.neurons, world.adapter.d_ffn, rng)
@@ -112,7 +103,7 @@ def neurons_by_arm(edit: Edit, baseline: list[list[Neuron]], world: World, seed:
 
 def measure(
     edits: list[Edit],
-    arms: list[dict[str, list[Neuron]]],
+    arms: list[dict[str, NeuronSet]],
     pairs: list[Strengths],
     world: World,
     done: Callable[[int], object] = lambda count: None,

@@ -1,24 +1,26 @@
-"""What stage 9 finds: the attributed neurons of each fact, by language and preset. Never imports torch.
+"""The results of stage 9: the attributed neurons of each fact, by language and preset. Never imports torch.
 
-    <output_dir>/amig/<language>/<preset>-P101.jsonl    a line a fact
-    <output_dir>/amig/<language>/<preset>.args.json     what made them
+    <output_dir>/amig/<language>/<preset>-P101.jsonl    one line per fact
+    <output_dir>/amig/<language>/<preset>.args.json     the settings and versions behind them
 
-A line has the fact's `uuid`, `lineid`, `text` and `answer`, and either why it was `skipped`, or the answer's
-`probability`, whether it is `right`, and `neurons`: triplets [layer, neuron, score], the highest score first.
+A line has the fact's `uuid`, `lineid`, `text` and `answer`. If the fact could not be scored, `skipped` says why.
+Otherwise the line has the answer's `probability`, whether the model is `right`, and `neurons`: triplets
+[layer, neuron, score], highest score first.
 """
 
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 
-from kn.neurons.sets import Neuron, Triplet
+from kn.neurons.sets import NeuronSet, Triplet
 from kn.store import origins, shapes
 from kn.store.files import InputError
 from kn.store.runs import Record
 
-KEPT_SHARE, KEPT_LEAST = 0.1, 20  # triplets from this share of the highest score up, and so many at least
-THRESHOLDS = {"zh": 0.2}  # of a language: neurons with more than this share of the highest score are the fact's …
-THRESHOLD = 0.3  # … and of the others
+KEPT_SHARE, KEPT_LEAST = 0.1, 20  # stage 9 keeps triplets from this share of the highest score up, and at least so many
+# A fact's knowledge neurons have more than this share of its highest score.
+THRESHOLD = 0.3
+THRESHOLDS = {"zh": 0.2}  # languages with a share of their own
 
 FACT = shapes.having({"uuid": shapes.text, "lineid": shapes.anything, "text": shapes.text, "answer": shapes.text})
 SKIPPED = shapes.having({"skipped": shapes.text})
@@ -42,10 +44,12 @@ class Located:
     right: bool | None = None
     neurons: list[Triplet] = field(default_factory=list)
 
-    def strong(self, threshold: float) -> list[Neuron]:
+    def strong(self, threshold: float) -> NeuronSet:
         """The fact's knowledge neurons: those with more than this share of its highest score."""
-        highest = self.neurons[0][2] if self.neurons else 0
-        return [[layer, index] for layer, index, score in self.neurons if score > threshold * highest > 0]
+        least = threshold * self.neurons[0].score if self.neurons else 0
+        if least <= 0:
+            return NeuronSet()
+        return NeuronSet((layer, index) for layer, index, score in self.neurons if score > least)
 
 
 def folder(output_dir: str | Path, language: str) -> Path:
@@ -72,28 +76,29 @@ def look_for(output_dir: str | Path, preset: str, languages: list[str], relation
 
 
 def read(output_dir: str | Path, language: str, preset: str, relation: str, settings: dict) -> dict[str, Located]:
-    """By uuid the facts of a relation, which the model of these `settings` must have been asked."""
+    """The facts of a relation by uuid. They must have been located with the model that `settings` describes."""
     look_for(output_dir, preset, [language], [relation])
     file = path(output_dir, language, preset, relation)
     origins.known(file, record(output_dir, language, preset), relation, "stage 9 (9_run_amig.sh)", settings)
-    found = {}
+    facts = {}
     for line, place in shapes.lines(file, FACT):
-        known = [line[name] for name in ("uuid", "lineid", "text", "answer")]
+        about = {key: line[key] for key in ("uuid", "lineid", "text", "answer")}
         if "skipped" in line:
             shapes.check(line, SKIPPED, place)
-            fact = Located(*known, line["skipped"])
+            fact = Located(**about, skipped=line["skipped"])
         else:
             shapes.check(line, SCORED, place)
-            fact = Located(*known, None, *(line[name] for name in ("probability", "right", "neurons")))
-            if wrong := _wrong(fact.neurons):
-                raise InputError(f"{place}: {wrong}: not as stage 9 wrote it")
-        found[fact.uuid] = fact
-    return found
+            neurons = [Triplet(*triplet) for triplet in line["neurons"]]
+            if problem := _problem(neurons):
+                raise InputError(f"{place}: {problem}: stage 9 did not write it like this")
+            fact = Located(**about, probability=line["probability"], right=line["right"], neurons=neurons)
+        facts[fact.uuid] = fact
+    return facts
 
 
-def _wrong(neurons: list[Triplet]) -> str | None:
-    if any(one[2] < other[2] for one, other in pairwise(neurons)):
+def _problem(neurons: list[Triplet]) -> str | None:
+    if any(first.score < second.score for first, second in pairwise(neurons)):
         return "the neurons are not in the order of their scores"
     if len({(layer, index) for layer, index, _ in neurons}) < len(neurons):
-        return "a neuron stands there twice"
+        return "a neuron is named twice"
     return None

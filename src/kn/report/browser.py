@@ -11,7 +11,7 @@ from typing import NamedTuple, TypedDict
 
 from tqdm import tqdm
 
-from kn.neurons.sets import read_bags
+from kn.neurons.sets import read_neuron_sets
 from kn.store import origins, result_files
 from kn.store.files import SURROGATE, InputError, parsed, read_jsonl, reading
 from kn.store.result_shapes import MODIFIED_FACT, PROMPTS, SKIPPED, Prompt
@@ -59,7 +59,7 @@ def facts_of(output_dir: Path, kn_dir: Path, prefix: str) -> dict[str, RelationF
         bags = []
         if neurons.exists():
             origins.unchanged(neurons, stage_2, neurons.name, "stage 2 (2_run_kn.sh)")
-            bags = read_bags(neurons)
+            bags = read_neuron_sets(neurons)
         modified = _modified(kn_dir, relation)
         facts, label = [], relation
         for fact, prompts in enumerate(_prompts(paths[relation])):

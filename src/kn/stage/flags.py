@@ -147,6 +147,15 @@ def parser(description: str) -> Parser:
     return made
 
 
+def add_crawled_flags(flags: argparse.ArgumentParser) -> None:
+    flags.add_argument("--distant_data_dir", default="{DATA}/BingDistantTREx/final", help="the crawled sentences")
+    flags.add_argument(
+        "--query_pairs_path", default="{DATA}/BingDistantTREx/query_pairs.json", help="subject and object of each fact"
+    )
+    flags.add_argument("--kn_dir", default="{RESULTS}/kn", help="the neurons of stage 2")
+    flags.set_defaults(max_seq_length=512)
+
+
 def add_model_flags(flags: argparse.ArgumentParser) -> None:
     flags.add_argument("--bert_model", default="{MODEL}", help="a folder, or a model's name on the hub")
     flags.add_argument("--revision", help="which version of a model of the hub")

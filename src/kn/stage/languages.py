@@ -9,7 +9,6 @@ torch before the command line and the data have been checked.
 from __future__ import annotations
 
 import argparse
-import random
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING
@@ -172,23 +171,3 @@ def shared(languages: list[Language], relation: str) -> list[str]:
     """The facts (uuids) that all the languages have, in the order of the first."""
     first, *others = (language.facts[relation] for language in languages)
     return [uuid for uuid in first if all(uuid in other for other in others)]
-
-
-class Unrelated:
-    """Draws facts to compare with: a random fact of a random other relation, one that all the languages can score."""
-
-    def __init__(self, languages: list[Language]):
-        self.languages = languages
-        # Without the unused ones even if they are named, so that a draw does not depend on what else is asked for.
-        used = [name for name in languages[0].facts if name not in UNUSED]
-        self.pools = {name: uuids for name in used if (uuids := shared(languages, name))}
-
-    def draw(self, relation: str, rng: random.Random) -> list[str]:
-        """`[relation, uuid]`"""
-        names = [name for name in self.pools if name != relation]
-        for _ in range(1000 if names else 0):
-            name = rng.choice(names)
-            uuid = rng.choice(self.pools[name])
-            if not any(language.encoded(name, uuid).skipped for language in self.languages):
-                return [name, uuid]
-        raise InputError(f"relation {relation}: unrelated facts are needed, and no other relation has one to score")

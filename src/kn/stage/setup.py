@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING
 from kn.data import facts
 from kn.neurons import selection, sets
 from kn.stage.flags import DataArgs, ModelArgs
-from kn.store import origins, runs
+from kn.store import origins, result_files, runs
 from kn.store.files import InputError
 from kn.store.result_files import ARMS
 from kn.store.workers import note
@@ -100,18 +99,6 @@ class World:
                 of_model = f"the model has {n_layers} layers of {d_ffn} neurons: of another model?"
                 raise InputError(f"{place}: there is no neuron [{layer}, {index}], {of_model}")
 
-    def draw_other(self, relation: str, rng: random.Random) -> list:
-        """A random fact of a random other relation: `[relation, fact]`, one that can be scored."""
-        names = [name for name in self.bags if name != relation and self.bags[name]]
-        for _ in range(1000):
-            if not names:
-                break
-            name = rng.choice(names)
-            fact = rng.randrange(len(self.bags[name]))
-            if self.prompts(name, fact):
-                return [name, fact]
-        raise InputError(f"relation {relation}: unrelated facts are needed, and no other relation has one to score")
-
 
 def open_world(
     model: ModelArgs, data: DataArgs, look_for: Callable[[list[str]], object] = lambda relations: None
@@ -155,7 +142,9 @@ def open_model(args: ModelArgs, debug: int) -> Model:
 
 def neuron_files(kn_dir: str | Path, begin: str, relations: Iterable[str]) -> dict[str, Path]:
     """Where the neurons of these relations are; all must be there."""
-    there = sets.relations_in(Path(kn_dir), begin)
+    there = result_files.relations_with_neurons(
+        kn_dir, "baseline" if begin.startswith("base_") else "knowledge neurons"
+    )
     paths = {name: Path(kn_dir) / f"{begin}{name}.json" for name in relations}
     for name, path in paths.items():
         if name not in there:
@@ -167,7 +156,7 @@ def read_neurons(kn_dir: str | Path, begin: str, world: World) -> dict[str, list
     """The neurons of each fact of the world's relations; they must be of this model and of these facts."""
     found = {}
     for name, path in neuron_files(kn_dir, begin, world.relations).items():
-        bags, count = sets.read_bags(path), len(world.bags[name])
+        bags, count = sets.read_neuron_sets(path), len(world.bags[name])
         if world.settings["debug"] >= 0:
             bags = bags[:count]
         if len(bags) != count:
@@ -181,7 +170,7 @@ def read_neurons(kn_dir: str | Path, begin: str, world: World) -> dict[str, list
 
 def _check_origin(kn_dir: str | Path, begin: str, world: World) -> None:
     """Neurons that stage 2 recorded must be as it wrote them, of this model and of these facts."""
-    record, unknown = runs.Record(Path(kn_dir) / sets.RECORD), []
+    record, unknown = runs.Record(result_files.neurons_record(kn_dir)), []
     for name in world.relations:
         path = Path(kn_dir) / f"{begin}{name}.json"
         made = origins.unchanged(path, record, path.name, "stage 2 (2_run_kn.sh)")

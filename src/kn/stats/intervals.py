@@ -1,79 +1,102 @@
-"""How sure a mean is: bootstrap intervals over facts."""
+"""Bootstrap intervals: how sure a number over facts is, from drawing the facts again with replacement."""
 
 from collections.abc import Callable, Iterable
+from typing import NamedTuple
 
 import numpy as np
 
 DRAWS = 2000
-TOGETHER = 1 << 16  # rows that are drawn at a time, so that they stay in a processor's cache
+CACHED = 1 << 16  # counts held at a time, so that they stay in the processor's cache
+
+Columns = dict[str, np.ndarray]  # by name, either one number per row or one number per draw
+Measures = Callable[[Columns], Columns]
 
 
-def ratio(parts: np.ndarray, wholes: np.ndarray, seed: int) -> tuple[float | None, float | None, float | None]:
-    """sum(parts) / sum(wholes) over facts, and the 95 % interval of that if facts are drawn anew; None if there is
-    none.
+class Measured(NamedTuple):
+    """A number and its 95 % interval. The number is None if there was nothing to measure."""
 
-    With the facts' numbers of prompts as `wholes` this is a mean over prompts, those of a fact being drawn together.
+    value: float | None
+    low: float | None = None
+    high: float | None = None
+
+
+UNMEASURED = Measured(None)
+
+
+class Resampled(NamedTuple):
+    """By column, one number per draw."""
+
+    means: Columns
+    medians: Columns
+
+
+def ratio(parts: np.ndarray, wholes: np.ndarray, seed: int) -> Measured:
+    """sum(parts) / sum(wholes) over facts.
+
+    With the number of prompts per fact as `wholes` this is a mean over prompts, where a draw takes all prompts of a
+    fact together.
     """
     parts, wholes = np.asarray(parts, float), np.asarray(wholes, float)
     if not wholes.sum():
-        return None, None, None
-    counts = np.random.default_rng(seed).multinomial(len(parts), np.full(len(parts), 1 / len(parts)), size=DRAWS)
-    drawn_parts, drawn_wholes = counts @ parts, counts @ wholes
-    ratios = drawn_parts[drawn_wholes != 0] / drawn_wholes[drawn_wholes != 0]
-    low, high = np.quantile(ratios, (0.025, 0.975))
-    return float(parts.sum() / wholes.sum()), float(low), float(high)
+        return UNMEASURED
+    counts = _draw_counts(len(parts), seed)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        draws = (counts @ parts) / (counts @ wholes)
+    return _with_interval(parts.sum() / wholes.sum(), draws)
 
 
-def of_means(
-    columns: dict[str, np.ndarray], measures: Callable[[dict[str, np.ndarray]], dict[str, np.ndarray]], seed: int
-) -> dict[str, tuple[float | None, float | None, float | None]]:
-    """What `measures` makes of the columns' means over rows, and the 95 % interval of each measure if rows are drawn
-    anew; None where there is none.
-
-    `measures` gets a number for each column, or as many as draws.
-    """
+def of_means(columns: Columns, measures: Measures, seed: int) -> dict[str, Measured]:
+    """`measures`, a function of the columns' means over facts. It gets one number per column, or one per draw."""
     table = np.stack(list(columns.values()), 1).astype(float)
-    rows = len(table)
-    if not rows:
-        return {name: (None, None, None) for name in measures(dict.fromkeys(columns, np.array(np.nan)))}
-    counts = np.random.default_rng(seed).multinomial(rows, np.full(rows, 1 / rows), size=DRAWS)
-    drawn = dict(zip(columns, (counts @ table / rows).T, strict=True))
-    return measured(dict(zip(columns, table.mean(0), strict=True)), drawn, measures)
+    n_rows = len(table)
+    if not n_rows:
+        return dict.fromkeys(measures(dict.fromkeys(columns, np.array(np.nan))), UNMEASURED)
+    drawn_means = _draw_counts(n_rows, seed) @ table / n_rows
+    means = dict(zip(columns, table.mean(0), strict=True))
+    return with_intervals(means, dict(zip(columns, drawn_means.T, strict=True)), measures)
 
 
-def resampled(
-    columns: dict[str, np.ndarray], medians: Iterable[str], seed: int
-) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """By column the means of draws of rows, and of some columns the medians of the same draws."""
-    rows = len(next(iter(columns.values())))
+def resampled(columns: Columns, medians: Iterable[str], seed: int) -> Resampled:
+    """The means of all columns and the medians of some, from the same draws of rows."""
+    n_rows = len(next(iter(columns.values())))
     rng = np.random.default_rng(seed)
     table = np.stack(list(columns.values()), 1).astype(float)
     orders = {name: np.argsort(columns[name], kind="stable") for name in medians}
-    means, found = [], {name: [] for name in orders}
-    together = max(1, TOGETHER // rows)
-    for done in range(0, DRAWS, together):
-        count = min(together, DRAWS - done)
-        # Of each draw how often it has each row.
-        places = rng.integers(rows, size=(count, rows)) + rows * np.arange(count)[:, None]
-        counts = np.bincount(places.ravel(), minlength=count * rows).reshape(count, rows)
-        means.append(counts @ table / rows)
+    mean_parts: list[np.ndarray] = []
+    median_parts: dict[str, list[np.ndarray]] = {name: [] for name in orders}
+    draws_at_a_time = max(1, CACHED // n_rows)
+    for start in range(0, DRAWS, draws_at_a_time):
+        n_draws = min(draws_at_a_time, DRAWS - start)
+        # How often each draw has each row.
+        offsets = n_rows * np.arange(n_draws)[:, None]
+        drawn = rng.integers(n_rows, size=(n_draws, n_rows)) + offsets
+        counts = np.bincount(drawn.ravel(), minlength=n_draws * n_rows).reshape(n_draws, n_rows)
+        mean_parts.append(counts @ table / n_rows)
         for name, order in orders.items():
-            upto, values = counts[:, order].cumsum(1), columns[name][order]
-            middle = [(upto > place).argmax(1) for place in ((rows - 1) // 2, rows // 2)]
-            found[name].append(values[middle].mean(0))
-    return (
-        dict(zip(columns, np.concatenate(means).T, strict=True)),
-        {name: np.concatenate(parts) for name, parts in found.items()},
+            up_to, values = counts[:, order].cumsum(1), columns[name][order]
+            middle = [(up_to > rank).argmax(1) for rank in ((n_rows - 1) // 2, n_rows // 2)]
+            median_parts[name].append(values[middle].mean(0))
+    return Resampled(
+        dict(zip(columns, np.concatenate(mean_parts).T, strict=True)),
+        {name: np.concatenate(parts) for name, parts in median_parts.items()},
     )
 
 
-def measured(values: dict[str, np.ndarray], drawn: dict[str, np.ndarray], measures: Callable) -> dict[str, tuple]:
-    """What `measures` makes of the values, and the interval of what it makes of the drawn ones."""
+def with_intervals(values: Columns, draws: Columns, measures: Measures) -> dict[str, Measured]:
+    """What `measures` makes of the values, with the interval of what it makes of the draws."""
     with np.errstate(divide="ignore", invalid="ignore"):
-        known, draws = measures(values), measures(drawn)
-    found = {}
-    for name, value in known.items():
-        finite = draws[name][np.isfinite(draws[name])]
-        some = np.isfinite(value) and len(finite)
-        found[name] = (float(value), *np.quantile(finite, (0.025, 0.975)).tolist()) if some else (None, None, None)
-    return found
+        measured, drawn = measures(values), measures(draws)
+    return {name: _with_interval(value, drawn[name]) for name, value in measured.items()}
+
+
+def _draw_counts(n_rows: int, seed: int) -> np.ndarray:
+    """How often each draw has each row."""
+    return np.random.default_rng(seed).multinomial(n_rows, np.full(n_rows, 1 / n_rows), size=DRAWS)
+
+
+def _with_interval(value: float, draws: np.ndarray) -> Measured:
+    finite = draws[np.isfinite(draws)]
+    if not np.isfinite(value) or not len(finite):
+        return UNMEASURED
+    low, high = np.quantile(finite, (0.025, 0.975))
+    return Measured(float(value), float(low), float(high))
