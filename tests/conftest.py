@@ -1,4 +1,4 @@
-"""What the tests share: the golden world (see golden/README.md), its model, and running the program's scripts."""
+"""Shared by the tests: the golden world (see golden/README.md), its model, and running the program's scripts."""
 
 import io
 import json
@@ -10,7 +10,7 @@ import sys
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
-os.environ["HF_HUB_OFFLINE"] = "1"  # before transformers reads it: no test asks a hub
+os.environ["HF_HUB_OFFLINE"] = "1"  # set before transformers reads it: tests never use the network
 
 import pytest
 import torch
@@ -23,7 +23,7 @@ GOLDEN = ROOT / "tests" / "golden"
 RELATIONS = ("P36", "P103", "P101")
 
 torch.set_num_threads(1)  # the models are tiny
-for variable in flags.SETTINGS:  # a test says what it is run with
+for variable in flags.SETTINGS:  # tests pass their settings explicitly
     os.environ.pop(variable, None)
 
 
@@ -34,12 +34,13 @@ def golden_bags():
 
 @pytest.fixture(scope="session")
 def golden():
-    """Tokenizer and model, float32."""
+    """The golden tokenizer and model, in float32."""
     return loading.load(str(GOLDEN / "model"), None, "float32", torch.device("cpu"))
 
 
 @pytest.fixture(scope="session")
 def golden64():
+    """The same in float64."""
     return loading.load(str(GOLDEN / "model"), None, "float64", torch.device("cpu"))
 
 
@@ -47,8 +48,8 @@ def read(path):
     return json.loads(path.read_text())
 
 
-def prompts_of(tokenizer, bags):
-    """What the engine takes, made the obvious way."""
+def encode_prompts(tokenizer, bags):
+    """The prompts as the engine takes them (ids, position of the mask, id of the answer), made the obvious way."""
     prompts = []
     for bag in bags:
         for text, answer, _ in bag:
@@ -58,9 +59,9 @@ def prompts_of(tokenizer, bags):
 
 
 def run(script, *flags, check=True, **environment):
-    """Run a script of the program from its folder; returns its exit status, and its output as text.
+    """Run one of the program's scripts in the repository's root; returns its exit status and its output as text.
 
-    A Python script runs in this process, which spares it seconds of imports; a shell script in its own.
+    Python scripts run in this process, which saves seconds of imports; shell scripts run in their own.
     """
     if script.endswith(".sh"):
         done = subprocess.run(
@@ -72,22 +73,22 @@ def run(script, *flags, check=True, **environment):
             timeout=600,
         )
     else:
-        done = run_here(f"src/{script}", [str(flag) for flag in flags])
+        done = run_in_process(f"src/{script}", [str(flag) for flag in flags])
     if check:
         assert done.returncode == 0, done.stderr
     return done
 
 
-def run_here(path, flags):
+def run_in_process(path, flags):
     out, err, status = io.StringIO(), io.StringIO(), 0
     with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
         patch.chdir(ROOT)
         patch.setattr(sys, "argv", [path, *flags])
-        patch.setattr(signal, "signal", lambda *_: None)  # pytest keeps its own
+        patch.setattr(signal, "signal", lambda *_: None)  # a script must not replace pytest's signal handlers
         try:
             runpy.run_path(path, run_name="__main__")
         except SystemExit as end:
-            if isinstance(end.code, str):  # as the interpreter does
+            if isinstance(end.code, str):  # the interpreter prints it, too
                 print(end.code, file=err)
             status = end.code if isinstance(end.code, int) else int(end.code is not None)
     return subprocess.CompletedProcess([path, *flags], status, out.getvalue(), err.getvalue())
@@ -102,7 +103,7 @@ def stage1_flags(results, *more):
 
 @pytest.fixture(scope="session")
 def stage1(tmp_path_factory):
-    """The folder with our own stage 1 on the golden world, made once."""
+    """The folder with the results of stage 1 on the golden world, made once per session."""
     results = tmp_path_factory.mktemp("stage1")
     run("1_analyze_mlm.py", *stage1_flags(results))
     return results

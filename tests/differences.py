@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 import test_amig
-from conftest import GOLDEN, RELATIONS, prompts_of, read, run, stage1_flags
+from conftest import GOLDEN, RELATIONS, encode_prompts, read, run, stage1_flags
 from families import CAUSAL, FAMILIES, prompts, with_inputs
 from kn.experiments import degenerate
 from kn.methods.attribution import Engine
@@ -38,7 +38,7 @@ from test_families import slow_attributions as slow_attributions_of_family
 from test_probing import own_probabilities
 from test_stage_3 import flags as stage_3_flags
 from test_stages_6_and_7 import ARMS, ByHand, edit, erase
-from two_languages import KINDS, Asked, write_model
+from two_languages import KINDS, ReferenceModel, write_model
 
 PUBLISHED, PROGRAM, SLOW, TRANSFORMERS = GOLDEN / "results", "published program", "slow loop", "transformers"
 Row = tuple[str, str, str, int, float]  # stage, what is compared, with what, how many values, the largest difference
@@ -76,7 +76,7 @@ def engine(_: Path) -> Iterator[Row]:
     tokenizer, model = load("float32")
     dense = np.load(PUBLISHED / "dense_ig_first_8_facts.npz")
     theirs = np.concatenate([dense[name] for name in RELATIONS])
-    asked = [prompt for name in RELATIONS for prompt in prompts_of(tokenizer, BAGS[name][:8])]
+    asked = [prompt for name in RELATIONS for prompt in encode_prompts(tokenizer, BAGS[name][:8])]
     for rule, how in (("literal", "all 20 points evaluated"), ("riemann", "from few points")):
         ours = attributed(Engine(loading.adapt(model), rule, 20), asked)
         what = f"attributions of a prompt, {how}, relative L2"
@@ -266,7 +266,7 @@ def stage_7(folder: Path) -> Iterator[Row]:
 def stage_9(folder: Path) -> Iterator[Row]:
     for family in KINDS:
         write_model(family, folder / family)
-    models_asked = [Asked(family, folder / family) for family in KINDS]
+    models_asked = [ReferenceModel(family, folder / family) for family in KINDS]
     for preset in PRESETS:
         off = []
         for asked in models_asked:
@@ -282,7 +282,7 @@ def stage_9(folder: Path) -> Iterator[Row]:
 
 def stage_11(_: Path) -> Iterator[Row]:
     tokenizer, model = load("float64")
-    asked = prompts_of(tokenizer, [bag[:1] for bag in BAGS["P36"][:3]])
+    asked = encode_prompts(tokenizer, [bag[:1] for bag in BAGS["P36"][:3]])
     bags = read(PUBLISHED / "kn" / "kn_bag-P36.json")[:3]
     ours = degenerate.suppressing(Probe(loading.adapt(model)), asked)(list(map(degenerate.suppressions, bags)))
     off = []

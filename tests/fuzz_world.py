@@ -27,7 +27,7 @@ class World:
         for name in self.stages:
             assert self.run(name).returncode == 0
         shutil.copytree(self.folder, self.pristine)
-        self.asked = Asked(self.folder / "model")
+        self.asked = ReferenceModel(self.folder / "model")
 
     def run(self, stage: str):
         script, flags, _ = self.stages[stage]
@@ -153,7 +153,7 @@ def save_numbers(figure, path, header, rows):
     return path
 
 
-class Asked:
+class ReferenceModel:
     """transformers' own model of a folder, asked text by text."""
 
     def __init__(self, folder: Path):

@@ -1,4 +1,4 @@
-"""What the tests of the report share: making it, and result files that are changed."""
+"""Shared by the tests of the report: make it, read its tables, change result files."""
 
 import json
 import shutil
@@ -9,18 +9,18 @@ from conftest import GOLDEN, read, run
 
 
 def report(results, *more, check=True):
-    return run("8_report.py", *_where(results), *more, check=check)
+    return run("8_report.py", *_folder_flags(results), *more, check=check)
 
 
-def report_of_golden(results):
-    """Of the published program's results, with figures."""
+def make_golden_report(results):
+    """Write the report, with figures, of the results of the published program."""
     shutil.copytree(GOLDEN / "results", results)
-    run("8_plot.py", *_where(results))
+    run("8_plot.py", *_folder_flags(results))
     report(results)
     return results
 
 
-def _where(results):
+def _folder_flags(results):
     return "--output_dir", results, "--kn_dir", results / "kn", "--fig_dir", results / "figures"
 
 
@@ -29,25 +29,25 @@ def write(path, value):
     path.write_text(json.dumps(value))
 
 
-def change(path, work):
+def change_json(path, change):
     value = read(path)
-    work(value)
+    change(value)
     write(path, value)
 
 
-def lines_of(path):
+def read_lines(path):
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
 def rows(results):
-    """By section, measure and what it is of: the cells paper, rerun, this run, difference."""
-    found, section = {}, None
+    """The cells (paper, rerun, this run, difference) per (section, measure, arm or relation)."""
+    cells_by_row, section = {}, None
     for line in (results / "report.md").read_text().splitlines():
         section = line.removeprefix("## ") if line.startswith("## ") else section
         cells = [cell.strip() for cell in line.strip("|").split("|")]
         if line.startswith("|") and len(cells) == 6 and cells[0] not in ("measure", "---"):
-            found.setdefault((section, *cells[:2]), cells[2:])
-    return found
+            cells_by_row.setdefault((section, *cells[:2]), cells[2:])
+    return cells_by_row
 
 
 def number(cell):
@@ -55,4 +55,4 @@ def number(cell):
 
 
 def close(value):
-    return pytest.approx(value, rel=1e-3, abs=5e-4)  # four digits are shown
+    return pytest.approx(value, rel=1e-3, abs=5e-4)  # the report shows four digits

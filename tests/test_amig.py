@@ -8,14 +8,14 @@ import torch
 from numpy.polynomial import legendre
 
 import two_languages
-from conftest import prompts_of
+from conftest import encode_prompts
 from kn.methods.attribution import Engine
 from kn.methods.locator import Locator, words
 from kn.methods.presets import PRESETS, with_points
 from kn.model import loading
 from kn.model.prompts import Encoder
 from kn.store.files import InputError
-from two_languages import Asked
+from two_languages import ReferenceModel
 
 GAUSS = [(1 + legendre.leggauss(40)[0]) / 2, legendre.leggauss(40)[1] / 2]
 # Of each preset: where the first point of a sum is, whether the factor is the difference, and whether each layer is
@@ -39,7 +39,7 @@ FACTS = {
 def asked(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp(request.param)
     two_languages.write_model(request.param, folder)
-    return Asked(request.param, folder)
+    return ReferenceModel(request.param, folder)
 
 
 def blank(asked):
@@ -201,7 +201,7 @@ def test_dai_is_stage_1(golden, golden_bags):
     ours = attributed(Locator(PRESETS["dai"], adapter, encoder), encoded)
     known = [bag for bag in bags if tokenizer.convert_tokens_to_ids(bag[0][1]) != tokenizer.unk_token_id]
     stage_1 = {}
-    for batch in Engine(adapter, "riemann", 20).attribute(prompts_of(tokenizer, known)):
+    for batch in Engine(adapter, "riemann", 20).attribute(encode_prompts(tokenizer, known)):
         stage_1 |= dict(zip(batch.prompts, batch.answer, strict=True))
     assert len(stage_1) == len(ours) > 5
     assert all(torch.equal(ours[place], scores) for place, scores in stage_1.items())

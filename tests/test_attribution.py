@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from conftest import GOLDEN, RELATIONS, prompts_of
+from conftest import GOLDEN, RELATIONS, encode_prompts
 from kn.methods.attribution import Engine, strongest
 from kn.model import loading
 from kn.store.files import InputError
@@ -41,7 +41,7 @@ def strong(scores, share=0.2):
 @pytest.mark.parametrize("rule, tolerance", [("literal", 1e-4), ("riemann", 1e-3)])
 def test_equal_to_the_published_program(golden, golden_bags, published, rule, tolerance, relation):
     tokenizer, model = golden
-    prompts = prompts_of(tokenizer, golden_bags[relation][:8])
+    prompts = encode_prompts(tokenizer, golden_bags[relation][:8])
     ours = attributed(Engine(loading.adapt(model), rule, 20, 2048), prompts)
     assert distances(ours, published[relation]).max() <= tolerance
     assert (strong(ours) == strong(published[relation])).all()
@@ -78,7 +78,7 @@ def slow_attributions(model, prompt, points, weights, target=None):
 @pytest.mark.parametrize("relation", RELATIONS)
 def test_equal_to_a_slow_loop_in_float64(golden64, golden_bags, relation):
     tokenizer, model = golden64
-    prompts = prompts_of(tokenizer, golden_bags[relation][3:5])
+    prompts = encode_prompts(tokenizer, golden_bags[relation][3:5])
     ours = attributed(Engine(loading.adapt(model), "literal", 20, 2048), prompts)
     slow = torch.stack([slow_attributions(model, p, np.arange(20) / 20, np.full(20, 1 / 20)) for p in prompts])
     assert distances(ours, slow).max() <= 1e-5  # 1e-13 when this was written
@@ -86,7 +86,7 @@ def test_equal_to_a_slow_loop_in_float64(golden64, golden_bags, relation):
 
 def test_the_predicted_tokens_attributions_are_those_of_that_token(golden64, golden_bags):
     tokenizer, model = golden64
-    ids, position, _ = prompts_of(tokenizer, golden_bags["P36"][:1])[0]
+    ids, position, _ = encode_prompts(tokenizer, golden_bags["P36"][:1])[0]
     wrong = (ids, position, tokenizer.convert_tokens_to_ids("the"))
     engine = Engine(loading.adapt(model), "literal", 20, 2048)
     (batch,) = engine.attribute([wrong], answer=True, prediction=True)
@@ -99,7 +99,7 @@ def test_the_predicted_tokens_attributions_are_those_of_that_token(golden64, gol
 
 def test_activations_and_probabilities_are_the_models(golden, golden_bags):
     tokenizer, model = golden
-    prompts = prompts_of(tokenizer, golden_bags["P101"][:2])
+    prompts = encode_prompts(tokenizer, golden_bags["P101"][:2])
     for batch in Engine(loading.adapt(model), "riemann", 20, 2048).attribute(prompts, answer=False):
         assert batch.answer is None and batch.prediction is None
         for row, place in enumerate(batch.prompts):
@@ -121,7 +121,7 @@ def test_activations_and_probabilities_are_the_models(golden, golden_bags):
 def test_gauss_adds_up_to_the_change_in_probability(golden, golden_bags):
     """Completeness: per layer, the attributions sum to the probability less that with the layer's neurons at 0."""
     tokenizer, model = golden
-    prompts = [p for relation in RELATIONS for p in prompts_of(tokenizer, golden_bags[relation][8:12])]
+    prompts = [p for relation in RELATIONS for p in encode_prompts(tokenizer, golden_bags[relation][8:12])]
     ours = attributed(Engine(loading.adapt(model), "gauss", 20, 2048), prompts)
     for (ids, position, answer), scores in zip(prompts, ours, strict=True):
         full = model(torch.tensor([ids])).logits[0, position].softmax(-1)[answer]
@@ -140,7 +140,7 @@ def test_gauss_adds_up_to_the_change_in_probability(golden, golden_bags):
 
 def test_results_do_not_depend_on_the_batch(golden, golden_bags):
     tokenizer, model = golden
-    prompts = [p for relation in RELATIONS for p in prompts_of(tokenizer, golden_bags[relation][:6])]
+    prompts = [p for relation in RELATIONS for p in encode_prompts(tokenizer, golden_bags[relation][:6])]
     adapter = loading.adapt(model)
     together = attributed(Engine(adapter, "riemann", 20, 4096), prompts)
     alone = attributed(Engine(adapter, "riemann", 20, 1), prompts)
@@ -151,7 +151,7 @@ def test_results_do_not_depend_on_the_batch(golden, golden_bags):
 
 def test_some_layers_are_attributed_as_all_are(golden64, golden_bags):
     tokenizer, model = golden64
-    prompts = prompts_of(tokenizer, golden_bags["P36"][:2])
+    prompts = encode_prompts(tokenizer, golden_bags["P36"][:2])
     engine = Engine(loading.adapt(model), "literal", 20)
     every = attributed(engine, prompts)
     for batch in engine.attribute(prompts, layers={1, 4}):
@@ -162,7 +162,7 @@ def test_some_layers_are_attributed_as_all_are(golden64, golden_bags):
 
 def test_where_few_points_are_not_enough_more_are_taken(golden, golden_bags):
     tokenizer, model = golden
-    prompts = prompts_of(tokenizer, golden_bags["P36"])
+    prompts = encode_prompts(tokenizer, golden_bags["P36"])
     engine = Engine(loading.adapt(model), "riemann", 20, 2048)
     accepted = sum((Counter(batch.certificate.accepted) for batch in engine.attribute(prompts)), Counter())
     assert accepted.total() == len(prompts) * engine.adapter.n_layers
@@ -172,7 +172,7 @@ def test_where_few_points_are_not_enough_more_are_taken(golden, golden_bags):
 @pytest.mark.parametrize("dtype, tolerance", [("bfloat16", 0.2), ("float16", 0.02)])
 def test_half_precision_is_close(golden, golden_bags, dtype, tolerance):
     tokenizer, model = golden
-    prompts = prompts_of(tokenizer, golden_bags["P101"][:4])
+    prompts = encode_prompts(tokenizer, golden_bags["P101"][:4])
     full = attributed(Engine(loading.adapt(model), "riemann", 20, 2048), prompts)
     _, half = loading.load(str(GOLDEN / "model"), None, dtype, torch.device("cpu"))
     assert (
@@ -182,7 +182,7 @@ def test_half_precision_is_close(golden, golden_bags, dtype, tolerance):
 
 def test_batches_are_halved_when_memory_runs_out(golden, golden_bags, monkeypatch):
     tokenizer, model = golden
-    prompts = prompts_of(tokenizer, golden_bags["P36"][:6])
+    prompts = encode_prompts(tokenizer, golden_bags["P36"][:6])
     adapter = loading.adapt(model)
     expected = attributed(Engine(adapter, "riemann", 20, 2048), prompts)
     run_on, most = adapter.run_on, 7

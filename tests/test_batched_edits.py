@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from conftest import RELATIONS, prompts_of
+from conftest import RELATIONS, encode_prompts
 from kn.methods.batched_edits import ColumnEdit, read_edited
 from kn.methods.probing import Probe
 from kn.methods.weight_edits import direction, edit_fact, erase
@@ -22,7 +22,7 @@ ERASED = [[[0, 3], [4, 70], [2, 5]], [[4, 1], [4, 2]], [[3, 149], [3, 149]]]
 def asked(golden64, golden_bags):
     """A probe, its model, and prompts of several lengths, some with an answer of two pieces."""
     tokenizer, model = golden64
-    prompts = [prompt for relation in RELATIONS for prompt in prompts_of(tokenizer, golden_bags[relation][:3])]
+    prompts = [prompt for relation in RELATIONS for prompt in encode_prompts(tokenizer, golden_bags[relation][:3])]
     for place in range(0, len(prompts), 4):
         ids, position, answer = prompts[place]
         prompts[place] = ids, (position, position - 1), (answer, ids[position - 1])

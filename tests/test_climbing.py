@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from conftest import GOLDEN, prompts_of
+from conftest import GOLDEN, encode_prompts
 from families import CAUSAL, FAMILIES
 from families import prompts as random_prompts
 from kn.methods.attribution import Engine
@@ -91,7 +91,7 @@ def test_a_climb_pays_for_new_nodes_only(monkeypatch):
 
 def test_targets_do_not_depend_on_each_other(golden, golden_bags):
     tokenizer, model = golden
-    ids, position, _ = prompts_of(tokenizer, golden_bags["P36"][:1])[0]
+    ids, position, _ = encode_prompts(tokenizer, golden_bags["P36"][:1])[0]
     prompts = [(ids, position, tokenizer.convert_tokens_to_ids("the"))]
     engine = Engine(loading.adapt(model), "riemann", 20)
     (both,) = engine.attribute(prompts, answer=True, prediction=True)
@@ -118,7 +118,7 @@ def test_rounding_makes_nobody_climb(golden_bags, dtype, shift, low, high):
         bias, engine = model.cls.predictions.decoder.bias, Engine(loading.adapt(model), "riemann", 20)
         total = Certificate()
         for bags in golden_bags.values():
-            (prompt,) = prompts_of(tokenizer, [bags[0][:1]])
+            (prompt,) = encode_prompts(tokenizer, [bags[0][:1]])
             bias[prompt[2]] += shift
             (batch,) = engine.attribute([prompt])
             bias[prompt[2]] -= shift

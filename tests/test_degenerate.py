@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from conftest import prompts_of
+from conftest import encode_prompts
 from kn.experiments import degenerate
 from kn.experiments.degenerate import Pair
 from kn.methods.probing import Probe
@@ -106,7 +106,7 @@ def test_pairs_of_several_languages():
 
 def test_a_model_is_asked_as_if_one_by_one(golden64, golden_bags):
     tokenizer, model = golden64
-    prompts = prompts_of(tokenizer, [bag[:1] for bag in golden_bags["P36"][:3]])
+    prompts = encode_prompts(tokenizer, [bag[:1] for bag in golden_bags["P36"][:3]])
     assert len({len(ids) for ids, _, _ in prompts}) > 1
     rng = torch.Generator().manual_seed(0)
     facts = [
@@ -138,7 +138,7 @@ def test_a_facts_search_is_a_handful_of_batches(golden64, golden_bags, monkeypat
             return work(*given)
 
         monkeypatch.setattr(adapter, name, counted)
-    (prompt,) = prompts_of(tokenizer, [golden_bags["P36"][0][:1]])
+    (prompt,) = encode_prompts(tokenizer, [golden_bags["P36"][0][:1]])
     neurons = [[layer, index] for layer in (1, 3, 4) for index in range(7)][:20]
     degenerate.search([neurons], degenerate.suppressing(Probe(adapter), [prompt]))
     assert sorted(calls) == ["run", "run_on"]

@@ -17,7 +17,7 @@ import pytest
 
 import fuzzing
 from conftest import read
-from fuzz_world import Asked, World, save_numbers
+from fuzz_world import ReferenceModel, World, save_numbers
 from kn.data import crawled
 from kn.report import figures
 
@@ -144,7 +144,7 @@ def check(world: World, stage: str, path: Path, how: str, told: str) -> str | No
     if "transformers alone would make it lower-case" in told:
         return None
     try:
-        asked = Asked(world.folder / "model") if own.startswith("model/") else world.asked
+        asked = ReferenceModel(world.folder / "model") if own.startswith("model/") else world.asked
         wrong = [differ for differ in compared(world, stage, asked) if not close(*differ[1:])]
     except Exception as error:
         return f"transformers: {type(error).__name__}: {error}"[:300]
@@ -160,7 +160,7 @@ def close(found, wanted) -> bool:
 Compared = Iterator[tuple]  # what, what a stage found, and what it should have
 
 
-def compared(world: World, stage: str, asked: Asked) -> Compared:
+def compared(world: World, stage: str, asked: ReferenceModel) -> Compared:
     folder = world.folder
     if stage == "0":
         yield "facts", json.dumps(read(folder / "sources" / "PARAREL" / "data_all.json")), json.dumps(built(folder))
@@ -173,7 +173,7 @@ def compared(world: World, stage: str, asked: Asked) -> Compared:
             yield from OF_RELATION[stage](folder, name, bags, asked)
 
 
-def localized(folder: Path, language: str, asked: Asked) -> Compared:
+def localized(folder: Path, language: str, asked: ReferenceModel) -> Compared:
     for path in (folder / "results" / "amig" / language).glob("amig-P*.jsonl"):
         for line in lines(path):
             wanted = asked(line["text"], line["answer"])
@@ -182,7 +182,7 @@ def localized(folder: Path, language: str, asked: Asked) -> Compared:
                 yield line["text"], line["probability"], wanted[0]
 
 
-def before_erasing(folder: Path, asked: Asked) -> Compared:
+def before_erasing(folder: Path, asked: ReferenceModel) -> Compared:
     every = [(name, bag) for name, bags in facts_of(folder).items() for bag in bags]
     for line, (name, bag) in zip(lines(folder / "results" / "erase" / "before.jsonl"), every, strict=True):
         answers = asked.scored(bag)
@@ -190,7 +190,7 @@ def before_erasing(folder: Path, asked: Asked) -> Compared:
         yield name, [line["prompts"], *line["nothing"]], [len(answers), sum(of for _, of in answers), surprise]
 
 
-def attributed(folder: Path, name: str, bags: list, asked: Asked) -> Compared:
+def attributed(folder: Path, name: str, bags: list, asked: ReferenceModel) -> Compared:
     results = folder / "results"
     for bag, line in zip(bags, lines(results / f"TREx-all-{name}.rlt.jsonl"), strict=True):
         for prompt, (about, scores) in zip(bag, line, strict=True):
@@ -200,7 +200,7 @@ def attributed(folder: Path, name: str, bags: list, asked: Asked) -> Compared:
     yield name, read(results / "TREx-all.args.json")[name]["right"], right
 
 
-def modified(folder: Path, name: str, bags: list, asked: Asked) -> Compared:
+def modified(folder: Path, name: str, bags: list, asked: ReferenceModel) -> Compared:
     facts = facts_of(folder)
     for number, line in enumerate(lines(folder / "results" / "kn" / f"modify_activation-{name}.jsonl")):
         for arm in ("knowledge neurons", "baseline"):
@@ -210,7 +210,7 @@ def modified(folder: Path, name: str, bags: list, asked: Asked) -> Compared:
                 yield f"{name} {number} {side}", plain, [probability for probability, _ in asked.scored(bag)]
 
 
-def activated(folder: Path, name: str, _: list, asked: Asked) -> Compared:
+def activated(folder: Path, name: str, _: list, asked: ReferenceModel) -> Compared:
     for begin, arm in (("", "knowledge neurons"), ("base_", "baseline")):
         neurons = read(folder / "results" / "kn" / f"{begin}kn_bag-{name}.json")
         fed = read(folder / "draws_4.json")[f"{begin}{name}"]
@@ -225,7 +225,7 @@ def activated(folder: Path, name: str, _: list, asked: Asked) -> Compared:
             yield f"{name} {number} {arm}", line[arm], wanted
 
 
-def triggered(folder: Path, name: str, _: list, asked: Asked) -> Compared:
+def triggered(folder: Path, name: str, _: list, asked: ReferenceModel) -> Compared:
     neurons = read(folder / "results" / "kn" / f"kn_bag-{name}.json")
     pairs = read(folder / "query_pairs.json")[name]
     sentences = read(folder / f"final_distant_allbags_{name}_new.json")
@@ -235,7 +235,7 @@ def triggered(folder: Path, name: str, _: list, asked: Asked) -> Compared:
         yield f"{name} {number}", [value for value, _ in line["examples"]], sorted(sums, reverse=True)
 
 
-def updated(folder: Path, name: str, bags: list, asked: Asked) -> Compared:
+def updated(folder: Path, name: str, bags: list, asked: ReferenceModel) -> Compared:
     made = [entry for entry in read(folder / "draws_6.json") if entry[0] == name and not isinstance(entry[3], str)]
     path = folder / "results" / "edit" / f"edit-1-8-{name}.jsonl"
     for (_, fact, target, result), line in zip(made, lines(path) if made else [], strict=True):

@@ -7,7 +7,7 @@ import zipfile
 
 import pytest
 
-from conftest import ROOT, read, run_here
+from conftest import ROOT, read, run_in_process
 from kn.data import facts, mlama
 from kn.store.files import InputError
 
@@ -211,7 +211,7 @@ def test_the_sample_is_what_the_script_makes(tmp_path):
         shutil.copy(SAMPLE / part, made / part)
     (tmp_path / "tools").mkdir()
     shutil.copy(ROOT / "tools" / "make_bilingual_data.py", tmp_path / "tools")
-    done = run_here(str(tmp_path / "tools" / "make_bilingual_data.py"), [])
+    done = run_in_process(str(tmp_path / "tools" / "make_bilingual_data.py"), [])
     assert done.returncode == 0, done.stderr
     committed = {p.relative_to(SAMPLE): p.read_bytes() for p in (SAMPLE / "mlama").rglob("*") if p.is_file()}
     assert committed == {p.relative_to(made): p.read_bytes() for p in (made / "mlama").rglob("*") if p.is_file()}

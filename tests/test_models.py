@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from conftest import GOLDEN, prompts_of
+from conftest import GOLDEN, encode_prompts
 from families import CAUSAL, FAMILIES, prompts
 from kn.methods.probing import Probe
 from kn.model import loading
@@ -23,7 +23,7 @@ CPU = torch.device("cpu")
 def test_logits_are_those_of_transformers(golden_bags, dtype, tolerance):
     tokenizer, model = loading.load(str(GOLDEN / "model"), None, dtype, CPU)
     adapter = loading.adapt(model)
-    for ids, position, _ in prompts_of(tokenizer, golden_bags["P36"][:4]):
+    for ids, position, _ in encode_prompts(tokenizer, golden_bags["P36"][:4]):
         ours = adapter.run(torch.tensor([ids]), torch.tensor([position])).logits[0]
         theirs = model(torch.tensor([ids])).logits[0, position]
         assert torch.allclose(ours, theirs, rtol=0, atol=tolerance)
@@ -33,7 +33,7 @@ def test_running_on_from_a_layer_changes_what_a_hook_in_the_model_changes(golden
     """The FFN's output at the mask replaced, in each layer, for prompts with the mask in several places."""
     tokenizer, model = golden64
     adapter = loading.adapt(model)
-    prompts = [prompt for bags in golden_bags.values() for prompt in prompts_of(tokenizer, bags)]
+    prompts = [prompt for bags in golden_bags.values() for prompt in encode_prompts(tokenizer, bags)]
     groups = [[prompt for prompt in prompts if len(prompt[0]) == length] for length in range(8, 16)]
     equal = max(groups, key=lambda group: len({position for _, position, _ in group}))
     ids, positions, _ = (torch.tensor(column) for column in zip(*equal, strict=True))

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from conftest import RELATIONS, prompts_of
+from conftest import RELATIONS, encode_prompts
 from kn.methods.probing import Probe
 from kn.model import loading
 
@@ -19,7 +19,7 @@ SCALINGS = [
 def asked(golden64, golden_bags):
     """A probe, its model, and prompts of several lengths."""
     tokenizer, model = golden64
-    prompts = [prompt for relation in RELATIONS for prompt in prompts_of(tokenizer, golden_bags[relation][:4])]
+    prompts = [prompt for relation in RELATIONS for prompt in encode_prompts(tokenizer, golden_bags[relation][:4])]
     assert len({len(ids) for ids, _, _ in prompts}) > 3
     return Probe(loading.adapt(model), 200), model, prompts
 

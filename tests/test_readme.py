@@ -5,7 +5,7 @@ import shlex
 
 import pytest
 
-from conftest import ROOT, run_here
+from conftest import ROOT, run_in_process
 from kn.stage import flags
 
 FOLDERS = ("data", "figures", "results", "slurm")
@@ -54,7 +54,7 @@ def python_scripts(script):
 
 
 def known_flags(script):
-    explained = run_here(script, ["--help"])
+    explained = run_in_process(script, ["--help"])
     assert explained.returncode == 0, explained.stderr
     return set(re.findall(r"--?[a-z_0-9]+", explained.stdout))
 

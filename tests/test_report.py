@@ -1,4 +1,4 @@
-"""The report: what it says is what the result files say, beside what is published; and --check."""
+"""The report shows the numbers of the result files next to the published ones; --check compares them."""
 
 import html
 import re
@@ -8,7 +8,7 @@ from statistics import mean
 import pytest
 
 from conftest import GOLDEN, RELATIONS, ROOT, read, run
-from reports import change, close, number, report, report_of_golden, rows, write
+from reports import change_json, close, make_golden_report, number, report, rows, write
 
 NUMBERS = read(ROOT / "data" / "paper_numbers.json")
 KINDS = ("paper", "rerun")
@@ -16,7 +16,7 @@ KINDS = ("paper", "rerun")
 
 @pytest.fixture(scope="module")
 def golden_report(tmp_path_factory):
-    return report_of_golden(tmp_path_factory.mktemp("golden") / "results")
+    return make_golden_report(tmp_path_factory.mktemp("golden") / "results")
 
 
 # ---- numbers ----
@@ -25,32 +25,32 @@ def golden_report(tmp_path_factory):
 @pytest.mark.parametrize(
     ("section", "key"), [("Suppressing neurons (figure)", "rm"), ("Amplifying neurons (figure)", "eh")]
 )
-def test_the_published_programs_results_stand_in_the_report(golden_report, section, key):
-    found = rows(golden_report)
+def test_the_report_shows_the_published_programs_results(golden_report, section, key):
+    cells = rows(golden_report)
     for begin, arm in (("", "knowledge neurons"), ("base_", "baseline")):
         measured = read(GOLDEN / "results" / "kn" / f"{begin}modify_activation_rlt.json")
         for measure, side in (("mean over relations (%)", "own"), ("unrelated facts (%)", "oth")):
-            ratios = [100 * of[f"{key}_{side}:ave_delta_ratio"] for of in measured.values()]
-            assert number(found[section, measure, arm][2]) == close(mean(ratios))
+            ratios = [100 * averages[f"{key}_{side}:ave_delta_ratio"] for averages in measured.values()]
+            assert number(cells[section, measure, arm][2]) == close(mean(ratios))
         for relation in RELATIONS:
             ratio = 100 * measured[f"{begin}kn_bag-{relation}"][f"{key}_own:ave_delta_ratio"]
-            assert number(found[section, relation, arm][2]) == close(ratio)
+            assert number(cells[section, relation, arm][2]) == close(ratio)
 
 
-def test_differences_are_from_the_papers_number_and_else_from_the_reruns(golden_report):
+def test_differences_are_from_the_papers_number_or_from_the_reruns_if_the_paper_has_none(golden_report):
     compared = 0
     for (_, measure, _), (paper, rerun, ours, difference) in rows(golden_report).items():
         known = [number(cell) for cell in (paper, rerun) if cell not in ("-", "unknown")]
         if known and ours != "-":
-            shown = max(abs(known[0]), abs(number(ours)), 1)
-            assert number(difference) == pytest.approx(number(ours) - known[0], abs=1e-3 * shown), measure
+            scale = max(abs(known[0]), abs(number(ours)), 1)
+            assert number(difference) == pytest.approx(number(ours) - known[0], abs=1e-3 * scale), measure
             compared += 1
         else:
             assert difference == "-"
     assert compared > 2 * len(RELATIONS)
 
 
-def test_every_published_number_is_shown_and_what_is_not_sure_is_unknown(golden_report):
+def test_every_published_number_is_shown_and_an_uncertain_one_as_unknown(golden_report):
     titles = list(dict.fromkeys(section for section, _, _ in rows(golden_report)))
     for title, entries in zip(titles, NUMBERS["numbers"].values(), strict=True):
         for entry in entries:
@@ -70,22 +70,22 @@ def test_all_numbers_of_the_data_file_have_a_source_and_a_reason():
             assert "tolerance" not in entry or any(entry.get(kind) is not None for kind in KINDS)
 
 
-def test_our_own_results_stand_in_the_report(stage1, tmp_path):
+def test_the_report_shows_our_own_results(stage1, tmp_path):
     results = tmp_path / "results"
     shutil.copytree(stage1, results)
     run("2_get_kn.py", "--output_dir", results, "--kn_dir", results / "kn")
     run("2_analyze_kn.py", "--kn_dir", results / "kn", "--fig_dir", results / "figures")
     out = report(results, "--check").stdout
     assert "nothing was checked" in out and "another model" in out
-    found, statistics = rows(results), read(results / "kn" / "statistics.json")
-    for arm, of in statistics.items():
+    table, statistics = rows(results), read(results / "kn" / "statistics.json")
+    for arm, measures in statistics.items():
         for measure in ("neurons per fact", "shared by two facts of one relation", "facts without neurons"):
-            assert number(found["Statistics of neurons (table)", measure, arm][2]) == close(of[measure])
-    for relation, of in statistics["knowledge neurons"]["relations"].items():
-        cells = found["Statistics of neurons (table)", relation, "knowledge neurons"]
-        assert number(cells[2]) == close(of["neurons per fact"])
+            assert number(table["Statistics of neurons (table)", measure, arm][2]) == close(measures[measure])
+    for relation, measures in statistics["knowledge neurons"]["relations"].items():
+        cells = table["Statistics of neurons (table)", relation, "knowledge neurons"]
+        assert number(cells[2]) == close(measures["neurons per fact"])
     record = read(results / "TREx-all.args.json")
-    assert number(found["The data", "prompts", "all"][2]) == sum(entry["prompts"] for entry in record.values())
+    assert number(table["The data", "prompts", "all"][2]) == sum(entry["prompts"] for entry in record.values())
     text = (results / "report.md").read_text()
     settings = record["P36"]["settings"] | record["P36"]["made by"][0]
     for name in ("bert_model", "rule", "points", "dtype", "torch", "device"):
@@ -95,7 +95,7 @@ def test_our_own_results_stand_in_the_report(stage1, tmp_path):
     assert "No results yet; `bash 7_run_erase.sh" in text
 
 
-def test_missing_stages_are_named_with_their_command_and_nothing_at_all_is_an_error(golden_report, tmp_path):
+def test_missing_stages_are_named_with_their_commands_and_an_empty_folder_is_an_error(golden_report, tmp_path):
     text = (golden_report / "report.md").read_text()
     commands = re.findall("No results yet; `bash ([^`]*)` makes them", text)
     assert {"2_run_kn.sh", "6_run_edit.sh 1 8", "9_run_amig.sh MODEL LANG"} <= set(commands)
@@ -105,33 +105,46 @@ def test_missing_stages_are_named_with_their_command_and_nothing_at_all_is_an_er
     assert done.returncode == 1 and "has no results to report" in done.stderr
 
 
-def test_names_in_the_data_are_no_html_and_no_links_in_the_report(stage1, tmp_path):
+def test_names_from_the_data_become_neither_html_nor_links(stage1, tmp_path):
     results = tmp_path / "results"
     shutil.copytree(stage1, results)
-    named = "<img src=x onerror=alert(1)> ![a](http://x/y) \\\\[b](http://x/y) | c\n<b>"
+    name = "<img src=x onerror=alert(1)> ![a](http://x/y) \\\\[b](http://x/y) | c\n<b>"
 
     def rename(record):
         for entry in record.values():
-            entry["settings"]["bert_model"] = named
+            entry["settings"]["bert_model"] = name
 
-    change(results / "TREx-all.args.json", rename)
+    change_json(results / "TREx-all.args.json", rename)
     report(results)
     text = (results / "report.md").read_text()
     (line,) = [line for line in text.splitlines() if line.startswith("| bert_model |")]
     (cell,) = re.findall(r"(?:[^|\\]|\\.)+", line.removeprefix("| bert_model |"))[:1]
-    assert html.unescape(re.sub(r"\\(.)", r"\1", cell)).strip() == named.replace("\n", " ")
+    assert html.unescape(re.sub(r"\\(.)", r"\1", cell)).strip() == name.replace("\n", " ")
     assert not re.search("<[a-zA-Z/!]", text)
-    assert not re.search(r"(?<!\\)(?:\\\\)*\[[^]]*\]\(", text)  # there is no figure here
+    assert not re.search(
+        r"(?<!\\)(?:\\\\)*\[[^]]*\]\(", text
+    )  # any link comes from the name: this report has no figures
 
 
 # ---- --check ----
 
 
+def change_settings(record, settings):
+    for entry in record.values():
+        entry["settings"].update(settings)
+
+
 def papers_run(folder):
-    """Results with the paper's settings that are the published numbers."""
+    """Write results that have the paper's settings and consist of the published numbers."""
     numbers = NUMBERS["numbers"]
-    single = {(name, e["measure"], e["of"]): e for name, of in numbers.items() for e in of if "by" not in e}
-    series = {(name, e["measure"], e["of"]): e["rerun"] for name, of in numbers.items() for e in of if "by" in e}
+    single, series = {}, {}  # one number per key; a list or dictionary of them
+    for name, entries in numbers.items():
+        for entry in entries:
+            key = name, entry["measure"], entry["of"]
+            if "by" in entry:
+                series[key] = entry["rerun"]
+            else:
+                single[key] = entry
 
     def published(*key):
         entry = single[key]
@@ -139,15 +152,20 @@ def papers_run(folder):
 
     settings = {name: values[0] for name, values in NUMBERS["settings"].items() if name != "about"}
     facts, prompts = series["data", "facts", "all"], series["data", "prompts per fact", "all"]
-    entries = {
+    record = {
         relation: {
-            **{"facts": count, "prompts": count * prompts[relation], "scored": count * prompts[relation]},
-            **{"settings": settings, "made by": {"device": "none"}, "seconds": {"compute": 1.0}, "skipped": []},
+            "facts": count,
+            "prompts": count * prompts[relation],
+            "scored": count * prompts[relation],
+            "settings": settings,
+            "made by": {"device": "none"},
+            "seconds": {"compute": 1.0},
+            "skipped": [],
         }
         for relation, count in facts.items()
     }
-    write(folder / "TREx-all.args.json", entries)
-    write(folder / "kn" / "modify_activation.args.json", entries)
+    write(folder / "TREx-all.args.json", record)
+    write(folder / "kn" / "modify_activation.args.json", record)
     write(folder / "kn" / "refining.json", {"settings": settings})
     arms = {"knowledge neurons": "", "baseline": "base_"}
     statistics = {
@@ -165,29 +183,29 @@ def papers_run(folder):
     for arm, begin in arms.items():
         measured = {}
         for relation in facts:
-            of = measured[f"{begin}kn_bag-{relation}"] = {}
+            averages = measured[f"{begin}kn_bag-{relation}"] = {}
             for key, name in (("rm", "suppress"), ("eh", "amplify")):
                 by_relation = series.get((name, "change of probability (%)", arm), {})
-                of[f"{key}_own:ave_delta_ratio"] = (
+                averages[f"{key}_own:ave_delta_ratio"] = (
                     by_relation.get(relation, published(name, "mean over relations (%)", arm)) / 100
                 )
                 if (name, "unrelated facts (%)", arm) in single:
-                    of[f"{key}_oth:ave_delta_ratio"] = published(name, "unrelated facts (%)", arm) / 100
+                    averages[f"{key}_oth:ave_delta_ratio"] = published(name, "unrelated facts (%)", arm) / 100
         write(folder / "kn" / f"{begin}modify_activation_rlt.json", measured)
 
 
-def test_check_of_a_run_that_is_the_papers(tmp_path):
+def test_check_accepts_a_run_with_the_papers_numbers(tmp_path):
     papers_run(tmp_path)
     out = report(tmp_path, "--check").stdout
     counted = int(re.search(r"(\d+) numbers checked, 0 outside", out)[1])
-    assert counted > 34 * 4  # by relation: facts, prompts, neurons, suppressed, amplified
+    assert counted > 34 * 4  # 34 relations, each with facts, prompts, neurons, suppressed, amplified
     assert (
         "✓" not in (tmp_path / "report.md").read_text() and 'class="inside"' in (tmp_path / "report.html").read_text()
     )
 
 
 @pytest.mark.parametrize(("factor", "status"), [(0.9, 0), (1.1, 1), (-0.9, 0), (-1.1, 1)])
-def test_check_inside_and_outside_the_tolerance(tmp_path, factor, status):
+def test_check_fails_only_outside_the_tolerance(tmp_path, factor, status):
     papers_run(tmp_path)
     (entry,) = [
         entry
@@ -196,39 +214,40 @@ def test_check_inside_and_outside_the_tolerance(tmp_path, factor, status):
     ]
     value = entry["paper"] + factor * entry["tolerance"]
     path = tmp_path / "kn" / "statistics.json"
-    change(path, lambda statistics: statistics["baseline"].update({"neurons per fact": value}))
+    change_json(path, lambda statistics: statistics["baseline"].update({"neurons per fact": value}))
     done = report(tmp_path, "--check", check=False)
     assert done.returncode == status
     assert (f"tolerance {entry['tolerance']} ({entry['reason']})" in done.stdout) == bool(status)
 
 
-def test_check_of_another_model_says_that_nothing_was_checked(tmp_path):
+def test_check_says_that_nothing_was_checked_for_another_model(tmp_path):
     papers_run(tmp_path)
     other = {"bert_model": "roberta-base"}
-    change(tmp_path / "TREx-all.args.json", lambda made: [of["settings"].update(other) for of in made.values()])
-    change(tmp_path / "kn" / "statistics.json", lambda found: found["baseline"].update({"neurons per fact": 9.0}))
+    change_json(tmp_path / "TREx-all.args.json", lambda record: change_settings(record, other))
+    path = tmp_path / "kn" / "statistics.json"
+    change_json(path, lambda statistics: statistics["baseline"].update({"neurons per fact": 9.0}))
     out = report(tmp_path, "--check").stdout
     assert "nothing was checked" in out and "another model (roberta-base, not bert-base-cased)" in out
 
 
-def test_check_of_a_part_of_the_data_is_of_its_complete_relations(tmp_path):
+def test_check_of_a_part_of_the_data_compares_the_complete_relations(tmp_path):
     papers_run(tmp_path)
-    change(tmp_path / "TREx-all.args.json", lambda made: made["P19"].update({"facts": 943}))
-    out = report(tmp_path, "--check").stdout  # P19 has too few facts, so nothing of it is checked, and no mean over all
+    change_json(tmp_path / "TREx-all.args.json", lambda record: record["P19"].update({"facts": 943}))
+    # P19 has too few facts, so neither its numbers nor the means over all relations are checked.
+    out = report(tmp_path, "--check").stdout
     assert "only complete relations are checked: 27,737 facts of 34 relations" in out
     assert re.search(r"[1-9]\d* numbers checked, 0 outside", out)
     path = tmp_path / "kn" / "statistics.json"
     for relation, status in (("P19", 0), ("P20", 1)):
         far = {"neurons per fact": 20.0}
-        change(path, lambda found: found["knowledge neurons"]["relations"][relation].update(far))  # noqa: B023
+        change_json(path, lambda measures: measures["knowledge neurons"]["relations"][relation].update(far))  # noqa: B023
         assert report(tmp_path, "--check", check=False).returncode == status
 
 
 @pytest.mark.parametrize("name", ["google-bert/bert-base-cased", "/models/bert-base-cased/"])
-def test_a_model_is_known_by_its_name_wherever_it_lies(tmp_path, name):
+def test_a_model_is_recognized_by_its_name_in_any_folder(tmp_path, name):
     papers_run(tmp_path)
-    there = {"bert_model": name}
-    change(tmp_path / "TREx-all.args.json", lambda made: [of["settings"].update(there) for of in made.values()])
+    change_json(tmp_path / "TREx-all.args.json", lambda record: change_settings(record, {"bert_model": name}))
     assert "numbers checked, 0 outside" in report(tmp_path, "--check").stdout
 
 
@@ -236,76 +255,77 @@ def test_a_model_is_known_by_its_name_wherever_it_lies(tmp_path, name):
 
 
 def amig_results(folder, model):
-    made = {"settings": {"bert_model": model}, "made by": {"torch": "3.0"}}
+    """Write made-up summaries of stages 9 to 12."""
+    record_entry = {"settings": {"bert_model": model}, "made by": {"torch": "3.0"}}
     for name in ("en/amig", "zh/amig", "en_zh/amig", "en/degenerate", "zh/fact_check"):
-        write(folder / "amig" / f"{name}.args.json", {"P36": made})
+        write(folder / "amig" / f"{name}.args.json", {"P36": record_entry})
     rates = {
         arm: {"SR": [value, value - 1, value + 1], "SR of medians": [1.25, 1, 2], "SR of absolute changes": [None] * 3}
         for arm, value in (("dai", 3.5), ("amig", 4.5), ("LIKN", 2.75))
     }
     write(folder / "amig" / "en" / "localization.json", {"all": {arm: rates[arm] for arm in ("dai", "amig")}})
     edits = {"zh": {"all": {"LIKN": rates["LIKN"]}}}
-    found = {"facts": 9, "facts without LIKN": 4, "same facts": edits, "all facts": edits}
-    write(folder / "amig" / "en_zh" / "amig.json", found)
+    summary = {"facts": 9, "facts without LIKN": 4, "same facts": edits, "all facts": edits}
+    write(folder / "amig" / "en_zh" / "amig.json", summary)
     pairs = {
         "pairs a fact": 1.5,
         "pairs a fact:interval": [1, 2],
         "facts with a pair": 0.5,
         "percent by layer": [25, 75],
     }
-    both = {"all": {"knowledge neurons": {"published": pairs}}}
-    write(folder / "amig" / "degenerate.json", {"en": both, "en zh": both})
+    measures = {"all": {"knowledge neurons": {"published": pairs}}}
+    write(folder / "amig" / "degenerate.json", {"en": measures, "en zh": measures})
     measures = {"1 wrong": {"everything": {"F1": 0.625, "F1:interval": [0.5, 0.75]}}}
     write(folder / "amig" / "fact_check.json", {"zh": {"measures": measures}})
 
 
 @pytest.mark.parametrize("model", ["bert-base-multilingual-cased", "data/small"])
-def test_the_second_papers_stages_stand_in_the_report_with_nothing_else(tmp_path, model):
+def test_a_report_of_the_second_papers_stages_alone(tmp_path, model):
     amig_results(tmp_path, model)
     assert (
         "no results yet, `bash 2_run_kn.sh` makes them"
         in run("8_plot.py", "--output_dir", tmp_path, "--kn_dir", tmp_path / "kn").stdout
     )
     assert "nothing was checked" in report(tmp_path, "--check").stdout
-    found = {key[1:]: cells for key, cells in rows(tmp_path).items() if key[0].startswith("AMIG")}
-    papers = model.startswith("bert")
-    name = "mBERT" if papers else "small"
+    cells_by_row = {key[1:]: cells for key, cells in rows(tmp_path).items() if key[0].startswith("AMIG")}
+    is_papers_model = model.startswith("bert")
+    name = "mBERT" if is_papers_model else "small"
     table = {(e["measure"], e["of"]): e["paper"] for e in NUMBERS["numbers"]["localization"]}
     for arm, value in (("B-KN", 3.5), ("AMIG", 4.5)):
-        paper, _, ours, difference = found[f"English, {name}", arm]
+        paper, _, ours, difference = cells_by_row[f"English, {name}", arm]
         assert ours == f"{value} ({value - 1} to {value + 1})"
-        if papers:
+        if is_papers_model:
             assert number(paper) == table["English, mBERT", arm]
             assert number(difference) == close(value - table["English, mBERT", arm])
         else:
             assert paper == difference == "-"
             assert "another model (small, not mBERT or mGPT)" in (tmp_path / "report.md").read_text()
-    assert found[f"English, {name}, of medians", "AMIG"][2] == "1.25 (1 to 2)"
-    assert found[f"Chinese, {name}", "LIKN"][2] == "2.75 (1.75 to 3.75)"
-    assert found["facts without language-independent neurons", "en_zh"][2] == "4"
+    assert cells_by_row[f"English, {name}, of medians", "AMIG"][2] == "1.25 (1 to 2)"
+    assert cells_by_row[f"Chinese, {name}", "LIKN"][2] == "2.75 (1.75 to 3.75)"
+    assert cells_by_row["facts without language-independent neurons", "en_zh"][2] == "4"
     about = "knowledge neurons, published definition"
-    assert found[f"English and Chinese, {name}: facts with a pair (%)", about][2] == "50"
-    assert found["layer 2 of 2", about][2] == "75"
-    assert found[f"Chinese, {name}, 1 wrong: F1", "everything"][2] == "0.625 (0.5 to 0.75)"
-    (heads,) = [line for line in (tmp_path / "report.md").read_text().splitlines() if line.startswith("| setting |")]
+    assert cells_by_row[f"English and Chinese, {name}: facts with a pair (%)", about][2] == "50"
+    assert cells_by_row["layer 2 of 2", about][2] == "75"
+    assert cells_by_row[f"Chinese, {name}, 1 wrong: F1", "everything"][2] == "0.625 (0.5 to 0.75)"
+    (header,) = [line for line in (tmp_path / "report.md").read_text().splitlines() if line.startswith("| setting |")]
     stages = ["stage 9, en", "stage 9, zh", "stage 10, en_zh", "stage 11, en", "stage 12, zh"]
-    assert sorted(cell.strip() for cell in heads.strip("|").split("|")[1:]) == sorted(stages)
+    assert sorted(cell.strip() for cell in header.strip("|").split("|")[1:]) == sorted(stages)
 
 
 @pytest.mark.parametrize("model, name", [("gpt2", "GPT-2"), ("google-bert/bert-base-cased", "BERT")])
-def test_the_papers_models_of_one_language_are_known(tmp_path, model, name):
+def test_the_papers_monolingual_models_are_recognized(tmp_path, model, name):
     amig_results(tmp_path, model)
     report(tmp_path)
     parts = (tmp_path / "report.md").read_text().split("\n## ")
     (pairs,) = (part for part in parts if part.startswith("AMIG, Figures 4 and 5"))
     assert f"English, {name}: pairs per fact" in pairs and "another model" not in pairs
     (rates,) = (part for part in parts if part.startswith("AMIG, Table 1"))
-    assert f"another model ({name}, not mBERT or mGPT)" in rates  # its table is of those two
+    assert f"another model ({name}, not mBERT or mGPT)" in rates  # the paper's Table 1 has those two only
     assert "SR lies outside its own interval" in rates
 
 
 @pytest.mark.parametrize(
-    "file, value, said",
+    "file, value, message",
     [
         ("en/localization", {"all": {"amig": {"SR": "1"}}}, "'SR': expected a list of 3"),
         ("en_zh/amig", [1], "expected an object"),
@@ -314,9 +334,9 @@ def test_the_papers_models_of_one_language_are_known(tmp_path, model, name):
         ("en/degenerate.args", {"P36": {"settings": 1}}, "expected an object, found 1"),
     ],
 )
-def test_a_damaged_summary_of_the_second_paper_is_named(tmp_path, file, value, said):
+def test_a_damaged_summary_of_the_second_paper_is_named(tmp_path, file, value, message):
     amig_results(tmp_path, "gpt2")
     write(tmp_path / "amig" / f"{file}.json", value)
     done = report(tmp_path, check=False)
     assert done.returncode == 1 and done.stderr.count("\n") == 1
-    assert f"{file}.json" in done.stderr and said in done.stderr.replace('"', "'")
+    assert f"{file}.json" in done.stderr and message in done.stderr.replace('"', "'")

@@ -8,11 +8,11 @@ from statistics import mean
 
 import torch
 
-from conftest import ROOT, prompts_of, read, run
+from conftest import ROOT, encode_prompts, read, run
 from kn.methods.probing import Probe
 from kn.model import loading
 from kn.store import result_files, result_shapes, shapes, summaries
-from reports import close, lines_of, number, rows
+from reports import close, number, read_lines, rows
 
 SAMPLE = ROOT / "data" / "sample"
 SHAPES = {
@@ -48,7 +48,7 @@ def test_the_model_knows_the_facts_but_not_too_well():
     bags = [bag for of_relation in read(SAMPLE / "PARAREL" / "data_all_allbags.json").values() for bag in of_relation]
     assert all(tokenizer.tokenize(bag[0][1]) == [bag[0][1]] for bag in bags)
     left_out = [[bag[number] for number in left_out_templates()] for bag in bags]
-    prompts = prompts_of(tokenizer, left_out)
+    prompts = encode_prompts(tokenizer, left_out)
     assert len(prompts) == 2 * len(bags)
     readings = Probe(loading.adapt(model)).read(prompts)
     assert (readings.ranks == 0).mean() >= 0.75
@@ -122,7 +122,7 @@ def check_files(results, relations):
         known |= there
         if name in SHAPES:
             for path in there:
-                content = lines_of(path) if path.suffix == ".jsonl" else [read(path)]
+                content = read_lines(path) if path.suffix == ".jsonl" else [read(path)]
                 for value in content:
                     shapes.check(value, SHAPES[name], path)
     written = {path for path in results.rglob("*") if path.is_file() and path.suffix != ".lock"}

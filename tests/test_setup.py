@@ -11,7 +11,7 @@ import sys
 import pytest
 import torch
 
-from conftest import GOLDEN, ROOT, run, run_here
+from conftest import GOLDEN, ROOT, run, run_in_process
 from kn.model import devices
 from kn.stage import flags
 from kn.store import workers
@@ -283,7 +283,7 @@ def test_a_mistake_ends_all_processes_with_one_line(monkeypatch):
     ended = []
     monkeypatch.setattr(workers, "WORKERS", 2)
     monkeypatch.setattr(workers, "end_all", lambda line: ended.append(line) or sys.exit(1))
-    done = run_here("src/1_analyze_mlm.py", ["--bogus"])
+    done = run_in_process("src/1_analyze_mlm.py", ["--bogus"])
     assert done.returncode == 1 and not done.stderr
     assert ended == ["error: unrecognized arguments: --bogus (relations come before flags, --help explains every flag)"]
 

@@ -17,7 +17,7 @@ from kn.experiments.degenerate import ARMS
 from kn.methods.locator import Locator
 from kn.methods.presets import PRESETS
 from kn.stage import flags, languages
-from two_languages import OBJECTS, PLACES, TEMPLATES
+from two_languages import COUNTRIES, OBJECTS, TEMPLATES
 
 RELATIONS = ("P36", "P37", "P30")  # of the last the answer comes first, and is the same for all
 BESIDE = {"en": ["In", "city"], "zh": ["在", "城"]}  # words before a place, to have more subjects
@@ -35,7 +35,7 @@ def world(request, tmp_path_factory):
             {
                 "uuid": f"{name} {side} {place}",
                 "lineid": 4 * side + place,
-                "sub_label": f"{['', *BESIDE[language]][side]} {PLACES[language][place]}".strip(),
+                "sub_label": f"{['', *BESIDE[language]][side]} {COUNTRIES[language][place]}".strip(),
                 "obj_label": OBJECTS[language][name][place],
                 "sub_uri": f"S{side} {place}",
                 "obj_uri": f"O{name} {place}",
@@ -83,7 +83,7 @@ def probability(asked, encoded, neurons=()):
 @pytest.mark.parametrize("language, relation", [("en", "P36"), ("zh", "P37")])
 def test_pairs_are_those_of_one_suppression_after_the_other(world, language, relation):
     family, folder, _, _ = world
-    asked = two_languages.Asked(family, folder / "model")
+    asked = two_languages.ReferenceModel(family, folder / "model")
     facts, located = data(folder, language, relation), lines(folder, language, "amig", relation)
     assert len({len(encode(asked, language, relation, fact).answers) for fact in facts.values()}) > 1
     found = lines(folder, language, "degenerate", relation)
@@ -150,7 +150,7 @@ def test_what_is_counted(world):
 
 def test_scores_of_right_and_wrong_objects(world):
     family, folder, _, _ = world
-    asked = two_languages.Asked(family, folder / "model")
+    asked = two_languages.ReferenceModel(family, folder / "model")
     locator = Locator(PRESETS["amig"], asked.adapter, asked.encoder)
     language, relation = "zh", "P36"
     facts, found = data(folder, language, relation), lines(folder, language, "fact_check", relation)
@@ -256,7 +256,7 @@ def test_what_the_model_itself_predicts(tmp_path, monkeypatch):
     """The objects of one piece are made likely, so that some are predicted. Of several pieces all have to be."""
     two_languages.write_facts(tmp_path / "mlama")
     two_languages.write_model("bert", tmp_path / "model")
-    asked = two_languages.Asked("bert", tmp_path / "model")
+    asked = two_languages.ReferenceModel("bert", tmp_path / "model")
     prompts = {
         (place, answer): encode(asked, "zh", "P37", fact, answer)
         for place, fact in enumerate(data(tmp_path, "zh", "P37").values())

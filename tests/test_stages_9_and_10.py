@@ -11,7 +11,7 @@ from kn.experiments import success
 from kn.model.prompts import NOT_LAST, UNKNOWN
 from kn.neurons.located import KEPT_LEAST, KEPT_SHARE
 from kn.neurons.refining import strongest
-from two_languages import TEMPLATES, Asked, facts, prompt
+from two_languages import TEMPLATES, ReferenceModel, facts, prompt
 
 LANGUAGES = {"en": 0.3, "zh": 0.2}
 SHARED = ("P36", "P37")  # relations that both models can be asked for
@@ -27,7 +27,7 @@ def world(request, tmp_path_factory):
     flags += ["--fig_dir", folder / "figures", "--device", "cpu", "--dtype", "float64"]
     printed = [run("9_analyze_amig.py", *flags, "--languages", name).stdout for name in LANGUAGES]
     printed.append(run("10_language_independent.py", *flags, "--languages", *LANGUAGES).stdout)
-    return folder, flags, Asked(request.param, folder / "model"), "\n".join(printed)
+    return folder, flags, ReferenceModel(request.param, folder / "model"), "\n".join(printed)
 
 
 def lines(world, *parts):

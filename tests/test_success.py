@@ -12,7 +12,7 @@ from kn.methods.probing import Probe
 from kn.neurons.selection import random_like, with_random
 from kn.neurons.sets import Neuron, NeuronSet
 from kn.stats import intervals
-from two_languages import Asked
+from two_languages import ReferenceModel
 
 
 def made_up(count, seed):
@@ -107,7 +107,7 @@ def test_resampled_means_and_medians_are_those_of_drawn_rows(count, monkeypatch)
 def asked(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp(request.param)
     two_languages.write_model(request.param, folder)
-    return Asked(request.param, folder)
+    return ReferenceModel(request.param, folder)
 
 
 def slow(asked, encoded, edits: list[tuple[list[Neuron], float]]):

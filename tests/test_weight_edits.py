@@ -10,7 +10,7 @@ import pytest
 import torch
 from transformers import AutoModelForMaskedLM
 
-from conftest import GOLDEN, RELATIONS, prompts_of, read
+from conftest import GOLDEN, RELATIONS, encode_prompts, read
 from kn.methods.probing import Probe
 from kn.methods.weight_edits import edit_fact, erase
 from kn.model import loading
@@ -76,7 +76,7 @@ def logits(model, prompts):
 
 @pytest.fixture
 def prompts(golden, golden_bags):
-    return prompts_of(golden[0], [bag[:2] for name in RELATIONS for bag in golden_bags[name][:3]])
+    return encode_prompts(golden[0], [bag[:2] for name in RELATIONS for bag in golden_bags[name][:3]])
 
 
 def test_an_edited_model_is_the_one_edited_by_hand(model, prompts):

@@ -1,4 +1,4 @@
-"""Small tokenizers of the kinds there are, made here, for English and Chinese."""
+"""Small tokenizers for English and Chinese, one per common kind, trained here."""
 
 from functools import cache
 
@@ -13,8 +13,8 @@ TEXTS = [
 
 
 @cache
-def word_pieces(most: int | None = None):
-    """BERT's: a Chinese character is a word; unknown words go into pieces. `most`: with so many tokens at most."""
+def word_pieces(vocab_size: int | None = None):
+    """BERT's: a Chinese character is a word; other words are split into pieces. At most `vocab_size` tokens."""
     words = ["the", "capital", "of", "france", "is", "in", "city", "par", "ro", "me", "ly", "on", "it", "##aly"]
     letters = sorted({letter for text in TEXTS for letter in text if not letter.isspace()})
     vocabulary = [
@@ -27,7 +27,7 @@ def word_pieces(most: int | None = None):
         *letters,
         *(f"##{letter}" for letter in letters),
     ]
-    ids = {token: number for number, token in enumerate(list(dict.fromkeys(vocabulary))[:most])}
+    ids = {token: number for number, token in enumerate(list(dict.fromkeys(vocabulary))[:vocab_size])}
     tokenizer = Tokenizer(models.WordPiece(ids, unk_token="[UNK]"))
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=False)
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
@@ -55,14 +55,14 @@ def _bytes(specials: list[str | AddedToken]) -> Tokenizer:
 
 @cache
 def bytes_causal():
-    """GPT-2's: a word begins with its space, nothing is put around the text."""
+    """GPT-2's: a word begins with its space, and no special tokens surround the text."""
     end = "<|endoftext|>"
     return PreTrainedTokenizerFast(tokenizer_object=_bytes([end]), bos_token=end, eos_token=end, unk_token=end)
 
 
 @cache
 def bytes_masked():
-    """RoBERTa's: the same, but the mask takes the space before it."""
+    """RoBERTa's: the same with special tokens, and the mask absorbs the space before it."""
     names = {"bos_token": "<s>", "pad_token": "<pad>", "eos_token": "</s>", "unk_token": "<unk>"}
     mask = AddedToken("<mask>", lstrip=True, special=True)
     tokenizer = _bytes([*names.values(), mask])
@@ -76,7 +76,7 @@ def bytes_masked():
 
 @cache
 def marked_words():
-    """Llama's first: the beginning of a text is marked as that of a word, and a token stands before it."""
+    """The first Llama's: the text begins with a special token and a marker of a word's beginning."""
     tokenizer = Tokenizer(models.BPE(unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="always", split=True)
     tokenizer.decoder = decoders.Metaspace(prepend_scheme="always")
@@ -88,7 +88,7 @@ def marked_words():
 
 @cache
 def unigrams():
-    """XLM-RoBERTa's: a piece that is unknown keeps its letters and gets the number of the unknown one."""
+    """XLM-RoBERTa's: an unknown piece keeps its letters, but its id is that of the unknown token."""
     specials = ["<s>", "<pad>", "</s>", "<unk>"]
     letters = sorted({letter for text in TEXTS for letter in text if not letter.isspace()})
     words = ["▁", "▁the", "▁capital", "▁of", "▁France", "▁is", "▁Paris", *letters]

@@ -1,4 +1,4 @@
-"""A tiny world in two languages, in mLAMA's layout, and tiny random models of it; a slow way to ask these."""
+"""A tiny world in two languages in mLAMA's layout, tiny random models for it, and slow measurements on these."""
 
 import hashlib
 import json
@@ -16,7 +16,7 @@ TEMPLATES = {
     "en": {"P36": "The capital of [X] is [Y] .", "P37": "People of [X] speak [Y] .", "P30": "[Y] is of [X] ."},
     "zh": {"P36": "[X]的首都是[Y]。", "P37": "[X]的人说[Y]。", "P30": "[Y]有[X]。"},
 }
-PLACES = {"en": ["France", "Italy", "Japan", "Germany"], "zh": ["法国", "意大利", "日本", "德国"]}
+COUNTRIES = {"en": ["France", "Italy", "Japan", "Germany"], "zh": ["法国", "意大利", "日本", "德国"]}
 OBJECTS = {
     "en": {"P36": ["Paris", "Rome", "Tokyo", "Berlin"], "P37": ["french", "italian", "japanese", "german"]},
     "zh": {"P36": ["巴黎", "罗马", "东京", "柏林"], "P37": ["法", "意大利", "日", "德"]},
@@ -26,18 +26,18 @@ for objects in OBJECTS.values():
 
 
 def facts(language, relation):
-    found = []
-    for place, subject in enumerate(PLACES[language]):
-        if language == "zh" and relation == "P37" and place == 3:
-            continue  # known in one language only
-        fact = {"uuid": f"{relation} {place}", "lineid": place, "sub_uri": f"S{place}", "obj_uri": f"O{place}"}
-        found.append(fact | {"sub_label": subject, "obj_label": OBJECTS[language][relation][place]})
-    return found
+    entries = []
+    for index, subject in enumerate(COUNTRIES[language]):
+        if language == "zh" and relation == "P37" and index == 3:
+            continue  # a fact that only one language has
+        fact = {"uuid": f"{relation} {index}", "lineid": index, "sub_uri": f"S{index}", "obj_uri": f"O{index}"}
+        entries.append(fact | {"sub_label": subject, "obj_label": OBJECTS[language][relation][index]})
+    return entries
 
 
-def prompt(language, relation, place):
-    """The fact's text and answer."""
-    fact = facts(language, relation)[place]
+def prompt(language, relation, index):
+    """The text and the answer of a fact."""
+    fact = facts(language, relation)[index]
     return TEMPLATES[language][relation].replace("[X]", fact["sub_label"]).replace("[Y]", "[MASK]"), fact["obj_label"]
 
 
@@ -68,20 +68,20 @@ def write_model(family, folder):
 
 
 def change_result(folder, name, relation, change):
-    """Change the first line of a result, and its record too, so that only what the line holds is wrong."""
+    """Change the first line of a result, and its checksum in the record, so that only the line's content is wrong."""
     path, record = folder / f"{name}-{relation}.jsonl", folder / f"{name}.args.json"
     first, *others = path.read_text().splitlines()
     first = json.loads(first)
     change(first)
     path.write_text("\n".join([json.dumps(first), *others, ""]))
-    made = json.loads(record.read_text())
-    made[relation]["sha256"] = hashlib.sha256(path.read_bytes()).hexdigest()
-    record.write_text(json.dumps(made))
+    records = json.loads(record.read_text())
+    records[relation]["sha256"] = hashlib.sha256(path.read_bytes()).hexdigest()
+    record.write_text(json.dumps(records))
     return path
 
 
-class Asked:
-    """A model of such a folder: the program's adapter and encoder, and transformers' own model in float64."""
+class ReferenceModel:
+    """A model from such a folder: the program's adapter and encoder, and transformers' own model, in float64."""
 
     def __init__(self, family, folder):
         self.family = family
@@ -92,13 +92,13 @@ class Asked:
         body = self.own.bert.encoder.layer if family == "bert" else self.own.transformer.h
         self.downs = [layer.output.dense if family == "bert" else layer.mlp.c_proj for layer in body]
 
-    def encode(self, language, relation, place):
-        text, answer = prompt(language, relation, place)
+    def encode(self, language, relation, index):
+        text, answer = prompt(language, relation, index)
         ((encoded,),) = self.encoder.facts([[[text, answer, relation]]])
         return encoded
 
     def activations(self, ids, position):
-        """layers x neurons"""
+        """Of all neurons at a position: layers x neurons."""
         kept = []
         with torch.no_grad():
             with_inputs(
@@ -107,8 +107,10 @@ class Asked:
         return torch.stack(kept)
 
     def probability(self, ids, position, piece, layer=None, neurons=None, change=None):
-        """Of a piece, with other `neurons` in one layer there, or several such lists; or with `change` applied to each
-        layer's.
+        """The probability of a piece at `position`.
+
+        Optionally one layer's neurons are replaced there by `neurons`, which may be a batch (one probability per row);
+        or `change` is applied to each layer's neurons.
         """
 
         def replaced(number, x):
@@ -119,5 +121,5 @@ class Asked:
 
         rows = 1 if neurons is None or neurons.ndim == 1 else len(neurons)
         logits = with_inputs(self.downs, replaced, lambda: self.own(torch.tensor([ids] * rows)).logits)
-        found = logits[:, position].softmax(-1)[:, piece]
-        return found if neurons is not None and neurons.ndim == 2 else found[0]
+        probabilities = logits[:, position].softmax(-1)[:, piece]
+        return probabilities if neurons is not None and neurons.ndim == 2 else probabilities[0]
