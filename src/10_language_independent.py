@@ -24,10 +24,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kn.experiments import success
-from kn.experiments.draws import Unrelated
+from kn.experiments.draws import FactUuid, Unrelated
 from kn.methods.presets import PRESETS
 from kn.neurons import located, selection
-from kn.neurons.sets import Neuron
+from kn.neurons.sets import NeuronSet
 from kn.stage import flags, languages
 from kn.stage.languages import Language
 from kn.stage.runner import Task, Unit, run
@@ -64,7 +64,7 @@ def main() -> None:
         neurons = read_neurons(relation, both, args.output_dir, args.preset)
         others = {uuid: unrelated.draw(relation, runs.rng(args.seed, "stage 10", relation, uuid)) for uuid in neurons}
         facts = [Fact(uuid, neurons[uuid], others[uuid]) for uuid in neurons]
-        asked_facts = [[relation, uuid] for uuid in neurons] + list(others.values())
+        asked_facts = [FactUuid(relation, uuid) for uuid in neurons] + list(others.values())
         return Task(
             relation,
             folder / f"{args.preset}-{relation}.jsonl",
@@ -96,15 +96,13 @@ def main() -> None:
 @dataclass(frozen=True)
 class Fact:
     uuid: str
-    neurons: dict[str, list[Neuron]]  # by language
-    other: list[str]  # the unrelated fact, [relation, uuid]
+    neurons: dict[str, NeuronSet]  # by language
+    other: FactUuid  # the unrelated fact
 
 
-def read_neurons(
-    relation: str, both: list[Language], output_dir: str, preset: str
-) -> dict[str, dict[str, list[Neuron]]]:
+def read_neurons(relation: str, both: list[Language], output_dir: str, preset: str) -> dict[str, dict[str, NeuronSet]]:
     """The knowledge neurons of the facts that both languages can score, by uuid and language."""
-    neurons: dict[str, dict[str, list[Neuron]]] = {uuid: {} for uuid in languages.shared(both, relation)}
+    neurons: dict[str, dict[str, NeuronSet]] = {uuid: {} for uuid in languages.shared(both, relation)}
     for language in both:
         results = language.located(output_dir, preset, relation)
         for uuid in list(neurons):

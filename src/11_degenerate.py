@@ -1,53 +1,46 @@
-"""Stage 11: degenerate neurons: pairs of which a fact bears the loss of either, but not of both.
+"""Stage 11: degenerate neurons, pairs of which a fact can lose either neuron but not both.
 
     python src/11_degenerate.py --bert_model bert-base-multilingual-cased --languages en zh --pt_relation P19 P27
 
-The `--top` strongest knowledge neurons of each fact (stage 9, preset amig) are suppressed one by one and in all pairs.
-Degenerate, as published, is a pair of neurons that lose at most `--low` of the answer's probability alone, and more
-than `--high` together. Two ordinary neurons can do that, so each pair is told with its interaction, the loss of both
-minus the sum of the single losses; one with `--min_interaction` is degenerate in the strict sense. As many random
-neurons of the same layers undergo the same.
+Each fact's `--top` strongest knowledge neurons (stage 9, preset amig) are suppressed one by one and in all pairs. As
+published, a pair is degenerate if each of its neurons alone loses at most `--low` of the answer's probability, and both
+together more than `--high`. Two ordinary neurons can do that, so each pair comes with its interaction: the loss of both
+minus the sum of the single losses. With `--min_interaction` or more, a pair is degenerate in the strict sense. The
+control is as many random neurons in the same layers.
 
-Pairs per fact: `<output_dir>/amig/en/degenerate-P19.jsonl`, see `src/kn/experiments/degenerate.py`. How many pairs
-this run's relations have, and in which layers: `<output_dir>/amig/degenerate.json`; the layers also as a figure in
-`--fig_dir`. Each language is searched by itself, and the pairs that are degenerate in all of them are counted.
+Writes the pairs of each fact to `<output_dir>/amig/en/degenerate-P19.jsonl` (see `src/kn/experiments/degenerate.py`).
+`<output_dir>/amig/degenerate.json` counts the pairs of this run's relations, by layer too, as the figure in `--fig_dir`
+shows. Each language is searched by itself; the pairs that are degenerate in all of them are counted as well.
 """
 
 from kn.store.start import guard
 
 import argparse
-import json
-import time
-from collections.abc import Iterator
 from pathlib import Path
 
 from kn.experiments import degenerate
-from kn.experiments.degenerate import ARMS, Pair
-from kn.methods.probing import Probe
-from kn.neurons import selection
-from kn.neurons.sets import Neuron
-from kn.report import figures
+from kn.experiments.degenerate import ARMS, PRESET, Counting, Pair, PairsByArm
+from kn.neurons import located, selection
+from kn.neurons.sets import NeuronSet
 from kn.stage import flags, languages
 from kn.stage.languages import Language
-from kn.store import results, runs, shapes, summaries
+from kn.stage.runner import Task, Unit, run
+from kn.store import runs, summaries
 
 UNIT = 32  # facts: what a killed run loses at most
+SETTINGS = ("top", "low", "high", "min_interaction", "disjoint", "seed")  # flags that the summary repeats
 
 
 def parse() -> argparse.Namespace:
     parser = flags.parser(__doc__)
     languages.add_flags(parser)
     languages.add_threshold_flag(parser)
-    parser.add_argument(
-        "--top", type=flags.positive, default=20, help="how many of a fact's knowledge neurons are tried"
-    )
+    parser.add_argument("--top", type=flags.positive, default=20, help="how many knowledge neurons per fact to try")
     parser.add_argument("--low", type=flags.number, default=degenerate.LOW, help="loss that a single neuron may cause")
     parser.add_argument("--high", type=flags.number, default=degenerate.HIGH, help="loss that a pair must exceed")
+    parser.add_argument("--min_interaction", type=flags.number, default=degenerate.STRICT, help="of the strict sense")
     parser.add_argument(
-        "--min_interaction", type=flags.number, default=degenerate.STRICT, help="what the strict sense asks of a pair"
-    )
-    parser.add_argument(
-        "--disjoint", action="store_true", help="count only pairs without a neuron in common, greatest loss first"
+        "--disjoint", action="store_true", help="count only pairs without a common neuron, greatest loss first"
     )
     parser.add_argument("--fig_dir", default="{FIGURES}", help="where the figure goes")
     return parser.parse_args()
@@ -55,149 +48,131 @@ def parse() -> argparse.Namespace:
 
 def main() -> None:
     args = parse()
-    opened = languages.open_languages(flags.model_args(args), languages.language_args(args))
-    found: dict[str, dict[str, list[dict]]] = {}  # by language and relation the lines
+    opened = languages.open_languages(
+        flags.model_args(args),
+        languages.language_args(args),
+        look_for=lambda names, relations: located.look_for(args.output_dir, PRESET, names, relations),
+    )
+
+    def task(language: Language, relation: str) -> Task:
+        neurons = neurons_to_try(language, relation, args.output_dir, args.top, args.seed)
+        return Task(
+            relation,
+            degenerate.path(args.output_dir, language.name, relation),
+            len(neurons),
+            depends={
+                "language": language.name,
+                "threshold": language.threshold,
+                "top": args.top,
+                "low": args.low,
+                "high": args.high,
+                "seed": args.seed,
+                "data": runs.digest([[uuid, language.facts[relation][uuid].bag] for uuid in neurons]),
+                "neurons": runs.digest(neurons),
+            },
+            measure=lambda unit: measure(unit, relation, neurons, language, args.low, args.high),
+            unit=UNIT,
+        )
+
+    pairs: dict[str, dict[str, PairsByArm]] = {}  # by language and relation
     for language in opened:
-        for result in search(language, args):
-            print(f"{language.name} {result.name}: {result.path}" + ", is there already, skipped" * result.was_there)
-            found.setdefault(language.name, {})[result.name] = [
-                line for line, _ in shapes.lines(result.path, degenerate.FACT)
-            ]
-    if found:
-        tell(found, opened, args)
+        record = degenerate.record(args.output_dir, language.name).path
+        for result in run(language.world, record, (task(language, relation) for relation in language.world.relations)):
+            skipped = ", is there already, skipped" if result.was_there else ""
+            print(f"{language.name} {result.name}: {result.path}{skipped}")
+            pairs.setdefault(language.name, {})[result.name] = degenerate.read_arms(result.path)
+    if pairs:
+        settings = {name: getattr(args, name) for name in SETTINGS}
+        settings["thresholds"] = {language.name: language.threshold for language in opened}
+        counting = Counting(args.min_interaction, args.disjoint, args.seed, opened[0].world.adapter.n_layers)
+        report(pairs, counting, settings, Path(args.output_dir) / "amig" / "degenerate.json", args.fig_dir)
 
 
-# ---- the search ----
-
-
-def search(language: Language, args: argparse.Namespace) -> Iterator[results.Result]:
-    world = language.world
-    probe = Probe(world.adapter, args.max_tokens)
-    record = degenerate.record(args.output_dir, language.name)
-
-    def of_relation(relation: str) -> results.Result:
-        neurons = to_try(language, relation, args)
-        uuids = list(neurons)
-        settings = world.settings | {
-            "language": language.name,
-            "threshold": language.threshold,
-            "top": args.top,
-            "low": args.low,
-            "high": args.high,
-            "seed": args.seed,
-            "data": runs.digest([[uuid, language.facts[relation][uuid].bag] for uuid in uuids]),
-            "neurons": runs.digest(neurons),
-        }
-
-        def work(unit: range, done: results.Done) -> tuple[list[str], dict]:
-            of_unit = {uuids[number]: neurons[uuids[number]] for number in unit}
-            return search_facts(of_unit, relation, language, probe, args, done)
-
-        path = degenerate.path(args.output_dir, language.name, relation)
-        return results.Result(path, relation, results.units(len(uuids), UNIT), work, settings, record)
-
-    return results.make(map(of_relation, world.relations), runs.provenance(world.device), world.lanes)
-
-
-def to_try(language: Language, relation: str, args: argparse.Namespace) -> dict[str, dict[str, list[Neuron]]]:
-    """By fact and arm the neurons of which pairs are made."""
+def neurons_to_try(
+    language: Language, relation: str, output_dir: str, top: int, seed: int
+) -> dict[str, dict[str, NeuronSet]]:
+    """The neurons of which pairs are made, by fact and arm."""
     neurons = {}
-    for uuid, fact in language.located(args.output_dir, degenerate.PRESET, relation).items():
+    for uuid, fact in language.located(output_dir, PRESET, relation).items():
         if not fact.skipped:
-            real = fact.strong(language.threshold)[: args.top]
-            rng = runs.rng(args.seed, "stage 11", relation, uuid)
+            real = fact.strong(language.threshold)[:top]
+            rng = runs.rng(seed, "stage 11", relation, uuid)
             drawn = selection.random_like(real, language.world.adapter.d_ffn, rng)
             neurons[uuid] = dict(zip(ARMS, (real, drawn), strict=True))
     return neurons
 
 
-def search_facts(
-    neurons: dict[str, dict[str, list[Neuron]]],
+def measure(
+    unit: Unit,
     relation: str,
+    neurons: dict[str, dict[str, NeuronSet]],
     language: Language,
-    probe: Probe,
-    args: argparse.Namespace,
-    done: results.Done,
-) -> tuple[list[str], dict]:
-    """Per fact the neurons of each arm, and their degenerate pairs."""
-    started = time.perf_counter()
-    lines: dict[str, dict] = {uuid: {"uuid": uuid, "lineid": language.facts[relation][uuid].lineid} for uuid in neurons}
-    tried = [(uuid, arm, of_arm) for uuid, arms in neurons.items() for arm, of_arm in arms.items()]
-    losses = degenerate.suppressing(probe, [language.encoded(relation, uuid).prompt for uuid, _, _ in tried])
-    pairs = degenerate.search([of_arm for _, _, of_arm in tried], losses, args.low, args.high)
-    for (uuid, arm, of_arm), of_fact in zip(tried, pairs, strict=True):
-        lines[uuid][arm] = {"neurons": of_arm, "pairs": of_fact}
-    done(len(lines))
-    return [json.dumps(line) for line in lines.values()], {"seconds": time.perf_counter() - started}
+    low: float,
+    high: float,
+) -> tuple[list[dict], dict]:
+    """Per fact the neurons of each arm, and the degenerate pairs among them."""
+    all_uuids = list(neurons)
+    uuids = [all_uuids[number] for number in unit]
+    searches = [(uuid, arm) for uuid in uuids for arm in ARMS]
+    prompts = [language.encoded(relation, uuid).prompt for uuid, _ in searches]
+    losses = degenerate.suppressing(language.world.probe, prompts)
+    pairs = degenerate.search([neurons[uuid][arm] for uuid, arm in searches], losses, low, high)
+    lines: dict[str, dict] = {uuid: {"uuid": uuid, "lineid": language.facts[relation][uuid].lineid} for uuid in uuids}
+    for (uuid, arm), fact_pairs in zip(searches, pairs, strict=True):
+        lines[uuid][arm] = {"neurons": neurons[uuid][arm], "pairs": fact_pairs}
+    return list(lines.values()), {"seconds": unit.seconds}
 
 
-# ---- what was found ----
+def report(
+    pairs: dict[str, dict[str, PairsByArm]], counting: Counting, settings: dict, path: Path, fig_dir: str
+) -> None:
+    """Write and print the counts per language and relation, and of all languages together; draw the layers."""
+    from kn.report import figures  # imports matplotlib, which takes a second
+
+    to_draw = {}
+    for language, relations in pairs.items():
+        counts = {relation: counting.by_arm([arms]) for relation, arms in relations.items()}
+        total = counting.by_arm(list(relations.values()))
+        summaries.add(path, language, {"settings": settings, "all": total, "relations": counts})
+        print(table(language, counts | {"all": total}))
+        to_draw |= {language: total[ARMS[0]]["published"], f"{language}, strict": total[ARMS[0]]["strict"]}
+    if len(pairs) > 1:
+        total = counting.by_arm([{arm: shared(list(pairs.values()), arm) for arm in ARMS}])
+        summaries.add(path, " ".join(pairs), {"settings": settings, "all": total})
+        print(table(" and ".join(pairs), {"all": total}))
+        to_draw["in all languages"] = total[ARMS[0]]["published"]
+    to_draw = {name: counts for name, counts in to_draw.items() if counts["pairs"]}
+    print(figures.layers(to_draw, Path(fig_dir) / "degenerate_layers") if to_draw else "no degenerate pairs to draw")
 
 
-def tell(found: dict[str, dict[str, list[dict]]], opened: list[Language], args: argparse.Namespace) -> None:
-    """Write and show counts of each language and relation, and of all languages together; draw the layers."""
-    path = Path(args.output_dir) / "amig" / "degenerate.json"
-    settings = {name: getattr(args, name) for name in ("top", "low", "high", "min_interaction", "disjoint", "seed")}
-    settings["thresholds"] = {language.name: language.threshold for language in opened}
-    n_layers = opened[0].world.adapter.n_layers
-    drawn = {}
-    for language, relations in found.items():
-        of_each = {
-            relation: {arm: [pairs_of(line, arm) for line in lines] for arm in ARMS}
-            for relation, lines in relations.items()
-        }
-        together = {arm: [pairs for arms in of_each.values() for pairs in arms[arm]] for arm in ARMS}
-        counts = {relation: summarize(arms, n_layers, args) for relation, arms in of_each.items()}
-        of_all = summarize(together, n_layers, args)
-        summaries.add(path, language, {"settings": settings, "all": of_all, "relations": counts})
-        show(language, counts | {"all": of_all})
-        drawn |= {language: of_all[ARMS[0]]["published"], f"{language}, strict": of_all[ARMS[0]]["strict"]}
-    if len(found) > 1:
-        of_all = summarize({arm: shared(list(found.values()), arm) for arm in ARMS}, n_layers, args)
-        summaries.add(path, " ".join(found), {"settings": settings, "all": of_all})
-        show(" and ".join(found), {"all": of_all})
-        drawn["in all languages"] = of_all[ARMS[0]]["published"]
-    drawn = {name: counts for name, counts in drawn.items() if counts["pairs"]}
-    print(figures.layers(drawn, Path(args.fig_dir) / "degenerate_layers") if drawn else "no degenerate pairs to draw")
+def shared(languages: list[dict[str, PairsByArm]], arm: str) -> dict[str, list[Pair]]:
+    """The facts that all languages have, with the pairs that are degenerate in each language."""
+    by_language = []
+    for relations in languages:
+        pairs: dict[str, list[Pair]] = {}
+        for arms in relations.values():
+            pairs |= arms[arm]
+        by_language.append(pairs)
+    return degenerate.shared(by_language)
 
 
-def pairs_of(line: dict, arm: str) -> list[Pair]:
-    return degenerate.pairs_in(line, arm)
-
-
-def shared(languages: list[dict[str, list[dict]]], arm: str) -> list[list[Pair]]:
-    """Of the facts that all languages have, the pairs that are degenerate in each."""
-    of_languages = [
-        {line["uuid"]: pairs_of(line, arm) for lines in relations.values() for line in lines} for relations in languages
-    ]
-    return list(degenerate.shared(of_languages).values())
-
-
-def summarize(arms: dict[str, list[list[Pair]]], n_layers: int, args: argparse.Namespace) -> dict[str, dict]:
-    """By arm what there is of pairs, as published and in the strict sense."""
-    found: dict[str, dict] = {}
-    for arm, facts in arms.items():
-        strict = [degenerate.strict(pairs, args.min_interaction) for pairs in facts]
-        found[arm] = {}
-        for sense, of_sense in (("published", facts), ("strict", strict)):
-            counted = [degenerate.disjoint(pairs) for pairs in of_sense] if args.disjoint else of_sense
-            found[arm][sense] = degenerate.summary(counted, n_layers, args.seed)
-    return found
-
-
-def show(language: str, counts: dict[str, dict]) -> None:
+def table(language: str, counts: dict[str, dict]) -> str:
     """The share of facts with a pair and half the width of its 95 % interval, the pairs, their mean interaction."""
-    senses = [(arm, sense) for arm in ARMS for sense in ("published", "strict")]
-    print(f"{'':15}" + "".join(f"  {arm + ', ' + sense:^29}" for arm, sense in senses))
-    print(f"{language:9} {'facts':>5}" + "   with a pair  pairs interact." * len(senses))
+    senses = [(arm, sense) for arm in ARMS for sense in degenerate.SENSES]
+    rows = [
+        f"{'':15}" + "".join(f"  {arm + ', ' + sense:^29}" for arm, sense in senses),
+        f"{language:9} {'facts':>5}" + "   with a pair  pairs interact." * len(senses),
+    ]
     for relation, arms in counts.items():
         row = f"{relation:9} {arms[ARMS[0]]['published']['facts']:5}"
-        for found in (arms[arm][sense] for arm, sense in senses):
-            share, (low, high) = found["facts with a pair"], found["facts with a pair:interval"]
+        for arm, sense in senses:
+            count = arms[arm][sense]
+            share, (low, high) = count["facts with a pair"], count["facts with a pair:interval"]
             row += f"{'-':>14}" if share is None else f"  {100 * share:5.1f}% ±{50 * (high - low):4.1f}"
-            row += f"{found['pairs']:7}"
-            row += f"{'-':>10}" if found["interaction"] is None else f"{100 * found['interaction']:+9.1f}%"
-        print(row)
+            row += f"{count['pairs']:7}"
+            row += f"{'-':>10}" if count["interaction"] is None else f"{100 * count['interaction']:+9.1f}%"
+        rows.append(row)
+    return "\n".join(rows)
 
 
 if __name__ == "__main__":

@@ -73,7 +73,11 @@ def parse() -> argparse.Namespace:
 
 def main() -> None:
     args = parse()
-    for language in languages.open_languages(flags.model_args(args), languages.language_args(args)):
+    for language in languages.open_languages(
+        flags.model_args(args),
+        languages.language_args(args),
+        look_for=lambda names, relations: degenerate.look_for(args.output_dir, names, relations),
+    ):
         plans = {relation: plan(language, relation, args) for relation in language.world.relations}
         # All that is true has to be known, also what --debug cuts away.
         (known,) = mlama.read(args.mlama, [language.name], list(plans)).facts.values()

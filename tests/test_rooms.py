@@ -81,6 +81,7 @@ WITHOUT_TORCH_SCRIPTS = (
     "8_plot",
     "8_report",
     "10_language_independent",
+    "11_degenerate",
 )
 
 

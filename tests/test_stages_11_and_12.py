@@ -306,9 +306,13 @@ def test_one_language_and_what_is_missing(world, tmp_path):
     family, folder, flags, _ = world
     flags = [*flags[: flags.index("--languages")], "--languages", "zh"]
     assert "zh        facts" in run("11_degenerate.py", *flags, *FOUND).stdout
-    elsewhere = [tmp_path if flag == folder / "results" else flag for flag in flags]
+    # What is missing is reported before a model is looked for.
+    other = {folder / "results": tmp_path, folder / "model": tmp_path / "none"}
+    elsewhere = [other.get(flag, flag) for flag in flags]
     missing = run("11_degenerate.py", *elsewhere, check=False)
-    assert "run stage 9 (9_run_amig.sh) for zh and P30 first" in missing.stderr and missing.returncode == 1
+    assert "run stage 9 (9_run_amig.sh) for zh and P30 first" in missing.stderr and missing.returncode == 1, (
+        missing.stderr
+    )
     missing = run("12_fact_check.py", *elsewhere, check=False)
     assert "run stage 11 (11_run_degenerate.sh) for zh and P30 first" in missing.stderr
     fewer = run("12_fact_check.py", *flags, "--debug", "2", check=False)
