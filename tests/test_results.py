@@ -1,4 +1,4 @@
-"""A result that is made in parts, by one process or many, and cut off anywhere, ends in the same bytes."""
+"""A result computed in parts, by one process or many, has the same bytes wherever the runs were killed."""
 
 import json
 import multiprocessing
@@ -23,7 +23,7 @@ EXPECTED = "".join(f"fact {number}\n" for number in range(FACTS))
 
 
 class Crash(BaseException):
-    """What no code catches, as a kill."""
+    """An exception that no code catches, like a kill."""
 
 
 def work(unit, done):
@@ -36,11 +36,11 @@ def result_in(folder, work=work, settings=SETTINGS, name="P1", facts=FACTS):
     return results.Result(folder / f"{name}.jsonl", name, results.units(facts, 10), work, settings, record)
 
 
-def make(folder, work=work, lanes=1):
+def make_result(folder, work=work, lanes=1):
     return list(results.make([result_in(folder, work)], {"device": "test"}, lanes))
 
 
-def content(folder):
+def file_names(folder):
     return {path.name for path in folder.iterdir() if path.suffix != ".lock"}
 
 
@@ -53,27 +53,28 @@ def test_units_cover_all_facts_once_and_get_smaller(facts):
 
 
 @pytest.mark.parametrize("lanes", [1, 3])
-def test_a_result_is_joined_and_recorded(tmp_path, lanes):
-    (made,) = make(tmp_path, lanes=lanes)
-    assert (tmp_path / "P1.jsonl").read_text() == EXPECTED and not made.was_there
-    assert made.about["facts"] == made.about["prompts"] == FACTS and made.about["steps"] == {"few": 2 * FACTS}
-    assert json.loads((tmp_path / "args.json").read_text())["P1"] == made.about
-    (again,) = make(tmp_path, work=None)
+def test_a_finished_result_is_one_file_with_an_entry_in_the_record(tmp_path, lanes):
+    (finished,) = make_result(tmp_path, lanes=lanes)
+    assert (tmp_path / "P1.jsonl").read_text() == EXPECTED and not finished.was_there
+    assert finished.about["facts"] == finished.about["prompts"] == FACTS
+    assert finished.about["steps"] == {"few": 2 * FACTS}
+    assert json.loads((tmp_path / "args.json").read_text())["P1"] == finished.about
+    (again,) = make_result(tmp_path, work=None)
     assert again.was_there
-    assert content(tmp_path) == {"P1.jsonl", "args.json"}
+    assert file_names(tmp_path) == {"P1.jsonl", "args.json"}
 
 
 def test_several_results_are_finished_in_order(tmp_path):
     names = ["P3", "P1", "P2"]
-    made = results.make((result_in(tmp_path, name=name, facts=len(name)) for name in names), {})
-    assert [(result.name, (tmp_path / f"{result.name}.jsonl").exists()) for result in made] == [
+    finished = results.make((result_in(tmp_path, name=name, facts=len(name)) for name in names), {})
+    assert [(result.name, (tmp_path / f"{result.name}.jsonl").exists()) for result in finished] == [
         (name, True) for name in names
     ]
 
 
 @pytest.mark.parametrize("call", ["replace", "fsync", "rename", "mkdir", "rmdir"])
-def test_crashed_at_any_step_and_run_again_ends_in_the_same_bytes(tmp_path, monkeypatch, call):
-    """Kill the n-th rename, flush or change of a folder, for each n there is."""
+def test_a_run_after_a_crash_at_any_step_produces_the_same_bytes(tmp_path, monkeypatch, call):
+    """Crash at the n-th call of an operation on files, for n = 1, 2, … until a run needs fewer calls."""
     real = getattr(os, call)
     crashes = 0
     while True:
@@ -81,63 +82,66 @@ def test_crashed_at_any_step_and_run_again_ends_in_the_same_bytes(tmp_path, monk
         folder.mkdir()
         count = 0
 
-        def counted(*arguments, crashes=crashes, **more):
+        def crash_after(*arguments, crashes=crashes, **more):
             nonlocal count
             count += 1
             if count > crashes:
                 raise Crash
             return real(*arguments, **more)
 
-        monkeypatch.setattr(os, call, counted)
+        monkeypatch.setattr(os, call, crash_after)
         try:
-            make(folder)
+            make_result(folder)
             break
         except Crash:
             pass
         finally:
             monkeypatch.setattr(os, call, real)
         kept = {path: path.stat().st_mtime_ns for path in folder.glob("*.parts/0*.jsonl")}
-        make(folder)
+        make_result(folder)
         assert (folder / "P1.jsonl").read_text() == EXPECTED
         assert json.loads((folder / "args.json").read_text())["P1"]["prompts"] == FACTS
-        assert content(folder) == {"P1.jsonl", "args.json"}
+        assert file_names(folder) == {"P1.jsonl", "args.json"}
         crashes += 1
         assert len(kept) <= len(results.units(FACTS, 10))
     assert crashes > (5 if call in ("replace", "fsync") else 0)
 
 
-def test_what_a_kill_left_while_joining_goes(tmp_path):
-    left = tmp_path / ".P1.jsonl.12345.unfinished"
-    left.write_text("half")
-    make(tmp_path)
-    assert not left.exists() and (tmp_path / "P1.jsonl").read_text() == EXPECTED
+def test_an_unfinished_file_left_by_a_kill_is_removed(tmp_path):
+    leftover = tmp_path / ".P1.jsonl.12345.unfinished"
+    leftover.write_text("half")
+    make_result(tmp_path)
+    assert not leftover.exists() and (tmp_path / "P1.jsonl").read_text() == EXPECTED
 
 
-def stopping_at(start, asked=None):
-    def stopping(unit, done):
-        if asked is not None:
-            asked.append(unit.start)
+def crash_at(start, starts=None):
+    """Work that crashes at the units from `start` on; adds each unit's first fact to `starts`."""
+
+    def crashing_work(unit, done):
+        if starts is not None:
+            starts.append(unit.start)
         if unit.start >= start:
             raise Crash
         return work(unit, done)
 
-    return stopping
+    return crashing_work
 
 
-def test_parts_that_are_there_are_not_made_again(tmp_path):
-    asked = []
+def test_finished_parts_are_not_computed_again(tmp_path):
+    computed = []
     for _ in range(2):
         with pytest.raises(Crash):
-            make(tmp_path, stopping_at(20, asked))
+            make_result(tmp_path, crash_at(20, computed))
     starts = [unit.start for unit in results.units(FACTS, 10)]
-    before, (stopped, *_) = [start for start in starts if start < 20], [start for start in starts if start >= 20]
-    assert asked == [*before, stopped, stopped]
+    finished = [start for start in starts if start < 20]
+    crashed = next(start for start in starts if start >= 20)
+    assert computed == [*finished, crashed, crashed]
 
 
-def test_when_one_lane_ends_so_do_the_others(tmp_path):
-    """A signal or an error must not wait until the result is finished."""
+def test_a_crash_in_one_lane_stops_the_others(tmp_path):
+    """Otherwise a signal or an error would be reported only when the whole result is finished."""
 
-    def working(unit, done):
+    def slow_or_crashing(unit, done):
         if unit.start == 0:
             raise Crash
         for _ in range(1000):
@@ -146,40 +150,40 @@ def test_when_one_lane_ends_so_do_the_others(tmp_path):
         return work(unit, done)
 
     with pytest.raises(Crash):
-        make(tmp_path, working, lanes=3)
+        make_result(tmp_path, slow_or_crashing, lanes=3)
     assert not list(tmp_path.glob("*.parts/0*.jsonl"))
-    make(tmp_path, lanes=3)
+    make_result(tmp_path, lanes=3)
     assert (tmp_path / "P1.jsonl").read_text() == EXPECTED
 
 
 @pytest.mark.parametrize("damage", [b"", b"fact 0\nfa", b"\xff\xfe rubbish", b"fact 0\nfact 1\nfact 2\n{}"])
-def test_a_damaged_part_is_made_again(tmp_path, damage, capsys):
+def test_a_damaged_part_is_computed_again(tmp_path, damage, capsys):
     with pytest.raises(Crash):
-        make(tmp_path, stopping_at(20))
+        make_result(tmp_path, crash_at(20))
     (tmp_path / "P1.jsonl.parts" / "00001.jsonl").write_bytes(damage)
-    make(tmp_path)
+    make_result(tmp_path)
     assert (tmp_path / "P1.jsonl").read_text() == EXPECTED
     assert "00001.jsonl: damaged, made again" in capsys.readouterr().err
 
 
-def test_other_settings_are_refused_by_name(tmp_path):
-    make(tmp_path)
-    again = r"delete it to make it again \(all of this stage: .*/\*\.jsonl\), or set RESULTS="
-    with pytest.raises(InputError, match=f"made with RULE=riemann, this run has literal: {again}"):
+def test_a_run_with_other_settings_is_refused_and_the_setting_named(tmp_path):
+    make_result(tmp_path)
+    remedy = r"delete it to make it again \(all of this stage: .*/\*\.jsonl\), or set RESULTS="
+    with pytest.raises(InputError, match=f"made with RULE=riemann, this run has literal: {remedy}"):
         result_in(tmp_path, settings=SETTINGS | {"rule": "literal"})
-    other = tmp_path / "unfinished"
+    unfinished = tmp_path / "unfinished"
     with pytest.raises(Crash):
-        make(other, stopping_at(0))
+        make_result(unfinished, crash_at(0))
     with pytest.raises(InputError, match="with --points 20, this run has 40: finish it with those settings"):
-        list(results.make([result_in(other, settings=SETTINGS | {"points": 40})], {}))
+        list(results.make([result_in(unfinished, settings=SETTINGS | {"points": 40})], {}))
 
 
 @pytest.mark.parametrize("damage", [EXPECTED[:20], EXPECTED.replace("3", "4"), ""])
-def test_a_finished_result_that_was_changed_is_named(tmp_path, damage):
-    make(tmp_path)
+def test_a_finished_result_that_was_changed_is_refused(tmp_path, damage):
+    make_result(tmp_path)
     (tmp_path / "P1.jsonl").write_text(damage)
     with pytest.raises(InputError, match=r"P1\.jsonl: has changed since it was written: delete it and run again"):
-        make(tmp_path)
+        make_result(tmp_path)
 
 
 def test_a_result_of_unknown_origin_is_refused_and_left_alone(tmp_path):
@@ -188,7 +192,7 @@ def test_a_result_of_unknown_origin_is_refused_and_left_alone(tmp_path):
         InputError, match=r"P1\.jsonl: what made it is unknown, .*args\.json has no entry for P1: restore"
     ):
         result_in(tmp_path)
-    make(tmp_path / "ours")
+    make_result(tmp_path / "ours")
     (tmp_path / "ours" / "args.json").unlink()
     with pytest.raises(InputError, match="what made it is unknown"):
         result_in(tmp_path / "ours")
@@ -197,16 +201,16 @@ def test_a_result_of_unknown_origin_is_refused_and_left_alone(tmp_path):
 
 
 @pytest.mark.parametrize("damage", ["", '{"P1": {"sha2', "[]", '{"P1": 3}', '{"P1": {"sha256": 1, "settings": {}}}'])
-def test_a_damaged_record_names_the_remedy(tmp_path, damage):
-    make(tmp_path)
+def test_the_error_for_a_damaged_record_says_what_to_do(tmp_path, damage):
+    make_result(tmp_path)
     (tmp_path / "args.json").write_text(damage)
     with pytest.raises(InputError, match=r"args\.json.*: put a copy of it back, or delete it and the results it desc"):
         result_in(tmp_path)
 
 
-def test_cut_off_between_the_result_and_its_record(tmp_path, monkeypatch):
-    """Also where the record tells of a result that was there before, made with other settings."""
-    make(tmp_path)
+def test_a_kill_between_writing_the_result_and_its_record(tmp_path, monkeypatch):
+    """The record still describes an earlier result here, one with other settings."""
+    make_result(tmp_path)
     (tmp_path / "P1.jsonl").unlink()
     other = SETTINGS | {"rule": "literal"}
 
@@ -218,11 +222,11 @@ def test_cut_off_between_the_result_and_its_record(tmp_path, monkeypatch):
         list(results.make([result_in(tmp_path, settings=other)], {}))
     monkeypatch.undo()
     assert (tmp_path / "P1.jsonl").exists() and (tmp_path / "P1.jsonl.parts").exists()
-    (made,) = results.make([result_in(tmp_path, settings=other)], {})
-    assert made.about["settings"]["rule"] == "literal" and content(tmp_path) == {"P1.jsonl", "args.json"}
+    (finished,) = results.make([result_in(tmp_path, settings=other)], {})
+    assert finished.about["settings"]["rule"] == "literal" and file_names(tmp_path) == {"P1.jsonl", "args.json"}
 
 
-def test_the_record_names_all_that_made_a_result(tmp_path):
+def test_the_record_names_every_machine_that_worked_on_a_result(tmp_path):
     def stop_after_the_first(unit, done):
         if unit.start:
             raise Crash
@@ -230,28 +234,28 @@ def test_the_record_names_all_that_made_a_result(tmp_path):
 
     with pytest.raises(Crash):
         list(results.make([result_in(tmp_path, stop_after_the_first)], {"device": "one", "commit": "a"}))
-    for _ in range(2):  # nothing is made the second time
-        (made,) = results.make([result_in(tmp_path)], {"device": "another", "commit": "a"})
-    assert made.about["made by"] == [{"device": "one", "commit": "a"}, {"device": "another", "commit": "a"}]
+    for _ in range(2):  # nothing is computed the second time
+        (finished,) = results.make([result_in(tmp_path)], {"device": "another", "commit": "a"})
+    assert finished.about["made by"] == [{"device": "one", "commit": "a"}, {"device": "another", "commit": "a"}]
 
 
 def test_two_runs_at_once_share_the_work(tmp_path, capsys):
-    """The second one starts while the first is at its first unit, and does all the others."""
-    first, second = [], []
+    """The second run starts while the first works on its first unit, and does all the others."""
+    first_run, second_run = [], []
 
     def slow(unit, done):
-        first.append(unit.start)
-        if len(first) == 1:
+        first_run.append(unit.start)
+        if len(first_run) == 1:
             result_in(tmp_path, quick).take_part({}, 1)
         return work(unit, done)
 
     def quick(unit, done):
-        second.append(unit.start)
+        second_run.append(unit.start)
         return work(unit, done)
 
-    make(tmp_path, slow)
+    make_result(tmp_path, slow)
     starts = [unit.start for unit in results.units(FACTS, 10)]
-    assert (first, second) == (starts[:1], starts[1:])
+    assert (first_run, second_run) == (starts[:1], starts[1:])
     assert (tmp_path / "P1.jsonl").read_text() == EXPECTED
     assert "another run is making it too" in capsys.readouterr().err
 
@@ -262,28 +266,28 @@ def slow_work(unit, done):
 
 
 def make_slowly(folder):
-    make(folder, slow_work)
+    make_result(folder, slow_work)
 
 
-def test_processes_share_a_result_each_unit_once(tmp_path):
-    def noted(unit, done):
-        with open(tmp_path / "asked", "a") as file:
+def test_processes_that_share_a_result_compute_each_unit_once(tmp_path):
+    def logging_work(unit, done):
+        with open(tmp_path / "log", "a") as file:
             file.write(f"{unit.start}\n")
         return slow_work(unit, done)
 
     fork = multiprocessing.get_context("fork")
-    processes = [fork.Process(target=make, args=(tmp_path / "made", noted)) for _ in range(3)]
+    processes = [fork.Process(target=make_result, args=(tmp_path / "made", logging_work)) for _ in range(3)]
     for process in processes:
         process.start()
     for process in processes:
         process.join(60)
         assert process.exitcode == 0
     assert (tmp_path / "made" / "P1.jsonl").read_text() == EXPECTED
-    asked = [int(line) for line in (tmp_path / "asked").read_text().split()]
-    assert sorted(asked) == [unit.start for unit in results.units(FACTS, 10)]
+    computed = [int(line) for line in (tmp_path / "log").read_text().split()]
+    assert sorted(computed) == [unit.start for unit in results.units(FACTS, 10)]
 
 
-def test_what_a_killed_process_was_at_is_taken_over(tmp_path):
+def test_another_process_takes_over_the_unit_of_a_killed_one(tmp_path):
     fork = multiprocessing.get_context("fork")
     started = fork.Event()
 
@@ -291,10 +295,10 @@ def test_what_a_killed_process_was_at_is_taken_over(tmp_path):
         started.set()
         time.sleep(600)
 
-    process = fork.Process(target=make, args=(tmp_path, stuck))
+    process = fork.Process(target=make_result, args=(tmp_path, stuck))
     process.start()
     started.wait(60)
-    waiting = threading.Thread(target=make, args=(tmp_path,))
+    waiting = threading.Thread(target=make_result, args=(tmp_path,))
     waiting.start()
     time.sleep(1)
     assert waiting.is_alive() and not (tmp_path / "P1.jsonl").exists()
@@ -304,7 +308,7 @@ def test_what_a_killed_process_was_at_is_taken_over(tmp_path):
 
 
 def test_killed_at_random_moments(tmp_path):
-    """SIGKILL to one of two processes, again and again, until the result is there."""
+    """Kill two processes with SIGKILL, again and again, until the result is finished."""
     rng, fork, kills = random.Random(0), multiprocessing.get_context("fork"), 0
     while not (tmp_path / "P1.jsonl").exists():
         processes = [fork.Process(target=make_slowly, args=(tmp_path,)) for _ in range(2)]
@@ -315,12 +319,12 @@ def test_killed_at_random_moments(tmp_path):
             kills += process.is_alive()
             process.kill()
             process.join()
-    make(tmp_path)
+    make_result(tmp_path)
     assert kills and (tmp_path / "P1.jsonl").read_text() == EXPECTED
-    assert content(tmp_path) == {"P1.jsonl", "args.json"}
+    assert file_names(tmp_path) == {"P1.jsonl", "args.json"}
 
 
-def test_work_beside_the_gpu_is_done_in_processes_that_end_with_this_one(tmp_path):
+def test_the_worker_processes_of_a_gpu_run_end_with_it(tmp_path):
     script = tmp_path / "script.py"
     script.write_text(
         "import os, time, torch\n"
@@ -333,17 +337,17 @@ def test_work_beside_the_gpu_is_done_in_processes_that_end_with_this_one(tmp_pat
     )
     environment = os.environ | {"PYTHONPATH": str(ROOT / "src")}
     process = subprocess.Popen([sys.executable, script], stdout=subprocess.PIPE, text=True, env=environment)
-    other, power, own = map(int, process.stdout.readline().split())
-    assert power == 32 and own == process.pid != other
+    worker, power, own = map(int, process.stdout.readline().split())
+    assert power == 32 and own == process.pid != worker
     process.send_signal(signal.SIGKILL)
     process.wait()
     for _ in range(100):
-        if not runs_on(other):
+        if not is_running(worker):
             return
         time.sleep(0.1)
-    pytest.fail("the process beside lives on")
+    pytest.fail("the worker process survived")
 
 
-def runs_on(process):
+def is_running(process):
     status = Path(f"/proc/{process}/status")
     return status.exists() and "State:\tZ" not in status.read_text()
