@@ -1,4 +1,4 @@
-"""Files are whole or not there, and errors name them."""
+"""Files are written whole or not at all, and errors name them."""
 
 import io
 import json
@@ -23,7 +23,7 @@ def test_a_failed_write_leaves_the_old_file(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["value.json"]
 
 
-def test_a_place_that_cannot_be_written_is_named(tmp_path):
+def test_a_folder_that_cannot_be_made_is_named(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="file/results: the folder can't be made"):
         files.make_folder(tmp_path / "file" / "results")
@@ -44,15 +44,15 @@ def test_unreadable_files_are_named(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "name, text, place", [("a.json", '{"b": {"c": 1}}', "a.json"), ("a.jsonl", '\n{"b": {}}', "2")]
+    "name, text, location", [("a.json", '{"b": {"c": 1}}', "a.json"), ("a.jsonl", '\n{"b": {}}', "2")]
 )
-def test_a_missing_key_is_named_with_its_file(tmp_path, name, text, place):
+def test_a_missing_key_is_named_with_its_file(tmp_path, name, text, location):
     (tmp_path / name).write_text(text)
     value = files.read_json(tmp_path / name) if name == "a.json" else next(files.read_jsonl(tmp_path / name))
     assert value == json.loads(text) and json.dumps(value) == json.dumps(json.loads(text))
-    with pytest.raises(InputError, match=f"{place}: expected 'other', found an object that has 'b'"):
+    with pytest.raises(InputError, match=f"{location}: expected 'other', found an object that has 'b'"):
         value["other"]
-    with pytest.raises(KeyError):  # who expects one gets one
+    with pytest.raises(KeyError):  # code that catches KeyError still works
         value["b"]["other"]
 
 
@@ -71,7 +71,7 @@ def test_a_missing_key_is_named_with_its_file(tmp_path, name, text, place):
         ("", "not valid JSON"),
     ],
 )
-def test_malformed_json_ends_in_one_line_that_names_the_place(tmp_path, text, message):
+def test_malformed_json_is_reported_in_one_line_with_its_location(tmp_path, text, message):
     (tmp_path / "a.json").write_text(text)
     (tmp_path / "a.jsonl").write_text(f"1\n{text or '?'}\n")
     with pytest.raises(InputError) as whole:
@@ -83,13 +83,13 @@ def test_malformed_json_ends_in_one_line_that_names_the_place(tmp_path, text, me
     assert "\n" not in str(whole.value) + str(line.value)
 
 
-def test_halves_of_characters_that_belong_together_are_one(tmp_path):
+def test_surrogate_pairs_are_read_as_one_character(tmp_path):
     (tmp_path / "a.json").write_text(json.dumps("\U0001f600 \\ud800"))
     assert files.read_json(tmp_path / "a.json") == "\U0001f600 \\ud800"
 
 
-def test_the_next_run_removes_what_a_killed_one_left_unfinished(tmp_path):
-    """But not what another process is writing, nor a download that can be resumed."""
+def test_the_next_run_removes_unfinished_files_of_killed_runs(tmp_path):
+    """But not a file that another process is writing, nor a download that can be resumed."""
     program = (
         "import os, signal, sys; from kn.store.files import writing\n"
         "with writing(sys.argv[1]) as file:\n"
@@ -103,34 +103,36 @@ def test_the_next_run_removes_what_a_killed_one_left_unfinished(tmp_path):
     killed.wait()
     (tmp_path / ".mlama1.1.zip.unfinished").write_text("half")
     files.write_json(tmp_path / "b.json", 1)
-    (left,) = tmp_path.glob(".a.json.*.unfinished")
-    assert f".{alive.pid}." in left.name and (tmp_path / ".mlama1.1.zip.unfinished").exists()
+    (unfinished,) = tmp_path.glob(".a.json.*.unfinished")
+    assert f".{alive.pid}." in unfinished.name and (tmp_path / ".mlama1.1.zip.unfinished").exists()
     alive.kill()
     alive.wait()
 
 
-def test_a_message_stays_short_and_keeps_its_two_ends():
-    told = str(InputError(f"data.json: expected a number, found {'x' * 5000}: delete it"))
-    assert len(told) < 1100 and told.startswith("data.json: expected") and told.endswith("xxx: delete it")
+def test_a_long_message_is_shortened_in_the_middle():
+    message = str(InputError(f"data.json: expected a number, found {'x' * 5000}: delete it"))
+    assert len(message) < 1100
+    assert message.startswith("data.json: expected") and message.endswith("xxx: delete it")
 
 
-def test_a_list_where_an_object_has_to_be_is_named(tmp_path):
+def test_a_file_with_a_list_instead_of_an_object_is_named(tmp_path):
     (tmp_path / "a.json").write_text("[1]")
     with pytest.raises(InputError, match=r"a.json: expected an object, found \[1\]"):
         files.read_object(tmp_path / "a.json")
 
 
-def test_large_values_are_written_fast(tmp_path):
-    """json.dump, which writes piece by piece, takes ten times as long as json.dumps: minutes for large data."""
-    value, slow = [["text", 1.5, {"key": index}] for index in range(100_000)], io.StringIO()
-    started = time.process_time()
-    json.dump(value, slow)
-    between = time.process_time()
+def test_writing_large_values_is_much_faster_than_json_dump(tmp_path):
+    """json.dump writes piece by piece and takes ten times as long as json.dumps: minutes for large data."""
+    value, expected = [["text", 1.5, {"key": index}] for index in range(100_000)], io.StringIO()
+    start = time.process_time()
+    json.dump(value, expected)
+    slow_seconds = time.process_time() - start
+    start = time.process_time()
     files.write_json(tmp_path / "large.json", value, indent=None)
-    assert time.process_time() - between < (between - started) / 2
-    assert (tmp_path / "large.json").read_text() == slow.getvalue() + "\n"
+    assert time.process_time() - start < slow_seconds / 2
+    assert (tmp_path / "large.json").read_text() == expected.getvalue() + "\n"
 
 
-def test_an_error_is_one_line_that_moves_no_cursor():
+def test_an_error_is_one_line_without_control_characters():
     assert str(files.InputError("a\nb\x1b[31mc\ud800 \u00e9")) == "a b?[31mc? \u00e9"
     assert str(files.MissingKey("x: 'y'\r")) == "x: 'y'"
