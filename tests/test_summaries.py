@@ -1,4 +1,4 @@
-"""Summaries are as they were written, or are refused; a kill at any moment leaves one that is accepted."""
+"""A summary that has changed is refused; a kill at any moment leaves one that is accepted."""
 
 import json
 import shutil
@@ -15,13 +15,13 @@ def path(tmp_path):
     return tmp_path / "folder" / "means.json"
 
 
-def test_what_is_written_is_read(path):
+def test_entries_are_read_as_they_were_written(path):
     summaries.write(path, {"P1": 1})
     summaries.add(path, "P2", [0.5, "ü"])
     assert summaries.read(path) == {"P1": 1, "P2": [0.5, "ü"]} == json.loads(path.read_text())
 
 
-def test_entries_of_several_runs_at_once_are_all_there(path):
+def test_no_entry_is_lost_when_several_runs_write_at_once(path):
     runs = [Thread(target=summaries.add, args=(path, f"P{number}", number)) for number in range(8)]
     for run in runs:
         run.start()
@@ -31,19 +31,19 @@ def test_entries_of_several_runs_at_once_are_all_there(path):
 
 
 @pytest.mark.parametrize("damage", ["", "{}", '{"P1": 2}\n', '{\n "P1": 1}\n\n', "["])
-def test_a_change_is_noticed_by_who_reads_and_by_who_adds(path, damage):
+def test_reading_and_adding_both_notice_a_change(path, damage):
     summaries.write(path, {"P1": 1})
     path.write_text(damage)
-    for work in (lambda: summaries.read(path), lambda: summaries.add(path, "P2", 2)):
+    for call in (lambda: summaries.read(path), lambda: summaries.add(path, "P2", 2)):
         with pytest.raises(InputError, match=r"means\.json: has changed since it was written: delete it and run"):
-            work()
+            call()
     assert path.read_text() == damage
     path.unlink()
     summaries.add(path, "P1", 3)
     assert summaries.read(path) == {"P1": 3}
 
 
-def test_those_of_other_programs_are_read_as_they_are(path):
+def test_summaries_without_checksums_are_read_and_extended(path):
     path.parent.mkdir()
     path.write_text('{"P1": 1}')
     assert summaries.read(path) == {"P1": 1}
@@ -61,17 +61,17 @@ def test_damaged_checksums_are_named(path, sums):
 
 @pytest.mark.parametrize("moment", range(4))
 def test_a_kill_at_any_moment_harms_nothing(path, monkeypatch, moment):
-    """Before and after each of the three files that a change writes."""
+    """Before and after each of the three files that a change writes: the summary is the old or the new one."""
     summaries.write(path, {"P1": 1})
-    replace, left = files.os.replace, [moment]
+    replace, calls_left = files.os.replace, [moment]
 
-    def until_killed(*names):
-        if not left[0]:
+    def replace_until_killed(*names):
+        if not calls_left[0]:
             raise KeyboardInterrupt
-        left[0] -= 1
+        calls_left[0] -= 1
         replace(*names)
 
-    monkeypatch.setattr(files.os, "replace", until_killed)
+    monkeypatch.setattr(files.os, "replace", replace_until_killed)
     killed = False
     try:
         summaries.add(path, "P1", 2)
