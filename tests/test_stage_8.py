@@ -1,4 +1,4 @@
-"""Stage 8 draws what is there, names what is missing, and its CSV hold what the results say."""
+"""Stage 8 draws the results there are, names the missing ones, and writes the numbers it drew as CSV files."""
 
 import csv
 import json
@@ -44,40 +44,40 @@ def test_figures_from_the_published_programs_results(results):
             assert (results / "figures" / f"{name}.{kind}").read_bytes().startswith(magic)
     for name, key in (("suppress", "rm_own:ave_delta_ratio"), ("amplify", "eh_own:ave_delta_ratio")):
         drawn = rows(results / "figures" / f"{name}.csv")
-        for begin, arm in (("", "knowledge neurons"), ("base_", "baseline")):
-            measured = read(PUBLISHED / "kn" / f"{begin}modify_activation_rlt.json")
-            expected = {relation: 100 * measured[f"{begin}kn_bag-{relation}"][key] for relation in RELATIONS}
+        for prefix, arm in (("", "knowledge neurons"), ("base_", "baseline")):
+            measured = read(PUBLISHED / "kn" / f"{prefix}modify_activation_rlt.json")
+            expected = {relation: 100 * measured[f"{prefix}kn_bag-{relation}"][key] for relation in RELATIONS}
             assert {relation: float(drawn[relation][arm]) for relation in RELATIONS} == pytest.approx(expected)
             assert float(drawn["mean"][arm]) == pytest.approx(mean(expected.values()))
             assert drawn["P36"][f"{arm}, low"] == ""
 
 
-def test_crawled_sentences_are_averaged_over_neurons_then_over_relations(results):
+def test_activations_at_crawled_sentences_are_averaged_per_relation_then_over_relations(results):
     plot(results)
     drawn = rows(results / "figures" / "distant.csv")
-    for begin, arm in (("", "knowledge neurons"), ("base_", "baseline")):
-        measured = read(PUBLISHED / "distant" / f"{begin}kn_weights@distant_data.json")
+    for prefix, arm in (("", "knowledge neurons"), ("base_", "baseline")):
+        measured = read(PUBLISHED / "distant" / f"{prefix}kn_weights@distant_data.json")
         for kind, name in enumerate(("subject and object", "subject only", "random sentence")):
-            of_relations = [
+            means = [
                 mean(value for fact in facts if isinstance(fact, list) for value in fact[kind])
                 for facts in measured.values()
             ]
-            assert float(drawn[name][arm]) == pytest.approx(mean(of_relations))
+            assert float(drawn[name][arm]) == pytest.approx(mean(means))
 
 
-def test_intervals_and_a_third_arm_are_drawn_where_there_are_any(results):
+def test_intervals_and_random_neurons_are_drawn_if_there_are_any(results):
     measured = {
         "random_kn_bag-P36": {"rm_own:ave_delta_ratio": -0.25, "rm_own:ave_delta_ratio:interval": [-0.5, 0.125]}
     }
     (results / "kn" / "random_modify_activation_rlt.json").write_text(json.dumps(measured))
     plot(results)
     drawn = rows(results / "figures" / "suppress.csv")
-    found = [drawn["P36"][f"random neurons{part}"] for part in ("", ", low", ", high")]
-    assert [float(value) for value in found] == [-25, -50, 12.5]
+    cells = [drawn["P36"][f"random neurons{part}"] for part in ("", ", low", ", high")]
+    assert [float(value) for value in cells] == [-25, -50, 12.5]
     assert drawn["P101"]["random neurons"] == ""
 
 
-def test_nothing_to_draw_and_results_that_cannot_be_read(tmp_path, results):
+def test_an_empty_folder_and_an_unreadable_result_are_errors(tmp_path, results):
     done = plot(tmp_path / "empty")
     assert done.returncode == 1 and "has no results to draw" in done.stderr
     (results / "kn" / "modify_activation_rlt.json").write_text('{"kn_bag-P36": {"rm_')
@@ -86,11 +86,11 @@ def test_nothing_to_draw_and_results_that_cannot_be_read(tmp_path, results):
 
 
 def test_a_stage_6_without_edits_is_not_called_missing(results):
-    """As where no fact drawn had neurons, or none was predicted right."""
+    """There are no edits if no fact drawn has neurons, or none is predicted right."""
     (results / "edit").mkdir()
     empty = {"edits": 0, "inner_ppl_inc_ratio": None, "ori_changed": None, "success_updated": None}
-    found = {"lambda1": 1, "lambda2": 8, "relations": ["P36"], "averages": {"knowledge neurons": empty}}
-    (results / "edit" / "edit-1-8.json").write_text(json.dumps(found))
+    summary = {"lambda1": 1, "lambda2": 8, "relations": ["P36"], "averages": {"knowledge neurons": empty}}
+    (results / "edit" / "edit-1-8.json").write_text(json.dumps(summary))
     out = plot(results).stdout
     assert "update: nothing to draw, because `bash 6_run_edit.sh` made no edits that could be measured" in out
     assert "update: no results" not in out and "erase: no results yet, `bash 7_run_erase.sh` makes them" in out
