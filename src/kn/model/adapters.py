@@ -93,6 +93,10 @@ class Adapter:
         """The token's word embedding: of a model with two, the one of its input."""
         return self.words.weight[token]
 
+    def unembed(self, vectors: Tensor) -> Tensor:
+        """Logits of vectors that a layer writes, rows x d_model, as if nothing else had been written."""
+        raise NotImplementedError
+
     def tokens(self, length: int, points: int) -> int:
         """How many tokens a prompt costs that is run once, and then on from a layer so many times."""
         raise NotImplementedError

@@ -85,6 +85,9 @@ class Decoder(Adapter):
     def head(self, hidden: Tensor) -> Tensor:
         return self.decoder(self.final_norm(hidden))
 
+    def unembed(self, vectors: Tensor) -> Tensor:
+        return self.head(vectors)
+
     def run(
         self, ids: Tensor, positions: Tensor, probe: bool = False, starts: Collection[int] = (), logits: bool = True
     ) -> DecoderPass:

@@ -80,6 +80,9 @@ class PostNormEncoder(Adapter):
     def head(self, hidden: Tensor) -> Tensor:
         return self.decoder(self.transform(hidden))
 
+    def unembed(self, vectors: Tensor) -> Tensor:
+        return self.head(self.layers[-1].output_norm(vectors))
+
     def run(
         self, ids: Tensor, positions: Tensor, probe: bool = False, starts: Collection[int] = (), logits: bool = True
     ) -> EncoderPass:
