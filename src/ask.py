@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from kn.methods.quadrature import RULES
 from kn.neurons import selection
-from kn.neurons.sets import Neuron
+from kn.neurons.sets import NeuronSet
 from kn.stage import flags, setup
 from kn.stage.setup import Model
 from kn.store import runs
@@ -92,7 +92,7 @@ def main() -> None:
     attributions = attribute([encode(question, model) for question in questions], model, args.rule)
     predictions = predictions_of(attributions, model)
     neurons = strongest(attributions, model, args.threshold, args.top, args.words)
-    members = [[neuron.layer, neuron.index] for neuron in neurons]
+    members = NeuronSet((neuron.layer, neuron.index) for neuron in neurons)
     effects = {question.text: effect(encode(question, model), members, model, args.seed) for question in measured}
     if args.json:
         summary = {
@@ -173,7 +173,7 @@ def strongest(attributions: "Attributions", model: Model, threshold: float, top:
     return found
 
 
-def effect(question: "Encoded", neurons: list[Neuron], model: Model, seed: int) -> dict[str, float]:
+def effect(question: "Encoded", neurons: NeuronSet, model: Model, seed: int) -> dict[str, float]:
     """The answer's probability as it is, and with the neurons, or random ones instead, suppressed and doubled."""
     from kn.methods.probing import Probe
 
