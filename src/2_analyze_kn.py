@@ -81,7 +81,7 @@ def read_neurons(kn_dir: Path, relations: list[str]) -> dict[str, dict[str, list
         neurons[arm] = {}
         for relation in relations:
             path = result_files.neurons(kn_dir, relation, arm)
-            origins.unchanged(path, record, path.name, "stage 2 (2_run_kn.sh)")
+            origins.recorded_settings(path, record, path.name, "stage 2 (2_run_kn.sh)")
             neurons[arm][relation] = sets.read_neuron_sets(path)
     for relation in relations:
         counts = {len(by_relation[relation]) for by_relation in neurons.values()}

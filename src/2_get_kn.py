@@ -89,7 +89,7 @@ def main() -> None:
     refined: dict[str, dict[str, Refined]] = {}  # by relation and score
     sources: dict[str, dict] = {}
     for relation, path in tqdm(paths.items(), desc="refining", unit="relation", dynamic_ncols=True):
-        sources[relation] = origins.unchanged(path, record, relation, "stage 1 (1_run_mlm.sh)") or {}
+        sources[relation] = origins.recorded_settings(path, record, relation, "stage 1 (1_run_mlm.sh)") or {}
         scored = read_strongest(path, thresholds)
         refined[relation] = {score: refine_relation(scored.neurons[score], rule) for score in ARMS}
         summary["layers"] = max(summary["layers"], scored.n_layers)
@@ -113,7 +113,7 @@ def main() -> None:
 def refuse_several_models(record: runs.Record, paths: dict[str, Path]) -> None:
     """Refuse to mix neurons of several models. Print the relations whose model is not known."""
     made = {relation: record.made(relation) for relation in paths}
-    origins.of_unknown_origin(record, [relation for relation, entry in made.items() if entry is None])
+    origins.note_unknown_origin(record, [relation for relation, entry in made.items() if entry is None])
     first_by_weights: dict[str, str] = {}
     for relation, entry in made.items():
         if entry:

@@ -138,7 +138,7 @@ def test_results_from_before_the_certificate(tmp_path, rule, valid):
     now = made | {"certificate": None if rule == "literal" else BOUNDS}
 
     def compare():
-        origins.compare(tmp_path / "P1.jsonl", made, now, "delete it", Record(tmp_path / "args.json").path)
+        origins.check_settings(tmp_path / "P1.jsonl", made, now, "delete it", Record(tmp_path / "args.json").path)
 
     if valid:
         compare()

@@ -127,7 +127,7 @@ def test_a_killed_process_is_started_again(plain, tmp_path):
     until_at_work(tmp_path, process)
     os.kill(workers(process)[-1], signal.SIGKILL)
     told = finish(process)
-    assert "a process was killed; all were started again (1 of 3 times)" in told and "stopped" not in told
+    assert "a process was killed; restarted all (restart 1 of 3)" in told and "stopped" not in told
     assert content(tmp_path) == plain
 
 
@@ -183,7 +183,7 @@ def test_sigterm_is_answered_and_the_next_run_goes_on(plain, tmp_path):
     process = start(tmp_path, GPUS="2")
     until_at_work(tmp_path, process)
     process.terminate()  # as a batch system does before it takes the machine away
-    assert "stopped; the same command goes on from here" in finish(process, status=1)
+    assert "stopped; run the same command again to resume" in finish(process, status=1)
     finish(start(tmp_path))
     assert content(tmp_path) == plain
 

@@ -301,7 +301,7 @@ def test_a_full_disk(get, tmp_path, while_building):
 
 def test_a_folder_that_cannot_be_written(get, tmp_path):
     (tmp_path / "file").touch()
-    assert "the folder can't be made" in error_of(get(data=tmp_path / "file" / "data", check=False))
+    assert "can't create the folder" in error_of(get(data=tmp_path / "file" / "data", check=False))
 
 
 def test_the_sample_is_not_overwritten(get):
@@ -334,7 +334,7 @@ def test_stopped_in_the_middle_then_again(get, server, tmp_path, number):
     child.send_signal(number)
     error = child.communicate(timeout=4)[1]  # sooner than the connection counts as stalled
     assert not path.exists() and partial.stat().st_size == half
-    assert number == signal.SIGKILL or ("the same command goes on from here" in error and error.count("\n") == 1)
+    assert number == signal.SIGKILL or ("run the same command again to resume" in error and error.count("\n") == 1)
     get()
     assert whole(tmp_path / "data") and server.ranges_of(CRAWLED) == [None, f"bytes={half}-"]
 

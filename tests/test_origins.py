@@ -79,7 +79,7 @@ def test_stages_9_and_11_check_the_results_they_read(tmp_path, reader):
     path.parent.mkdir(parents=True)
     path.write_text(json.dumps(fact) + "\n")
     with pytest.raises(
-        InputError, match=r"what made it is unknown, .*args.json has no entry for P1: restore that file"
+        InputError, match=r"has no record of what made it, .*args.json has no entry for P1: restore that file"
     ):
         read_it(SETTINGS)
     record.add("P1", {"sha256": sha256_of(path), "settings": SETTINGS | {"threshold": 0.3}})
@@ -160,19 +160,19 @@ def test_a_result_with_an_old_checksum_of_weights_is_accepted_after_the_suggeste
     record = runs.Record(tmp_path / "args.json")
     record.add("P1", {"sha256": "0", "settings": old})
     with pytest.raises(InputError) as refused:
-        origins.compare(tmp_path / "P1.jsonl", record.made("P1")["settings"], SETTINGS, "delete it", record.path)
-    command = str(refused.value).partition("since: ")[2].partition("; otherwise delete it")[0]
+        origins.check_settings(tmp_path / "P1.jsonl", record.made("P1")["settings"], SETTINGS, "delete it", record.path)
+    command = str(refused.value).partition("since then, run: ")[2].partition("; otherwise delete it")[0]
     assert command.startswith("sed -i ")
     subprocess.run(command, shell=True, check=True)
-    origins.compare(tmp_path / "P1.jsonl", record.made("P1")["settings"], SETTINGS, "delete it", record.path)
+    origins.check_settings(tmp_path / "P1.jsonl", record.made("P1")["settings"], SETTINGS, "delete it", record.path)
     with pytest.raises(InputError, match="with other weights"):
         other = SETTINGS | {"weights": OTHER}
-        origins.compare(tmp_path / "P1.jsonl", record.made("P1")["settings"], other, "delete it", record.path)
+        origins.check_settings(tmp_path / "P1.jsonl", record.made("P1")["settings"], other, "delete it", record.path)
 
 
 def test_a_result_that_lacks_a_newer_setting_is_refused_only_where_that_setting_matters(tmp_path):
     def compare(new_settings, **old_settings):
-        origins.compare(
+        origins.check_settings(
             tmp_path / "P1.jsonl", SETTINGS | old_settings, SETTINGS | new_settings, "delete it", tmp_path / "args.json"
         )
 

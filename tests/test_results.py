@@ -163,7 +163,7 @@ def test_a_damaged_part_is_computed_again(tmp_path, damage, capsys):
     (tmp_path / "P1.jsonl.parts" / "00001.jsonl").write_bytes(damage)
     make_result(tmp_path)
     assert (tmp_path / "P1.jsonl").read_text() == EXPECTED
-    assert "00001.jsonl: damaged, made again" in capsys.readouterr().err
+    assert "00001.jsonl: damaged, so this unit is done again" in capsys.readouterr().err
 
 
 def test_a_run_with_other_settings_is_refused_and_the_setting_named(tmp_path):
@@ -189,12 +189,12 @@ def test_a_finished_result_that_was_changed_is_refused(tmp_path, damage):
 def test_a_result_of_unknown_origin_is_refused_and_left_alone(tmp_path):
     (tmp_path / "P1.jsonl").write_text("theirs\n")
     with pytest.raises(
-        InputError, match=r"P1\.jsonl: what made it is unknown, .*args\.json has no entry for P1: restore"
+        InputError, match=r"P1\.jsonl: has no record of what made it, .*args\.json has no entry for P1: restore"
     ):
         result_in(tmp_path)
     make_result(tmp_path / "ours")
     (tmp_path / "ours" / "args.json").unlink()
-    with pytest.raises(InputError, match="what made it is unknown"):
+    with pytest.raises(InputError, match="has no record of what made it"):
         result_in(tmp_path / "ours")
     assert (tmp_path / "P1.jsonl").read_text() == "theirs\n"
     assert (tmp_path / "ours" / "P1.jsonl").read_text() == EXPECTED
@@ -204,7 +204,7 @@ def test_a_result_of_unknown_origin_is_refused_and_left_alone(tmp_path):
 def test_the_error_for_a_damaged_record_says_what_to_do(tmp_path, damage):
     make_result(tmp_path)
     (tmp_path / "args.json").write_text(damage)
-    with pytest.raises(InputError, match=r"args\.json.*: put a copy of it back, or delete it and the results it desc"):
+    with pytest.raises(InputError, match=r"args\.json.*: restore a copy of it, or delete it and the results it desc"):
         result_in(tmp_path)
 
 
@@ -257,7 +257,7 @@ def test_two_runs_at_once_share_the_work(tmp_path, capsys):
     starts = [unit.start for unit in results.units(FACTS, 10)]
     assert (first_run, second_run) == (starts[:1], starts[1:])
     assert (tmp_path / "P1.jsonl").read_text() == EXPECTED
-    assert "another run is making it too" in capsys.readouterr().err
+    assert "another run is working on it, too" in capsys.readouterr().err
 
 
 def slow_work(unit, done):

@@ -229,10 +229,10 @@ def test_results_by_the_earlier_rule_are_refused(world, tmp_path):
         return done.stderr
 
     without("fact_check", "columns")
-    made = "when what the model itself predicts was not recorded"
+    made = "when the model's own prediction was not recorded"
     assert f"fact_check-P36.jsonl: was made {made}" in refused("12_fact_check.py", "--pt_relation", "P36")
     without("degenerate", "threshold")
-    made = "when any of a fact's strongest neurons were tried, and not only its knowledge neurons"
+    made = "when any of a fact's strongest neurons were tried, not only its knowledge neurons"
     for script, more in (("11_degenerate.py", FOUND), ("12_fact_check.py", [])):
         assert f"degenerate-P30.jsonl: was made {made}" in refused(script, *more)
     assert {path: path.read_bytes() for path in kept} == kept

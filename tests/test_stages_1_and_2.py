@@ -194,7 +194,7 @@ def uninterrupted(tmp_path_factory):
         (["--pt_relation", "P9"], "there is no relation P9; there are P36 P103 P101"),
         (["--bert_model", "no/where"], "model no/where: no such folder"),
         (["--data_path", "none.json"], "none.json: no such file. `bash 0_get_data.sh` fetches"),
-        (["--output_dir", "requirements.txt/results"], "requirements.txt/results: the folder can't be made"),
+        (["--output_dir", "requirements.txt/results"], "requirements.txt/results: can't create the folder"),
         (["--device", "cuda:99"], "CUDA device"),
         (["--device", "abacus"], "argument --device: expected"),
         (["--batch_size", "0"], "expected a whole number above 0"),

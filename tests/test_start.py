@@ -57,7 +57,7 @@ def test_a_script_imports_the_guard_first_and_ends_with_it(script):
     ids=["while importing", "in main", "turned into another exception"],
 )
 def test_a_signal_ends_with_one_line(number, message, program):
-    assert stderr_of_python(program.format(int(number))) == f"{message}; the same command goes on from here\n"
+    assert stderr_of_python(program.format(int(number))) == f"{message}; run the same command again to resume\n"
 
 
 @pytest.mark.parametrize("stray", [{"WORLD_SIZE": "2"}, {"RANK": "1"}, {"WORLD_SIZE": "2", "RANK": "1"}, {"RANK": "x"}])

@@ -212,9 +212,9 @@ def read(output_dir: str | Path, language: Language, relation: str) -> dict[str,
     look_for(output_dir, [language.name], [relation])
     file = path(output_dir, language.name, relation)
     stage, settings = "stage 11 (11_run_degenerate.sh)", language.world.settings
-    made = origins.known(file, made_by := record(output_dir, language.name), relation, stage, settings)
+    made = origins.settings_of_this_model(file, made_by := record(output_dir, language.name), relation, stage, settings)
     here = {"debug": settings["debug"], "threshold": made.get("threshold")}  # any threshold, but there must be one
-    origins.compare(file, made, here, f"delete it and run {stage} with the same --debug", made_by.path)
+    origins.check_settings(file, made, here, f"delete it and run {stage} with the same --debug", made_by.path)
     pairs_by_uuid = {}
     for line, place in shapes.lines(file, FACT):
         pairs = pairs_in(line, ARMS[0])

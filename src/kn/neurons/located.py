@@ -79,7 +79,9 @@ def read(output_dir: str | Path, language: str, preset: str, relation: str, sett
     """The facts of a relation by uuid. They must have been located with the model that `settings` describes."""
     look_for(output_dir, preset, [language], [relation])
     file = path(output_dir, language, preset, relation)
-    origins.known(file, record(output_dir, language, preset), relation, "stage 9 (9_run_amig.sh)", settings)
+    origins.settings_of_this_model(
+        file, record(output_dir, language, preset), relation, "stage 9 (9_run_amig.sh)", settings
+    )
     facts = {}
     for line, place in shapes.lines(file, FACT):
         about = {key: line[key] for key in ("uuid", "lineid", "text", "answer")}

@@ -51,14 +51,14 @@ def facts_of(output_dir: Path, kn_dir: Path, prefix: str) -> dict[str, RelationF
     relations: dict[str, RelationFacts] = {}
     names = result_files.by_number(paths)
     for relation in tqdm(names, desc="reading facts", unit="relation", dynamic_ncols=True):
-        origins.unchanged(paths[relation], stage_1, relation, "stage 1 (1_run_mlm.sh)")
+        origins.recorded_settings(paths[relation], stage_1, relation, "stage 1 (1_run_mlm.sh)")
         left_out = record.get(relation, {}).get("skipped", [])
         check(left_out, SKIPPED, f"{stage_1.path}, {relation}, skipped")
         skipped = {(skip["fact"], skip["prompt"]) for skip in left_out}
         neurons = result_files.neurons(kn_dir, relation)
         bags = []
         if neurons.exists():
-            origins.unchanged(neurons, stage_2, neurons.name, "stage 2 (2_run_kn.sh)")
+            origins.recorded_settings(neurons, stage_2, neurons.name, "stage 2 (2_run_kn.sh)")
             bags = read_neuron_sets(neurons)
         modified = _modified(kn_dir, relation)
         facts, label = [], relation
@@ -108,7 +108,7 @@ def _modified(kn_dir: Path, relation: str) -> Modified:
     facts, factors = {}, FACTORS
     if path.exists():
         record = Record(result_files.modified_record(kn_dir))
-        made = origins.unchanged(path, record, relation, "stage 3 (3_run_modify_activation.sh)")
+        made = origins.recorded_settings(path, record, relation, "stage 3 (3_run_modify_activation.sh)")
         for fact, line in enumerate(read_jsonl(path)):
             check(line, MODIFIED_FACT, f"{path}, fact {fact}")
             facts[line["fact"]] = line["knowledge neurons"]["own"]

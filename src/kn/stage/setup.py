@@ -173,17 +173,17 @@ def _check_origin(kn_dir: str | Path, begin: str, world: World) -> None:
     record, unknown = runs.Record(result_files.neurons_record(kn_dir)), []
     for name in world.relations:
         path = Path(kn_dir) / f"{begin}{name}.json"
-        made = origins.unchanged(path, record, path.name, "stage 2 (2_run_kn.sh)")
-        if not made or origins.of_earlier_version(made, world.settings):
+        made = origins.recorded_settings(path, record, path.name, "stage 2 (2_run_kn.sh)")
+        if not made or origins.has_sampled_fingerprint(made, world.settings):
             unknown.append(name)
             continue
-        origins.same_model(path, made, world.settings, "stages 1 and 2")
+        origins.check_model(path, made, world.settings, "stages 1 and 2")
         if made.get("debug") == world.settings["debug"] and made.get("data") != runs.digest(world.bags[name]):
             raise InputError(
                 f"{path}: was made from other facts: run stages 1 and 2 with these, in another RESULTS folder"
             )
     if begin == "kn_bag-":  # of the baseline's the same would be said
-        origins.of_unknown_origin(record, unknown)
+        origins.note_unknown_origin(record, unknown)
 
 
 def read_some_neurons(kn_dir: str | Path, begin: str, world: World) -> dict[str, list]:

@@ -1,4 +1,7 @@
-"""Reading files with errors that name file and entry; writing files so that nothing half-made has a final name."""
+"""Reading files with errors that name the file and the entry; writing files so that none is ever half-written.
+
+Never imports torch.
+"""
 
 import hashlib
 import json
@@ -11,53 +14,54 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
+from typing import IO
 
 try:
     import fcntl
-except ImportError:  # not on Windows; there two runs on one folder do the work twice
+except ImportError:  # Windows has none: two runs on one folder do the work twice there
     fcntl = None
 
 UNFINISHED = ".unfinished"
-LONGEST_LINE = 1000  # characters of a message
-SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")  # half of a character, or one of a pair that makes one
+LONGEST_LINE = 1000  # characters in a message
+SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")  # half a character; two that belong together make one
 
 
 def plain(text: str) -> str:
-    """One line without anything that a terminal would obey: parts of it may come from a file or from a server."""
+    """One line without control characters, because parts of it may come from a file or from a server."""
     return "".join(letter if letter.isprintable() else "?" for letter in " ".join(text.splitlines()))
 
 
 class InputError(Exception):
-    """Something the user gave can't be used. Its text is the one line the user sees."""
+    """The user's input can't be used. The message is the one line that the user sees."""
 
     def __str__(self) -> str:
-        text = plain(str(self.args[0]))  # a value of a file in it may be long
+        text = plain(str(self.args[0]))  # it may quote a long value from a file
         return text if len(text) <= LONGEST_LINE else f"{text[: LONGEST_LINE - 300]} … {text[-300:]}"
 
 
 class MissingKey(InputError, KeyError):
-    """An entry of a file lacks something: a KeyError to who expects one, and else the one line."""
+    """An object in a file lacks a key. Code that expects a KeyError can catch it as one."""
 
 
 class Entry(dict):
-    """A JSON object that says which file it is from when it lacks a key."""
+    """A JSON object that names its file when a key is missing."""
 
     __slots__ = ("place",)
 
     def __missing__(self, key):
         about = "is empty" if not self else f"has {', '.join(map(repr, list(self)[:8]))}"
-        raise MissingKey(f"{self.place}: expected {key!r}, found an object that {about}: not a file that belongs here?")
+        raise MissingKey(f"{self.place}: expected {key!r}, found an object that {about}; is it the right file?")
 
 
 def parsed(text: str, place: str, several_lines: bool = False):
-    """The value of a JSON text. Whatever is wrong with the text ends in one line that names the place."""
+    """The value of a JSON text. Any mistake in the text ends in one line that names the place."""
 
     def entry(pairs: list[tuple]) -> Entry:
         made = Entry(pairs)
         if len(made) < len(pairs):
             names = [name for name, _ in pairs]
             twice = next(name for name in made if names.count(name) > 1)
-            raise InputError(f"{place}: an object has {twice!r} twice")
+            raise InputError(f"{place}: an object has the key {twice!r} twice")
         made.place = place
         return made
 
@@ -74,10 +78,10 @@ def parsed(text: str, place: str, several_lines: bool = False):
         raise InputError(f"{place}{line}: not valid JSON ({error.msg})") from None
     except UnicodeEncodeError as error:
         half = f"\\u{ord(error.object[error.start]):04x}"
-        raise InputError(f"{place}: a text has {half}, which is half of a character") from None
+        raise InputError(f"{place}: a text has {half}, which is half a character") from None
     except RecursionError:
         raise InputError(f"{place}: brackets are nested too deeply") from None
-    except ValueError:  # Python's own words are advice to programmers
+    except ValueError:  # Python's own message is advice to programmers
         raise InputError(f"{place}: a number has too many digits") from None
 
 
@@ -87,15 +91,15 @@ def read_json(path: str | Path):
 
 
 def read_object(path: str | Path) -> Entry:
-    """A JSON file that has to hold an object."""
-    found = read_json(path)
-    if not isinstance(found, dict):
-        raise InputError(f"{path}: expected an object, found {str(found)[:80]}")
-    return found
+    """The object in a JSON file."""
+    value = read_json(path)
+    if not isinstance(value, dict):
+        raise InputError(f"{path}: expected an object, found {str(value)[:80]}")
+    return value
 
 
 def read_jsonl(path: str | Path | zipfile.Path) -> Iterator:
-    """The values of a file, maybe of one in a zip, with one JSON value a line; empty lines are passed over."""
+    """The values of a file with one JSON value per line. Empty lines are skipped. The file may be inside a zip."""
     with reading(path) as file:
         for number, line in enumerate(file, 1):
             if line.strip():
@@ -103,7 +107,8 @@ def read_jsonl(path: str | Path | zipfile.Path) -> Iterator:
 
 
 @contextmanager
-def reading(path: str | Path | zipfile.Path):
+def reading(path: str | Path | zipfile.Path) -> Iterator[IO[str]]:
+    """A text file, open for reading. Whatever goes wrong ends in one line that names it."""
     try:
         path = Path(path) if isinstance(path, str) else path
         with path.open("r", encoding="utf-8") as file:
@@ -119,10 +124,10 @@ def reading(path: str | Path | zipfile.Path):
 
 
 @contextmanager
-def writing(path: str | Path, mode: str = "w"):
-    """A file that gets its name only when it is whole and on the disk: written beside it, flushed, renamed."""
+def writing(path: str | Path, mode: str = "w") -> Iterator[IO]:
+    """A file that gets its name only when it is complete and on the disk: written next to it, flushed, renamed."""
     path = Path(path)
-    # Machine and process keep two runs on one folder from writing into the same unfinished file.
+    # With machine and process in the name, two runs on one folder never write into the same unfinished file.
     unfinished = path.with_name(f".{path.name}.{platform.node()}.{os.getpid()}{UNFINISHED}")
     try:
         make_folder(path.parent)
@@ -141,17 +146,17 @@ def writing(path: str | Path, mode: str = "w"):
 
 @cache
 def _sweep(folder: Path) -> None:
-    """Remove what killed runs left unfinished, which no process has locked any more. Once a folder will do."""
+    """Remove the unfinished files of killed runs, which no process holds a lock on. Once per folder is enough."""
     for left in folder.glob(f".*{UNFINISHED}"):
         if not re.search(rf"\.\d+{UNFINISHED}$", left.name):
-            continue  # a download without its process's number, which can be resumed
+            continue  # a download: it has no process number, and can be resumed
         with suppress(OSError), open(left, "rb") as file:
             if lock(file, wait=False):
                 left.unlink()
 
 
 def lock(file, wait: bool) -> bool | None:
-    """Lock a file until it is closed or the process ends; whether that worked. None where there are no locks."""
+    """Lock a file until it is closed or the process ends. Whether that worked; None where there are no locks."""
     if not fcntl:
         return None
     try:
@@ -164,7 +169,7 @@ def lock(file, wait: bool) -> bool | None:
 
 
 def remove_unfinished(path: Path) -> None:
-    """Remove what killed runs left of a file. Only for who alone writes it."""
+    """Remove what killed runs left of a file. Only for a process that is alone in writing it."""
     for left in path.parent.glob(f".{path.name}.*{UNFINISHED}"):
         left.unlink(missing_ok=True)
 
@@ -175,7 +180,7 @@ def write_json(path: str | Path, value, indent: int | None = 1) -> None:
 
 
 def json_text(value, indent: int | None = 1) -> str:
-    return json.dumps(value, indent=indent, ensure_ascii=False) + "\n"  # json.dump takes ten times as long
+    return json.dumps(value, indent=indent, ensure_ascii=False) + "\n"  # json.dump is ten times slower
 
 
 def sha256_of(path: str | Path) -> str:
@@ -194,7 +199,7 @@ def make_folder(path: str | Path) -> Path:
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise InputError(f"{path}: the folder can't be made ({error.strerror})") from None
+        raise InputError(f"{path}: can't create the folder ({error.strerror})") from None
     if not os.access(path, os.W_OK):
-        raise InputError(f"{path}: the folder can't be written to")
+        raise InputError(f"{path}: the folder is not writable")
     return path

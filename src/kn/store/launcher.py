@@ -2,8 +2,8 @@
 
     python -m kn.store.launcher --nproc_per_node 8 src/1_analyze_mlm.py …
 
-is torchrun without its stack traces. A process that is killed is restarted together with all the others, and only the
-units that they were working on are lost; one that ends with an error line ends the job.
+is torchrun without its stack traces. If a process is killed, all processes are restarted, and only the units that they
+were working on are lost. If one ends with an error message, the job ends.
 """
 
 from kn.store.start import STOPPED
@@ -18,7 +18,7 @@ from kn.store.workers import LAUNCHER, RESTARTS
 
 def main() -> None:
     logging.disable(logging.CRITICAL)  # torchrun's own
-    os.environ.setdefault("OMP_NUM_THREADS", "1")  # as torchrun does, but without saying so
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # torchrun does this, too, but prints a warning
     os.environ[LAUNCHER] = str(os.getpid())
 
     from torch.distributed import run
@@ -26,7 +26,7 @@ def main() -> None:
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
     class Ended(SignalException):
-        """A process ended the job, and has said why."""
+        """A process ended the job, and has printed why."""
 
     def end(*_) -> None:
         raise Ended("", signal.SIGTERM)
@@ -40,7 +40,7 @@ def main() -> None:
         sys.exit(STOPPED.get(stopped.sigval, 1))
     except ChildFailedError as error:
         rank, failure = error.get_first_failure()
-        sys.exit(f"process {rank} ended with {failure.exitcode}, {RESTARTS} times started again; see above")
+        sys.exit(f"process {rank} ended with status {failure.exitcode} after {RESTARTS} restarts; see above")
 
 
 if __name__ == "__main__":

@@ -1,12 +1,12 @@
-"""Results made in units of work, by one process or by many, that a kill at any moment does not harm.
+"""Results made in units of work, by one process or by many. A kill at any moment does no harm.
 
-A result is a JSON-lines file with one line a fact. Each unit of its facts is a file in the folder `<result>.parts`
-that appears whole, so a run that was cut off goes on with the units that are missing and ends in the same bytes. When
-all are there they are joined, the record is written, and the folder goes.
+A result is a JSON-lines file with one line per fact. Each unit of its facts becomes a file in the folder
+`<result>.parts`, which appears only when it is complete. So a run that was killed resumes with the missing units and
+produces the same bytes. When all units are there, they are joined, the record is written, and the folder is removed.
 
-Whoever works on a result takes units that nobody else works on; a lock that goes with the process marks them. So any
-processes may share the work, those of torchrun as well as two runs that a user started, on any machines that see the
-folder. They need not know of each other, and who is killed leaves his unit to the others.
+A process takes units that no other process has locked; its locks are released when it ends. So any processes can share
+the work, those of torchrun as well as two runs that a user started, on all machines that see the folder. They need
+not know of each other, and the unit of a killed process is left to the others.
 """
 
 import hashlib
@@ -18,28 +18,29 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import AbstractContextManager
 from itertools import pairwise
 from pathlib import Path
 
 from tqdm import tqdm
 
 from kn.store.files import InputError, make_folder, read_object, sha256_of, write_json, writing
-from kn.store.origins import ELSEWHERE, check_sum, compare
+from kn.store.origins import ELSEWHERE, check_settings, check_sha256
 from kn.store.runs import Record, locked
 from kn.store.workers import FIRST, WORKERS
 
 SMALLEST = 8  # facts in a unit
-WAIT = 0.2  # seconds until units of others are looked at again
+WAIT = 0.2  # seconds until the units of other processes are checked again
 
-Done = Callable[[int], object]  # is called with the number of facts done
+Done = Callable[[int], object]  # called with the number of facts done
 Work = Callable[[range, Done], tuple[list[str], dict]]
 
 
 def units(facts: int, largest: int) -> list[range]:
-    """Facts in units that get smaller towards the end, so that all processes finish at about the same time.
+    """Units of facts that get smaller towards the end, so that all processes finish at about the same time.
 
-    They do not depend on the number of processes: a unit's prompts go through the model together, and how many there
-    are can change the last digits.
+    They do not depend on the number of processes: a unit's prompts go through the model together, and their number
+    can change the last digits.
     """
     starts = [0]
     while starts[-1] < facts:
@@ -49,7 +50,7 @@ def units(facts: int, largest: int) -> list[range]:
 
 
 class Result:
-    """A result, and how it is made: `work` gets the facts of a unit and returns a line for each, and a summary."""
+    """A result, and how it is made: `work` is given the facts of a unit, and returns their lines and a summary."""
 
     def __init__(self, path: Path, name: str, units: list[range], work: Work, settings: dict, record: Record):
         self.path, self.name, self.units, self.work, self.record = path, name, units, work, record
@@ -58,18 +59,18 @@ class Result:
         self.was_there = self._is_there()
         self.stopped = False
         self.counted: set[int] = set()  # units in the progress bar
-        self.shared = False  # whether another run was seen
+        self.shared = False  # whether another run has been seen
 
     @property
     def about(self) -> dict:
-        """What the record says: settings, sums over the units' summaries, what made it."""
+        """The entry in the record: settings, sums over the units' summaries, what made it."""
         return self.record.made(self.name) or {}
 
     def finished(self) -> bool:
         return self.path.exists() and not self.folder.exists()
 
     def take_part(self, made_by: dict, lanes: int) -> None:
-        """Work until there is no unit left that nobody works on; join the units if all are there."""
+        """Work until every unit is done or taken by another process. Join the units if all are done."""
         if self.finished():
             return
         make_folder(self.path.parent)
@@ -88,13 +89,13 @@ class Result:
             if lanes == 1:
                 self._work(bar, made_by)
             else:
-                # Each lane is like a process of its own: while one waits for the device, another keeps it busy.
+                # Each lane works like a separate process: while one waits for the device, another keeps it busy.
                 with ThreadPoolExecutor(lanes) as pool:
                     running = [pool.submit(self._work, bar, made_by) for _ in range(lanes)]
                     try:
                         for lane in as_completed(running):
                             lane.result()
-                    except BaseException:  # a signal, or one lane's error: the others would go on to the end
+                    except BaseException:  # a signal, or one lane's error: the others would work to the end
                         self.stopped = True
                         raise
         with self._door():
@@ -102,23 +103,23 @@ class Result:
                 self._join()
 
     def _is_there(self) -> bool:
-        """Whether it is finished. One made with other settings, or damaged since, is an error."""
+        """Whether it is finished. A result that was made with other settings, or was damaged, is an error."""
         if not self.path.exists():
             return False
-        parts = self.folder.exists()  # looked for first: the record is written before they go
+        parts = self.folder.exists()  # checked first, because the record is written before they are removed
         made = self.record.made(self.name)
         if parts and not (made and self._describes(made)):
-            return False  # the parts are being joined, or joining them was cut off
-        of_stage = self.path.with_name(self.path.name.replace(self.name, "*"))
-        remedy = f"delete it to make it again (all of this stage: {of_stage}), or {ELSEWHERE}"
+            return False  # the parts are being joined, or joining them was interrupted
+        all_of_stage = self.path.with_name(self.path.name.replace(self.name, "*"))
+        remedy = f"delete it to make it again (all of this stage: {all_of_stage}), or {ELSEWHERE}"
         if made is None:
             raise InputError(
-                f"{self.path}: what made it is unknown, {self.record.path} has no entry for {self.name}: restore that "
-                f"file, or {remedy}"
+                f"{self.path}: has no record of what made it, {self.record.path} has no entry for {self.name}: "
+                f"restore that file, or {remedy}"
             )
-        compare(self.path, made["settings"], self.settings, remedy, self.record.path)
-        check_sum(self.path, made["sha256"], "run again")
-        if parts or self._joined().exists():  # a kill kept the one who joined them from clearing up
+        check_settings(self.path, made["settings"], self.settings, remedy, self.record.path)
+        check_sha256(self.path, made["sha256"], "run again")
+        if parts or self._joined().exists():  # the process that joined them was killed before it could clean up
             with self._door():
                 self._clear()
         return True
@@ -128,17 +129,17 @@ class Result:
         return same and sha256_of(self.path) == made["sha256"]
 
     def _begin(self) -> None:
-        """Make the folder of parts, or see what is in it."""
-        begun = self.folder / "settings.json"
-        if begun.exists():
+        """Make the folder of parts, or check those that are in it."""
+        settings_path = self.folder / "settings.json"
+        if settings_path.exists():
             remedy = f"finish it with those settings, or delete {self.folder} to start over, or {ELSEWHERE}"
-            compare(self.folder, read_object(begun), self.settings, remedy, begun)
+            check_settings(self.folder, read_object(settings_path), self.settings, remedy, settings_path)
         else:
             make_folder(self.folder)
-            write_json(begun, self.settings)
+            write_json(settings_path, self.settings)
         for number in range(len(self.units)):
             if self._file(number).exists() and self._read(number) is None:
-                tqdm.write(f"{self._file(number)}: damaged, made again", file=sys.stderr)
+                tqdm.write(f"{self._file(number)}: damaged, so this unit is done again", file=sys.stderr)
                 self._file(number).unlink()
 
     def _work(self, bar: tqdm, made_by: dict) -> None:
@@ -150,36 +151,36 @@ class Result:
         for number, unit in enumerate(self.units):
             with locked(self.folder / f"{number:05d}.lock", wait=False) as mine:
                 if self._file(number).exists():
-                    if number not in self.counted:  # or another lane made it
+                    if number not in self.counted:  # else another lane made it
                         self.counted.add(number)
                         done(len(unit))
-                elif mine and self.folder.exists():  # or someone has joined the parts by now
+                elif mine and self.folder.exists():  # else another process has joined the parts by now
                     self.counted.add(number)
                     lines, summary = self.work(unit, done)
                     self._write(number, lines, summary, made_by)
                 elif not mine and WORKERS == 1 and number not in self.counted and not self.shared:
                     self.shared = True
-                    tqdm.write(f"{self.path}: another run is making it too, they share the work", file=sys.stderr)
+                    tqdm.write(f"{self.path}: another run is working on it, too; they share the work", file=sys.stderr)
 
     def _file(self, number: int) -> Path:
         return self.folder / f"{number:05d}.jsonl"
 
-    def _door(self):
-        """A lock for who looks whether the result is there, begins it or joins it."""
+    def _door(self) -> AbstractContextManager:
+        """A lock to check whether the result is there, to begin it, or to join it."""
         return locked(self.path.with_name(f".{self.path.name}.lock"))
 
     def _write(self, number: int, lines: list[str], summary: dict, made_by: dict) -> None:
         body = "".join(f"{line}\n" for line in lines)
-        about = json.loads(json.dumps({"summary": summary, "made by": made_by}))  # as it will be read
+        about = json.loads(json.dumps({"summary": summary, "made by": made_by}))  # as it will be read back
         with writing(self._file(number)) as file:
             file.write(body)
             json.dump(about | {"sha256": _sha256(body, about)}, file)
 
     def _read(self, number: int) -> tuple[str, dict] | None:
-        """The lines of a part, and its summary and what made it; None if it is damaged."""
+        """The lines of a part; and its summary and what made it. None if it is damaged."""
         try:
             text = self._file(number).read_text(encoding="utf-8")
-            end = text.rfind("\n") + 1  # a unit may be without lines
+            end = text.rfind("\n") + 1  # there may be no lines
             body, about = text[:end], json.loads(text[end:])
             if about.pop("sha256") == _sha256(body, about):
                 return body, about
@@ -188,7 +189,7 @@ class Result:
         return None
 
     def _join(self) -> None:
-        """Write the result from its parts; into the record what their summaries add up to, and all that made them."""
+        """Write the result from its parts, and the record with the sum of their summaries and all that made them."""
         total: dict = {"facts": sum(map(len, self.units))}
         makers: list[dict] = []
         with writing(self.path) as file:
@@ -209,21 +210,22 @@ class Result:
         self._clear()
 
     def _joined(self) -> Path:
+        """The name of the folder while it is removed."""
         return self.folder.with_name(f".{self.folder.name}.joined")
 
     def _clear(self) -> None:
-        gone = self._joined()
-        shutil.rmtree(gone, ignore_errors=True)
+        joined = self._joined()
+        shutil.rmtree(joined, ignore_errors=True)
         if self.folder.exists():
-            self.folder.rename(gone)  # under its name the folder is there with all its parts, or not at all
-            shutil.rmtree(gone, ignore_errors=True)
+            self.folder.rename(joined)  # under its own name, the folder has all its parts or does not exist
+            shutil.rmtree(joined, ignore_errors=True)
 
 
 def make(results: Iterable[Result], made_by: dict, lanes: int = 1) -> Iterator[Result]:
-    """Make what is missing of the results, with all the processes that do the same.
+    """Make the results that are missing, together with all processes that do the same.
 
-    Yields them in order as they are finished, in the first process; the others have only their share of the work.
-    `lanes` is how many units a process works on at a time.
+    Yields them in order as they are finished, in the first process. The others yield nothing. `lanes` is the number of
+    units that a process works on at a time.
     """
     waiting: deque[Result] = deque()
     for result in results:
@@ -233,7 +235,7 @@ def make(results: Iterable[Result], made_by: dict, lanes: int = 1) -> Iterator[R
     while waiting:
         time.sleep(WAIT)
         for result in waiting:
-            result.take_part(made_by, lanes)  # who worked on the rest may have been killed
+            result.take_part(made_by, lanes)  # the process that worked on the rest may have been killed
         yield from _finished(waiting)
 
 

@@ -1,4 +1,4 @@
-"""What a stage does around its work: draws, locks, and the record of what made a result."""
+"""Draws, locks, helper processes, and the record of what made a result. Never imports torch by itself."""
 
 import hashlib
 import json
@@ -11,15 +11,21 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from kn.store.files import InputError, lock, read_object, write_json
 from kn.store.workers import WORKERS, end_with_parent
 
+if TYPE_CHECKING:
+    import torch
+
 
 @contextmanager
-def beside(device) -> Iterator[Callable]:
-    """A function that calls a function with arguments. Where a GPU has to be fed, that happens in another process:
-    Python runs one thread at a time, and whatever Python is at, the GPU would wait for."""
+def beside(device: "torch.device") -> Iterator[Callable]:
+    """A function that calls a function with arguments; if there is a GPU, in another process.
+
+    Python runs one thread at a time, so the GPU would wait for whatever this process does.
+    """
     if device.type == "cpu":
         yield lambda function, *arguments: function(*arguments)
         return
@@ -27,17 +33,17 @@ def beside(device) -> Iterator[Callable]:
         yield lambda function, *arguments: pool.submit(function, *arguments).result()
 
 
-def digest(value) -> str:
+def digest(value: object) -> str:
     return hashlib.sha256(json.dumps(value).encode()).hexdigest()[:16]
 
 
 def rng(seed: int, *where) -> random.Random:
-    """Chance of its own for each (stage, relation, fact): order, shards and resuming do not change a draw."""
+    """A generator for each (stage, relation, fact …), so that order, processes and resuming do not change a draw."""
     return random.Random(f"{seed} {where}")
 
 
-def provenance(device) -> dict:
-    """What, besides the settings, made a result."""
+def provenance(device: "torch.device") -> dict:
+    """What made a result, apart from the settings."""
     import torch
     import transformers
 
@@ -53,7 +59,7 @@ def provenance(device) -> dict:
 
 
 class Record:
-    """One JSON file that says of each relation what made its result. Several runs may add to it at the same time."""
+    """A JSON file that says what made each relation's result. Several runs may add to it at the same time."""
 
     def __init__(self, path: Path):
         self.path = path
@@ -64,17 +70,17 @@ class Record:
         try:
             return read_object(self.path)
         except InputError as error:
-            raise InputError(f"{error}: put a copy of it back, or delete it and the results it describes") from None
+            raise InputError(f"{error}: restore a copy of it, or delete it and the results it describes") from None
 
     def made(self, name: str) -> dict | None:
-        """What made a result of a stage; None if the record does not say."""
+        """What made a result; None if the record has no entry for it."""
         entry = self.read().get(name)
         if entry is not None and not (
             isinstance(entry, dict) and isinstance(entry.get("sha256"), str) and isinstance(entry.get("settings"), dict)
         ):
             raise InputError(
                 f"{self.path}: {name}: expected 'sha256' and 'settings', found {str(entry)[:80]!r}: "
-                "put a copy of it back, or delete it and the results it describes"
+                "restore a copy of it, or delete it and the results it describes"
             )
         return entry
 
@@ -85,13 +91,13 @@ class Record:
 
 @contextmanager
 def locked(path: Path, wait: bool = True) -> Iterator[bool]:
-    """Hold a lock that goes with the process; tells whether it is held. Without `wait` another may have it.
+    """Hold a lock that is released when the process ends. Yields False if another process has it (without `wait`).
 
-    Where the file system knows no locks, everyone has it: then work is done twice, and nothing is lost.
+    On a file system without locks everyone gets it: work is done twice then, but nothing is lost.
     """
     try:
         file = open(path, "w")  # noqa: SIM115 (closed below)
-    except FileNotFoundError:  # its folder went: there is nothing left to hold
+    except FileNotFoundError:  # the folder was removed, so there is nothing left to lock
         yield False
         return
     except OSError as error:
@@ -101,7 +107,7 @@ def locked(path: Path, wait: bool = True) -> Iterator[bool]:
 
 
 def _commit() -> str | None:
-    """The program's commit, with a + if files were changed since; None outside a checkout."""
+    """The program's commit, with a + if files have changed since; None outside a checkout."""
     here = os.path.dirname(__file__)
     try:
         ask = dict(cwd=here, capture_output=True, text=True, check=True, timeout=10)

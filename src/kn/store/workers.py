@@ -1,4 +1,4 @@
-"""Which of a job's processes this one is, and how it ends with the others. `launcher` starts them."""
+"""Which of a job's processes this is, and how they end together. `launcher` starts them. Never imports torch."""
 
 import os
 import signal
@@ -6,29 +6,29 @@ import sys
 import threading
 import time
 
-LAUNCHER = "KN_LAUNCHER"  # the process that started this one among several, if that is what started it
+LAUNCHER = "KN_LAUNCHER"  # environment variable with the number of the launcher's process
 
 LAUNCHED = os.environ.get(LAUNCHER) == str(os.getppid())
-_set = os.environ if LAUNCHED else {}  # pods, job scripts and other launchers set the same names for their own ends
+_set = os.environ if LAUNCHED else {}  # pods, job scripts and other launchers use the same variables
 
 RANK = int(_set.get("RANK", 0))
 LOCAL_RANK = int(_set.get("LOCAL_RANK", 0))  # among those on this machine
 LOCAL_WORKERS = int(_set.get("LOCAL_WORLD_SIZE", 1))
 WORKERS = int(_set.get("WORLD_SIZE", 1))
-RESTARTED = int(_set.get("TORCHELASTIC_RESTART_COUNT", 0))  # how often
-FIRST = RANK == 0  # it alone talks to the user
+RESTARTED = int(_set.get("TORCHELASTIC_RESTART_COUNT", 0))  # how many times so far
+FIRST = RANK == 0  # only this process prints
 RESTARTS = 3
-NOTES: list[str] = []  # what the user has to know of a run that comes through
+NOTES: list[str] = []  # printed at the end of a run that succeeds
 
 
 def note(line: str) -> None:
-    """Have a line said when the script ends, unless it ends with an error: then that one line is all."""
+    """Print a line when the script ends, unless it ends with an error: then the error is the only line."""
     if FIRST:
         NOTES.append(line)
 
 
 def end_with_parent() -> None:
-    """End this process when the one that started it does, however that comes about."""
+    """End this process when its parent ends, for whatever reason."""
     parent = os.getppid()
 
     def watch() -> None:
@@ -40,14 +40,14 @@ def end_with_parent() -> None:
 
 
 def end_all(line: str) -> None:
-    """End this process with a line for the user, and with it the others of the job, which would be started again."""
+    """Print an error and end all processes of the job. If only this one ended, all would be restarted."""
     if LAUNCHED:
         for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, signal.SIG_DFL)  # whoever waits below is ended by it, without a traceback
-        # What is wrong is mostly wrong for all, and the first ends them before they say it too.
+            signal.signal(number, signal.SIG_DFL)  # the launcher's signal ends this process without a traceback
+        # Most errors occur in every process. The first one ends the others before they print it, too.
         time.sleep(0 if FIRST else 2)
         print(line, file=sys.stderr, flush=True)
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # it comes back as that
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the launcher sends it to every process
         os.kill(os.getppid(), signal.SIGUSR1)
         sys.exit(1)
     sys.exit(line)
