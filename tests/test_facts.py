@@ -1,4 +1,4 @@
-"""Building the data and every way in which it can be wrong; the sample world; the real data where they are at hand."""
+"""Building the data, the errors for wrong sources, the sample world, and the real data if they are available."""
 
 import json
 import os
@@ -17,7 +17,7 @@ SAMPLE = ROOT / "data" / "sample"
 
 @pytest.fixture
 def world(tmp_path):
-    """A small data folder: relation P1 with 4 templates, P2 with 3, which are too few."""
+    """A small data folder: relation P1 with 4 templates; P2 with 3, which is too few."""
     folder = tmp_path / "data"
     (folder / "PARAREL" / "raw_data" / "patterns").mkdir(parents=True)
     (folder / "LAMA" / "raw_data").mkdir(parents=True)
@@ -31,7 +31,7 @@ def world(tmp_path):
     return folder
 
 
-def test_building(world):
+def test_build_writes_the_facts_of_all_relations_and_of_each_type(world):
     bags = facts.build(world)
     assert list(bags) == ["P1"]
     assert bags["P1"][0][1] == ["A [Y] number 1 is [MASK].", "x", "P1(one)"]
@@ -44,7 +44,7 @@ def test_building(world):
     assert read(world / "BingDistantTREx" / "query_pairs.json") == {"P1": [["A [Y]", "x"], ["B", "y"]]}
 
 
-def test_pairs_from_lamas_files_give_the_same(world):
+def test_pairs_from_lamas_files_build_the_same_data(world):
     expected = facts.build(world)
     folder = world / "LAMA" / "raw_data" / "TREx"
     folder.mkdir()
@@ -77,7 +77,7 @@ def test_pairs_from_lamas_files_give_the_same(world):
         ),
     ],
 )
-def test_sources_that_are_wrong_are_named_and_nothing_is_written(world, file, text, message):
+def test_a_malformed_source_is_named_and_nothing_is_written(world, file, text, message):
     if text is None:
         (world / file).unlink()
     else:
@@ -103,7 +103,7 @@ def test_sources_that_are_wrong_are_named_and_nothing_is_written(world, file, te
         ([], "has no facts"),
     ],
 )
-def test_facts_that_are_wrong_are_named(tmp_path, bags, message):
+def test_malformed_facts_are_named(tmp_path, bags, message):
     path = tmp_path / "data_all.json"
     path.write_text(json.dumps(bags))
     with pytest.raises(InputError) as error:
@@ -111,15 +111,15 @@ def test_facts_that_are_wrong_are_named(tmp_path, bags, message):
     assert message in str(error.value) and str(path) in str(error.value)
 
 
-NO_NAMES = [
+UNUSABLE_NAMES = [
     *("../../../x", "..", ".", ".hidden", "-rf", "a/b", "/tmp/x", "a\\b", "a b", "P1 ", "a\n", "a\0b", "", "*", "P?"),
     *("x" * 300, "é" * 51, "P1%00", "~", "$HOME", "before", "P1.args", "\u202eP1"),
 ]
 
 
-@pytest.mark.parametrize("name", NO_NAMES)
-def test_a_relation_whose_name_cannot_be_a_files_is_refused_wherever_it_comes_from(world, name):
-    """And nothing is written."""
+@pytest.mark.parametrize("name", UNUSABLE_NAMES)
+def test_a_relation_whose_name_cannot_be_a_file_name_is_refused_in_every_source(world, name):
+    """Nothing is written then."""
     label, pararel = f"{name}(one)", world / "PARAREL"
     sources = {
         pararel / "data_all.json": lambda path: facts.read_bags(path),
@@ -132,24 +132,25 @@ def test_a_relation_whose_name_cannot_be_a_files_is_refused_wherever_it_comes_fr
     for (path, read_it), content in zip(sources.items(), contents, strict=True):
         before = path.read_text() if path.exists() else None
         path.write_text(json.dumps(content))
-        there = sorted(world.rglob("*"))
+        files_before = sorted(world.rglob("*"))
         with pytest.raises(InputError) as error:
             read_it(path)
-        told = str(error.value)
-        assert told.startswith(f"{path}") and "the relation" in told and told.isprintable() and len(told) < 400
-        assert sorted(world.rglob("*")) == there
+        message = str(error.value)
+        assert message.startswith(f"{path}") and "the relation" in message
+        assert message.isprintable() and len(message) < 400
+        assert sorted(world.rglob("*")) == files_before
         path.unlink() if before is None else path.write_text(before)
 
 
 @pytest.mark.parametrize("name", ["P101", "capital", "born_in", "geboren-in", "größe.2", "首都", "राजधानी", "x" * 100])
-def test_names_of_ones_own_are_taken(tmp_path, name):
+def test_relations_of_other_data_sets_may_have_any_usable_name(tmp_path, name):
     bags = [[["a [MASK]", "x", f"{name}(one)"]]]
     path = tmp_path / "data_all.json"
     path.write_text(json.dumps(bags))
     assert facts.read_bags(path) == {name: bags}
 
 
-def test_facts_grouped_under_another_name_are_named(tmp_path):
+def test_facts_grouped_under_another_relation_are_refused(tmp_path):
     path = tmp_path / "grouped.json"
     path.write_text(json.dumps({"P2": [[["a [MASK]", "x", "P1(one)"]]]}))
     with pytest.raises(InputError, match=r"grouped.json: relation P2, fact 0: is of another relation, 'P1\(one\)'"):
@@ -157,13 +158,13 @@ def test_facts_grouped_under_another_name_are_named(tmp_path):
 
 
 @pytest.mark.parametrize("text", ["{}", '{"P1": []}'])
-def test_grouped_data_without_facts_are_named(tmp_path, text):
+def test_grouped_data_without_facts_are_refused(tmp_path, text):
     (tmp_path / "grouped.json").write_text(text)
     with pytest.raises(InputError, match=r"grouped.json: has no facts"):
         facts.read_bags(tmp_path / "none.json", tmp_path / "grouped.json")
 
 
-def test_missing_data_and_relations_say_what_there_is(tmp_path, golden_bags):
+def test_errors_for_missing_data_and_relations_say_what_to_do(tmp_path, golden_bags):
     with pytest.raises(InputError, match=r"`bash 0_get_data\.sh`"):
         facts.read_bags(tmp_path / "data_all.json")
     with pytest.raises(InputError, match="no relation P7; there are P36 P103 P101"):
@@ -171,7 +172,7 @@ def test_missing_data_and_relations_say_what_there_is(tmp_path, golden_bags):
     assert facts.choose_relations(golden_bags, []) == ["P36", "P103", "P101"]
 
 
-def test_golden_data_group_as_published(golden_bags):
+def test_facts_are_grouped_like_the_published_file(golden_bags):
     assert facts.read_bags(GOLDEN / "data" / "PARAREL" / "data_all.json") == golden_bags
 
 
@@ -180,7 +181,7 @@ def words(text):
 
 
 def test_the_sample_world_follows_from_its_sources(tmp_path):
-    """What is committed is what the scripts make, and is large and varied enough for every stage."""
+    """The committed files are those that the scripts write, and are large and varied enough for every stage."""
     for part in ("PARAREL/raw_data", "LAMA", "frames"):
         shutil.copytree(SAMPLE / part, tmp_path / part)
     shutil.copy(SAMPLE / "PARAREL" / "query_pairs.json", tmp_path / "PARAREL")
@@ -188,10 +189,10 @@ def test_the_sample_world_follows_from_its_sources(tmp_path):
     for file in (tmp_path / "PARAREL").glob("*.json"):
         assert file.read_bytes() == (SAMPLE / "PARAREL" / file.name).read_bytes(), file.name
     assert len(bags) >= 12 and {"P19", "P27", "P36", "P37", "P101", "P103", "P106", "P740", "P937"} <= set(bags)
-    for relation, of_relation in bags.items():
+    for relation, relation_bags in bags.items():
         pairs = facts.read_pairs(SAMPLE / "PARAREL" / "query_pairs.json")[relation]
-        assert len({subject for subject, _ in pairs}) == len(pairs) == len(of_relation) >= 40
-        assert all(len(bag) >= 5 for bag in of_relation)
+        assert len({subject for subject, _ in pairs}) == len(pairs) == len(relation_bags) >= 40
+        assert all(len(bag) >= 5 for bag in relation_bags)
         texts = read(SAMPLE / "BingDistantTREx" / "final" / f"final_distant_allbags_{relation}_new.json")
         assert len(texts) == len(pairs)
         for (subject, answer), fact in zip(pairs, texts, strict=True):
@@ -199,11 +200,11 @@ def test_the_sample_world_follows_from_its_sources(tmp_path):
             assert all(subject in text and answer in words(text) for text in fact["th_bags"])
             assert all(subject in text and answer not in words(text) for text in fact["h_bags"])
         frames = read(SAMPLE / "frames" / f"{relation}.json")
-        assert all(len(set(of_kind)) >= 12 for of_kind in frames.values())
+        assert all(len(set(sentences)) >= 12 for sentences in frames.values())
 
 
 @pytest.mark.skipif("KN_REAL_DATA" not in os.environ, reason="KN_REAL_DATA names no folder with the real data")
-def test_real_data(tmp_path):
+def test_the_real_data_have_the_published_counts(tmp_path):
     real = Path(os.environ["KN_REAL_DATA"])
     shutil.copytree(real / "PARAREL" / "raw_data", tmp_path / "PARAREL" / "raw_data")
     shutil.copytree(real / "LAMA", tmp_path / "LAMA")
@@ -213,6 +214,6 @@ def test_real_data(tmp_path):
     assert list(bags) == list(pairs)
     assert len(bags) == 34
     assert sum(map(len, bags.values())) == 27_738
-    assert sum(len(bag) for of_relation in bags.values() for bag in of_relation) == 253_448
+    assert sum(len(bag) for relation_bags in bags.values() for bag in relation_bags) == 253_448
     for relation in bags:
         assert [bag[0][1] for bag in bags[relation]] == [answer for _, answer in pairs[relation]]
