@@ -1,4 +1,4 @@
-"""Facts in several languages: reading mLAMA's layout, and the sample world in English and Chinese."""
+"""Facts in several languages: reading mLAMA's folder or zip, and the sample world in English and Chinese."""
 
 import json
 import random
@@ -26,7 +26,7 @@ def write(path, entries):
 
 @pytest.fixture
 def world(tmp_path):
-    """Two languages below a top folder, as in the published zip."""
+    """Two languages inside one top folder, as in the published zip."""
     folder = tmp_path / "data" / "mlama1.1"
     for language, born, capital in (
         ("en", "[X] was born in [Y] .", "The capital of [X] is [Y] ."),
@@ -55,40 +55,40 @@ def zipped(world):
     return path
 
 
-def test_folder_and_zip_give_the_same(world):
-    found = mlama.read(world, ["zh", "en"])
-    assert found == mlama.read(zipped(world), ["zh", "en"]) == mlama.read(world / "mlama1.1", ["zh", "en"])
-    assert list(found.facts) == ["zh", "en"]
-    assert list(found.facts["en"]) == ["P19", "P36"]  # by number; "place_of_birth" is not Wikidata's
-    assert not found.left_out
-    assert found.bags("zh") == {
+def test_folder_and_zip_are_read_alike(world):
+    data = mlama.read(world, ["zh", "en"])
+    assert data == mlama.read(zipped(world), ["zh", "en"]) == mlama.read(world / "mlama1.1", ["zh", "en"])
+    assert list(data.facts) == ["zh", "en"]
+    assert list(data.facts["en"]) == ["P19", "P36"]  # sorted by number; "place_of_birth" is not Wikidata's
+    assert not data.left_out
+    assert data.bags("zh") == {
         "P19": [[["贝利出生于[MASK]。", "特雷斯科拉松伊斯", "P19"]], [["[Y]出生于[MASK]。", "火星", "P19"]]],
         "P36": [[["[MASK]是秘鲁的首都。", "利马", "P36"]], [["[MASK]是法国的首都。", "巴黎", "P36"]]],
     }
-    for of_relation in found.bags("en").values():
-        facts.check_bags(of_relation, world)
-        assert list(facts.group(of_relation).values()) == [of_relation]
-    pele = found.facts["en"]["P19"]["b"]
+    for bags in data.bags("en").values():
+        facts.check_bags(bags, world)
+        assert list(facts.group(bags).values()) == [bags]
+    pele = data.facts["en"]["P19"]["b"]
     assert (pele.uuid, pele.lineid, pele.subject_uri, pele.answer_uri) == ("b", 7, "Q1", "Q2")
-    assert found.shared("P19") == ["b"]
-    assert found.shared("P36") == ["g", "f"]  # as in Chinese, the first language here
+    assert data.shared("P19") == ["b"]
+    assert data.shared("P36") == ["g", "f"]  # in the order of Chinese, the first language asked for
 
 
-def test_relations_are_chosen(world):
+def test_only_the_named_relations_are_read(world):
     assert list(mlama.read(world, ["en"], ["P36", "P19"]).facts["en"]) == ["P36", "P19"]
     with pytest.raises(InputError, match="relation P20: no template in en"):
         mlama.read(world, ["en"], ["P20"])
 
 
-def test_what_can_not_be_used_is_told(world):
+def test_facts_and_relations_that_cannot_be_used_are_listed(world):
     folder = world / "mlama1.1"
     write(
         folder / "en" / "P19.jsonl", [fact("a", " ", "x"), fact("b", "y", ""), fact("c", "y", "x"), fact("c", "z", "x")]
     )
     (folder / "zh" / "P36.jsonl").unlink()
-    found = mlama.read(world, ["en", "zh"])
-    assert list(found.facts["en"]["P19"]) == ["c"]
-    assert found.left_out == [
+    data = mlama.read(world, ["en", "zh"])
+    assert list(data.facts["en"]["P19"]) == ["c"]
+    assert data.left_out == [
         "P36: no file zh/P36.jsonl",
         f"{folder / 'en' / 'P19.jsonl'}: 2 facts with an empty subject or object",
         f"{folder / 'en' / 'P19.jsonl'}: 1 facts with the uuid of one before",
@@ -97,17 +97,17 @@ def test_what_can_not_be_used_is_told(world):
     assert mlama.read(world, ["en"]).left_out == ["P19: its template in en hasn't one [X] and one [Y]: '[X] was born.'"]
 
 
-def broken(entry):
+def with_entry(entry):
     return lambda world: write(world / "mlama1.1" / "en" / "P19.jsonl", [fact("a", "b", "c"), entry])
 
 
 @pytest.mark.parametrize(
-    ("breaks", "message"),
+    ("damage", "message"),
     [
-        (broken(["x"]), r"en/P19.jsonl, entry 2: expected an object, found \['x'\]"),
-        (broken(fact(None, "b", "c")), r"en/P19.jsonl, entry 2: expected a text 'uuid', found None"),
-        (broken(fact("b", 3, "c")), r"en/P19.jsonl, entry 2: expected a text 'sub_label', found 3"),
-        (broken(fact("b", "b", "c", "x")), r"en/P19.jsonl, entry 2: expected a number 'lineid', found 'x'"),
+        (with_entry(["x"]), r"en/P19.jsonl, entry 2: expected an object, found \['x'\]"),
+        (with_entry(fact(None, "b", "c")), r"en/P19.jsonl, entry 2: expected a text 'uuid', found None"),
+        (with_entry(fact("b", 3, "c")), r"en/P19.jsonl, entry 2: expected a text 'sub_label', found 3"),
+        (with_entry(fact("b", "b", "c", "x")), r"en/P19.jsonl, entry 2: expected a number 'lineid', found 'x'"),
         (
             lambda world: write(world / "mlama1.1" / "en" / "templates.jsonl", [{"relation": "P19"}]),
             "en/templates.jsonl, entry 1: expected a text 'template'",
@@ -129,14 +129,14 @@ def broken(entry):
         (lambda world: shutil.rmtree(world / "mlama1.1"), "no en/templates.jsonl in it; of languages there is none"),
     ],
 )
-def test_errors_name_file_and_entry(world, breaks, message):
-    breaks(world)
+def test_errors_name_file_and_entry(world, damage, message):
+    damage(world)
     for path in (world, zipped(world)):
         with pytest.raises(InputError, match=message):
             mlama.read(path, ["en", "zh"])
 
 
-def test_errors_of_zips(world):
+def test_a_missing_cut_or_damaged_zip_is_named(world):
     with pytest.raises(InputError, match="no such folder or zip"):
         mlama.read(world / "missing.zip", ["en"])
     path = zipped(world)
@@ -144,7 +144,7 @@ def test_errors_of_zips(world):
     path.write_bytes(whole[:-50])
     with pytest.raises(InputError, match=r"is not a whole zip file; MLAMA \(--mlama\) names"):
         mlama.read(path, ["en"])
-    # Other bytes in the middle of a file.
+    # Damage in the middle of a compressed file.
     with zipfile.ZipFile(zipped(world)) as archive:
         member = archive.getinfo("mlama1.1/en/P19.jsonl")
     start = member.header_offset + 30 + len(member.filename)
@@ -153,8 +153,8 @@ def test_errors_of_zips(world):
         mlama.read(path, ["en"])
 
 
-def test_a_zip_that_can_not_or_should_not_be_read(world):
-    """Encrypted, compressed in an unknown way, or gigabytes of blanks in a few megabytes."""
+def test_encrypted_oddly_compressed_and_exploding_zips_are_refused(world):
+    """The last kind holds gigabytes of blanks in a few megabytes."""
     whole = zipped(world)
     for method, change, message in (
         (zipfile.ZIP_DEFLATED, lambda body: encrypt(body), "templates.jsonl in it is encrypted"),
@@ -174,17 +174,17 @@ def test_a_zip_that_can_not_or_should_not_be_read(world):
 
 
 def encrypt(body):
-    """Say in the local and in the central header of every file that it is encrypted."""
+    """Set the flag "encrypted" in the local and in the central header of every file."""
     body = bytearray(body)
-    for signature, place in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
-        at = body.find(signature)
-        while at >= 0:
-            body[at + place] |= 1
-            at = body.find(signature, at + 4)
+    for signature, flags_offset in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
+        header = body.find(signature)
+        while header >= 0:
+            body[header + flags_offset] |= 1
+            header = body.find(signature, header + 4)
     return bytes(body)
 
 
-def test_a_zip_with_random_damage_is_read_right_or_ends_in_one_line(world):
+def test_a_zip_with_random_damage_is_read_correctly_or_is_an_input_error(world):
     path = zipped(world)
     body, relations = path.read_bytes(), ["P19", "P36"]
     expected = mlama.read(path, ["zh", "en"], relations)
@@ -192,45 +192,45 @@ def test_a_zip_with_random_damage_is_read_right_or_ends_in_one_line(world):
     for _ in range(400):
         damaged = bytearray(body)
         for _ in range(rng.randint(1, 3)):
-            at = rng.randrange(len(damaged))
+            start = rng.randrange(len(damaged))
             length = rng.choice([0, 1, rng.randrange(40)])
-            damaged[at : at + length] = rng.randbytes(rng.choice([0, 1, rng.randrange(20)]))
+            damaged[start : start + length] = rng.randbytes(rng.choice([0, 1, rng.randrange(20)]))
         path.write_bytes(damaged)
         try:
             assert mlama.read(path, ["zh", "en"], relations) == expected
         except InputError as error:
             errors += 1
             assert str(path) in str(error)
-    assert 50 < errors < 400  # some damage does no harm, as that of a date
+    assert 50 < errors < 400  # some damage does no harm, for example to a date
 
 
-def test_the_sample_is_what_the_script_makes(tmp_path):
-    made = tmp_path / "data" / "sample"
+def test_the_committed_sample_is_what_the_script_writes(tmp_path):
+    sample = tmp_path / "data" / "sample"
     for part in ("bilingual/labels.json", "bilingual/texts.json", "PARAREL/query_pairs.json"):
-        (made / part).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(SAMPLE / part, made / part)
+        (sample / part).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(SAMPLE / part, sample / part)
     (tmp_path / "tools").mkdir()
     shutil.copy(ROOT / "tools" / "make_bilingual_data.py", tmp_path / "tools")
     done = run_in_process(str(tmp_path / "tools" / "make_bilingual_data.py"), [])
     assert done.returncode == 0, done.stderr
     committed = {p.relative_to(SAMPLE): p.read_bytes() for p in (SAMPLE / "mlama").rglob("*") if p.is_file()}
-    assert committed == {p.relative_to(made): p.read_bytes() for p in (made / "mlama").rglob("*") if p.is_file()}
+    assert committed == {p.relative_to(sample): p.read_bytes() for p in (sample / "mlama").rglob("*") if p.is_file()}
 
 
-def test_the_sample_in_both_languages():
-    found = mlama.read(SAMPLE / "mlama", ["en", "zh"])
-    assert not found.left_out
-    assert len(found.facts["en"]) >= 8
+def test_the_sample_has_the_same_facts_in_both_languages():
+    data = mlama.read(SAMPLE / "mlama", ["en", "zh"])
+    assert not data.left_out
+    assert len(data.facts["en"]) >= 8
     pairs = read(SAMPLE / "PARAREL" / "query_pairs.json")
     labels = read(SAMPLE / "bilingual" / "labels.json")
-    for name, english in found.facts["en"].items():
-        chinese = found.facts["zh"][name]
-        assert found.shared(name) == list(english) == list(chinese)
+    for name, english in data.facts["en"].items():
+        chinese = data.facts["zh"][name]
+        assert data.shared(name) == list(english) == list(chinese)
         assert len(english) >= 30
-        assert [[one.subject, one.answer] for one in english.values()] == pairs[name]
-        for one, other in zip(english.values(), chinese.values(), strict=True):
-            assert (other.subject, other.answer) == (labels[one.subject], labels[one.answer])
-            assert (one.lineid, one.subject_uri, one.answer_uri) == (other.lineid, other.subject_uri, other.answer_uri)
-            assert " " not in other.bag[0][0]
-        for bags in (found.bags("en")[name], found.bags("zh")[name]):
+        assert [[fact.subject, fact.answer] for fact in english.values()] == pairs[name]
+        for en, zh in zip(english.values(), chinese.values(), strict=True):
+            assert (zh.subject, zh.answer) == (labels[en.subject], labels[en.answer])
+            assert (en.lineid, en.subject_uri, en.answer_uri) == (zh.lineid, zh.subject_uri, zh.answer_uri)
+            assert " " not in zh.bag[0][0]
+        for bags in (data.bags("en")[name], data.bags("zh")[name]):
             facts.check_bags(bags, SAMPLE)
