@@ -1,4 +1,4 @@
-"""Crawled sentences: masking them, stages 4 and 5 on the golden world, and data that are not as they should be."""
+"""Crawled sentences: masking them, stages 4 and 5 on the golden world, and malformed data."""
 
 import json
 import random
@@ -38,27 +38,27 @@ def golden_sentences():
 
 
 def slow_activations(golden, text, neurons):
-    """What goes into each FFN's output projection at the mask, from the transformers model."""
+    """The inputs of the FFNs' output projections at the mask, from hooks in transformers' own model."""
     tokenizer, model = golden
     inputs = tokenizer(text, return_tensors="pt")
     position = inputs["input_ids"][0].tolist().index(tokenizer.mask_token_id)
-    kept = []
+    inputs_by_layer = []
     hooks = [
-        layer.output.dense.register_forward_pre_hook(lambda module, given: kept.append(given[0][0, position]))
+        layer.output.dense.register_forward_pre_hook(lambda module, args: inputs_by_layer.append(args[0][0, position]))
         for layer in model.bert.encoder.layer
     ]
     with torch.no_grad():
         model(**inputs)
     for hook in hooks:
         hook.remove()
-    return [kept[layer][index].item() for layer, index in neurons]
+    return [inputs_by_layer[layer][index].item() for layer, index in neurons]
 
 
 # ---- masking ----
 
 
 @pytest.mark.parametrize(
-    "subject, wanted, text, masked",
+    "subject, answer, text, masked",
     [
         ("Kotaba", "Jehe", "Jehe is in Kotaba, and Jehe is large.", "[MASK] is in Kotaba, and Jehe is large."),
         ("Nissan Stagea", "Nissan", "The Nissan Stagea is by Nissan.", "The Nissan Stagea is by [MASK]."),
@@ -80,8 +80,8 @@ def slow_activations(golden, text, neurons):
         ("北京", "京", "北京在京", "北京在[MASK]"),
     ],
 )
-def test_the_object_is_masked_where_it_stands_alone(subject, wanted, text, masked):
-    assert crawled.mask_object(text, subject, wanted) == masked
+def test_the_first_object_that_is_a_word_outside_the_subject_is_masked(subject, answer, text, masked):
+    assert crawled.mask_object(text, subject, answer) == masked
 
 
 def test_th_sentences_are_masked_as_the_published_program_did():
@@ -89,40 +89,40 @@ def test_th_sentences_are_masked_as_the_published_program_did():
     compared = 0
     for name, drawn in read(DRAWS).items():
         relation = name.removeprefix("base_")
-        for of_fact, pair, entry in zip(sentences[relation], pairs[relation], drawn, strict=True):
+        for sentences_of_fact, pair, entry in zip(sentences[relation], pairs[relation], drawn, strict=True):
             if isinstance(entry, list):
-                assert crawled.mask_objects(of_fact, pair).th == entry[0]
+                assert crawled.mask_objects(sentences_of_fact, pair).th == entry[0]
                 compared += 1
     assert compared == 193
 
 
-def test_a_random_word_is_one_of_the_first_fifty_and_not_of_the_subject():
+def test_the_random_word_is_drawn_from_the_first_fifty_without_the_subjects():
     rng = random.Random(1)
     words = [f"w{number}," for number in range(60)]
     words[20:22] = ["(Ann+", "Lee's"]
     masked = Counter()
     for _ in range(3000):
         parts = crawled.mask_word(" ".join(words), rng, subject="Ann+ Lee").split(" ")
-        (place,) = [number for number, part in enumerate(parts) if part == "[MASK]"]
-        assert parts == [*words[:place], "[MASK]", *words[place + 1 :]]
-        masked[place] += 1
+        position = parts.index("[MASK]")
+        assert parts == [*words[:position], "[MASK]", *words[position + 1 :]]
+        masked[position] += 1
     assert set(masked) == set(range(50)) - {20, 21}
-    assert max(masked.values()) < 2 * 3000 / 48  # each about as often
-    # Without a subject any word will do; where there is none but the subject, the sentence is left out.
+    assert max(masked.values()) < 2 * 3000 / 48  # all are drawn about equally often
+    # Without a subject any word may be masked; a sentence with no other words than the subject is left out.
     assert {crawled.mask_word("Ann+ Lee", rng) for _ in range(20)} == {"[MASK] Lee", "Ann+ [MASK]"}
     assert crawled.mask_word("Ann+ Lee.", rng, subject="Ann+ Lee") is None
     assert {crawled.mask_word("ab 京都", rng) for _ in range(30)} == {"[MASK] 京都", "ab [MASK]都", "ab 京[MASK]"}
 
 
-def test_four_tries_to_draw_a_word():
-    """With half of the words of the subject, a sixteenth of the sentences are left out."""
+def test_a_sentence_is_left_out_after_four_draws_of_the_subject():
+    """If half of the words are the subject's, that is a sixteenth of the sentences."""
     rng = random.Random(2)
-    found = [crawled.mask_word("Ann sings", rng, subject="Ann") for _ in range(4000)]
-    assert set(found) == {"Ann [MASK]", None}
-    assert found.count(None) / 4000 == pytest.approx(1 / 16, abs=0.012)
+    masked = [crawled.mask_word("Ann sings", rng, subject="Ann") for _ in range(4000)]
+    assert set(masked) == {"Ann [MASK]", None}
+    assert masked.count(None) / 4000 == pytest.approx(1 / 16, abs=0.012)
 
 
-def test_what_cannot_be_masked_is_counted():
+def test_sentences_that_cannot_be_masked_are_counted():
     sentences = {
         "th_bags": ["Jehe, Kotaba.", "Kotaba", " ", "Jehe [MASK] Kotaba", "In Kotaba lies Jehe."],
         "h_bags": ["Kotaba", "", "Kotaba rests."],
@@ -142,25 +142,25 @@ def test_what_cannot_be_masked_is_counted():
 
 
 @pytest.fixture(scope="module")
-def repeated(tmp_path_factory):
-    """Stage 4 with the sentences that the published program fed."""
-    results = tmp_path_factory.mktemp("repeated")
+def published_draws(tmp_path_factory):
+    """Results of stage 4 on the masked sentences that the published program drew."""
+    results = tmp_path_factory.mktemp("published_draws")
     run("4_check_weights_distant.py", *crawled_flags(results, "--draws", DRAWS))
     return results / "distant"
 
 
 @pytest.fixture(scope="module")
 def distant(tmp_path_factory):
-    """Stage 4 with its own draws."""
+    """Results of stage 4 with its own draws."""
     results = tmp_path_factory.mktemp("distant")
     run("4_check_weights_distant.py", *crawled_flags(results))
     return results / "distant"
 
 
-@pytest.mark.parametrize("begin", ARMS)
-def test_stage_4_repeats_the_published_measurement(repeated, begin):
-    name = f"{begin}kn_weights@distant_data.json"
-    ours, theirs = read(repeated / name), read(PUBLISHED / "distant" / name)
+@pytest.mark.parametrize("prefix", ARMS)
+def test_stage_4_repeats_the_published_measurement(published_draws, prefix):
+    name = f"{prefix}kn_weights@distant_data.json"
+    ours, theirs = read(published_draws / name), read(PUBLISHED / "distant" / name)
     assert set(ours) == set(theirs) == set(RELATIONS)
     for relation in RELATIONS:
         assert len(ours[relation]) == len(theirs[relation]) == 40
@@ -171,50 +171,50 @@ def test_stage_4_repeats_the_published_measurement(repeated, begin):
                 np.testing.assert_allclose(our_fact, their_fact, atol=1e-5, rtol=0)
 
 
-@pytest.mark.parametrize("begin, arm", ARMS.items())
-def test_the_summary_is_what_the_figure_averages(repeated, begin, arm):
-    theirs = read(PUBLISHED / "distant" / f"{begin}kn_weights@distant_data.json")
+@pytest.mark.parametrize("prefix, arm", ARMS.items())
+def test_the_summary_is_what_the_figure_averages(published_draws, prefix, arm):
+    theirs = read(PUBLISHED / "distant" / f"{prefix}kn_weights@distant_data.json")
     for relation in RELATIONS:
-        found = read(repeated / "summary.json")[relation][arm]
+        summary = read(published_draws / "summary.json")[relation][arm]
         measured = [fact for fact in theirs[relation] if not isinstance(fact, str)]
-        assert found["facts"] == len(measured)
+        assert summary["facts"] == len(measured)
         for status in ("no_exmp", "no_kn"):
-            assert found[status] == theirs[relation].count(status)
+            assert summary[status] == theirs[relation].count(status)
         for number, kind in enumerate(("th", "h", "rd")):
             pooled = [value for fact in measured for value in fact[number]]
-            assert found[kind]["mean"] == pytest.approx(np.mean(pooled), abs=1e-5)
-            low, high = found[kind]["interval"]
-            assert low < found[kind]["mean"] < high
+            assert summary[kind]["mean"] == pytest.approx(np.mean(pooled), abs=1e-5)
+            low, high = summary[kind]["interval"]
+            assert low < summary[kind]["mean"] < high
 
 
 def test_stage_4_measures_what_transformers_computes(distant, golden):
     pairs, sentences = golden_sentences()
     pool = [text for name in pairs for fact in sentences[name] for kind in ("th_bags", "h_bags") for text in fact[kind]]
-    neurons = {begin: read(PUBLISHED / "kn" / f"{begin}kn_bag-P103.json") for begin in ARMS}
+    neurons = {prefix: read(PUBLISHED / "kn" / f"{prefix}kn_bag-P103.json") for prefix in ARMS}
     for fact, line in list(enumerate(lines(distant / "weights-P103.jsonl")))[::7]:
         rng = runs.rng(42, "stage 4", "P103", fact)
         masked = crawled.mask_fact(sentences["P103"][fact], pairs["P103"][fact], rng, pool)
         assert len(masked.rd) == len(masked.th)
-        for begin, arm in ARMS.items():
+        for prefix, arm in ARMS.items():
             if not masked.th:
                 assert line[arm] == "no_exmp"
-            elif not neurons[begin][fact]:
+            elif not neurons[prefix][fact]:
                 assert line[arm] == "no_kn"
             else:
                 expected = [
-                    np.mean([slow_activations(golden, text, neurons[begin][fact]) for text in kind], 0)
+                    np.mean([slow_activations(golden, text, neurons[prefix][fact]) for text in kind], 0)
                     for kind in (masked.th, masked.h, masked.rd)
                 ]
                 np.testing.assert_allclose(line[arm], expected, atol=1e-5, rtol=0)
 
 
-def test_a_number_depends_on_neither_relations_nor_debug_nor_batches(distant, tmp_path):
+def test_a_facts_numbers_do_not_depend_on_other_relations_debug_or_batches(distant, tmp_path):
     few = ("--pt_relation", "P101", "--debug", "6", "--max_tokens", "40")
     run("4_check_weights_distant.py", *crawled_flags(tmp_path, *few))
     whole = lines(distant / "weights-P101.jsonl")
-    found = lines(tmp_path / "distant" / "weights-P101.jsonl")
-    assert len(found) == 6 and not list(tmp_path.glob("**/weights-P36*"))
-    for line, expected in zip(found, whole, strict=False):
+    few_lines = lines(tmp_path / "distant" / "weights-P101.jsonl")
+    assert len(few_lines) == 6 and not list(tmp_path.glob("**/weights-P36*"))
+    for line, expected in zip(few_lines, whole, strict=False):
         for arm in ARMS.values():
             if isinstance(expected[arm], str):
                 assert line[arm] == expected[arm]
@@ -222,7 +222,7 @@ def test_a_number_depends_on_neither_relations_nor_debug_nor_batches(distant, tm
                 np.testing.assert_allclose(line[arm], expected[arm], atol=1e-6, rtol=0)
 
 
-def test_stage_4_again_changes_nothing_and_other_settings_are_refused(distant):
+def test_running_stage_4_again_changes_nothing_and_other_settings_are_refused(distant):
     before = {path.name: path.read_bytes() for path in distant.iterdir()}
     run("4_check_weights_distant.py", *crawled_flags(distant.parent))
     other = run("4_check_weights_distant.py", *crawled_flags(distant.parent, "--seed", "1"), check=False)
@@ -232,38 +232,39 @@ def test_stage_4_again_changes_nothing_and_other_settings_are_refused(distant):
 
 @pytest.fixture
 def shuffled(tmp_path):
-    """The neurons of P101, in one fact in another order than that of their layers."""
+    """A folder with the neurons of P101, those of one fact in reverse order; that fact's number and neurons."""
     shutil.copytree(PUBLISHED / "kn", tmp_path / "shuffled")
     path = tmp_path / "shuffled" / "kn_bag-P101.json"
     bags = read(path)
-    place = next(place for place, bag in enumerate(bags) if len({layer for layer, _ in bag}) > 1)
-    bags[place] = bags[place][::-1]
+    fact = next(fact for fact, bag in enumerate(bags) if len({layer for layer, _ in bag}) > 1)
+    bags[fact] = bags[fact][::-1]
     path.write_text(json.dumps(bags))
-    return path.parent, place, bags[place]
+    return path.parent, fact, bags[fact]
 
 
-def test_the_numbers_of_a_fact_are_in_the_order_of_layers(shuffled, distant, tmp_path):
-    kn_dir, place, bag = shuffled
+def test_a_facts_numbers_are_sorted_by_layer(shuffled, distant, tmp_path):
+    kn_dir, fact, bag = shuffled
     run("4_check_weights_distant.py", *crawled_flags(tmp_path, "--kn_dir", kn_dir, "--pt_relation", "P101"))
-    found, whole = (read(of / "kn_weights@distant_data.json")["P101"] for of in (tmp_path / "distant", distant))
-    assert found[:place] == whole[:place] and found[place + 1 :] == whole[place + 1 :]
-    before = read(PUBLISHED / "kn" / "kn_bag-P101.json")[place]  # in the order of layers
+    ours, whole = (read(folder / "kn_weights@distant_data.json")["P101"] for folder in (tmp_path / "distant", distant))
+    assert ours[:fact] == whole[:fact] and ours[fact + 1 :] == whole[fact + 1 :]
+    published = read(PUBLISHED / "kn" / "kn_bag-P101.json")[fact]  # sorted by layer
     by_layer = [neuron for layer in range(5) for neuron in bag if neuron[0] == layer]
     assert by_layer != bag
-    for ours, theirs in zip(found[place], whole[place], strict=True):
-        assert dict(zip(map(tuple, by_layer), ours, strict=True)) == dict(zip(map(tuple, before), theirs, strict=True))
-    line = lines(tmp_path / "distant" / "weights-P101.jsonl")[place]
-    assert line["knowledge neurons"] == found[place]
+    for values, whole_values in zip(ours[fact], whole[fact], strict=True):
+        value_of = dict(zip(map(tuple, by_layer), values, strict=True))
+        assert value_of == dict(zip(map(tuple, published), whole_values, strict=True))
+    line = lines(tmp_path / "distant" / "weights-P101.jsonl")[fact]
+    assert line["knowledge neurons"] == ours[fact]
 
 
-def test_a_result_in_the_order_of_the_bag_is_kept_only_if_that_is_the_order_of_layers(shuffled, tmp_path):
+def test_an_old_result_in_the_order_of_the_bags_is_kept_only_if_those_are_sorted_by_layer(shuffled, tmp_path):
     kn_dir, *_ = shuffled
     flags = crawled_flags(tmp_path, "--kn_dir", kn_dir, "--pt_relation", "P101", "P103")
     run("4_check_weights_distant.py", *flags)
     path = tmp_path / "distant" / "weights.args.json"
     record = read(path)
     assert record["P101"]["settings"].pop("order") == "by layer" and "order" not in record["P103"]["settings"]
-    path.write_text(json.dumps(record))  # as an earlier version left it
+    path.write_text(json.dumps(record))  # as an earlier version wrote it
     before = {path.name: path.read_bytes() for path in path.parent.iterdir()}
     done = run("4_check_weights_distant.py", *flags, check=False)
     assert done.returncode == 1 and "weights-P101.jsonl" in done.stderr and "by layer" in done.stderr
@@ -285,21 +286,20 @@ def test_stage_5_finds_the_published_examples(triggers):
     theirs = {path.name: path.read_text().splitlines() for path in (PUBLISHED / "trigger_examples_th").iterdir()}
     assert {path.name for path in triggers.glob("*.txt")} == set(theirs)
     for name, expected in theirs.items():
-        found = (triggers / name).read_text().splitlines()
+        ours = (triggers / name).read_text().splitlines()
         heading = expected.index("Top-10 Trigger examples:")
         count = len(expected) - heading - 1
-        assert found[:heading] == expected[:heading]
-        assert (
-            found[heading] == "Top-20 trigger examples:" and found[heading + count + 1] == "Bottom-20 trigger examples:"
-        )
-        top, bottom = found[heading + 1 : heading + 1 + count], found[heading + count + 2 :]
+        assert ours[:heading] == expected[:heading]
+        assert ours[heading] == "Top-20 trigger examples:"
+        assert ours[heading + count + 1] == "Bottom-20 trigger examples:"
+        top, bottom = ours[heading + 1 : heading + 1 + count], ours[heading + count + 2 :]
         assert bottom == top[::-1]
         for line, published in zip(top, expected[heading + 1 :], strict=True):
             (value, text), (their_value, their_text) = line.split("\t"), published.split("\t")
             assert text == their_text and float(value) == pytest.approx(float(their_value), abs=1e-5)
 
 
-def test_stage_5_keeps_the_numbers_for_programs(triggers, golden):
+def test_stage_5_writes_its_numbers_as_json_too(triggers, golden):
     facts = read(triggers / "P101.json")
     assert [f"P101-{fact['fact']}.txt" for fact in facts] == sorted(
         (path.name for path in triggers.glob("P101-*.txt")), key=lambda name: int(name[5:-4])
@@ -315,7 +315,7 @@ def test_stage_5_keeps_the_numbers_for_programs(triggers, golden):
     assert [value for value, _ in second["most"]] == pytest.approx(sorted(sums, reverse=True), abs=1e-5)
 
 
-# ---- data that are not as they should be ----
+# ---- malformed data ----
 
 
 @pytest.fixture
@@ -329,7 +329,7 @@ def awkward(tmp_path):
     path = folder / "final" / "final_distant_allbags_P36_new.json"
     sentences = read(path)
     others = [text for fact in sentences[6:16] for text in fact["th_bags"]]
-    sentences[0]["th_bags"] = [f"{text} Jehe" for text in others[:25]]  # more than are shown
+    sentences[0]["th_bags"] = [f"{text} Jehe" for text in others[:25]]  # more than stage 5 shows
     sentences[1]["th_bags"] = ["Wineje alone", "Pofish Wineje"]
     sentences[2]["h_bags"] = []
     sentences[3]["th_bags"].append(f"{'the ' * 90}Nelu of Barimi")
@@ -340,32 +340,32 @@ def awkward(tmp_path):
 def test_sentences_that_cannot_be_measured_are_counted_and_left_out(awkward, tmp_path, distant):
     flags = ("--pt_relation", "P36", "--max_seq_length", "90")
     run("4_check_weights_distant.py", *crawled_flags(tmp_path, *flags, distant=awkward))
-    found = lines(tmp_path / "distant" / "weights-P36.jsonl")
+    measured = lines(tmp_path / "distant" / "weights-P36.jsonl")
     for fact in (1, 2):
-        assert found[fact]["knowledge neurons"] == found[fact]["baseline"] == "no_exmp"
+        assert measured[fact]["knowledge neurons"] == measured[fact]["baseline"] == "no_exmp"
     whole = lines(distant / "weights-P36.jsonl")
-    np.testing.assert_allclose(found[3]["baseline"][0], whole[3]["baseline"][0], atol=1e-6, rtol=0)
+    np.testing.assert_allclose(measured[3]["baseline"][0], whole[3]["baseline"][0], atol=1e-6, rtol=0)
     left_out = read(tmp_path / "distant" / "weights.args.json")["P36"]["left out"]
     assert left_out["th: no object to mask outside the subject"] == 2
     assert left_out["th: [MASK] stands beyond the first 90 word pieces"] == 1
 
 
-def test_the_twenty_highest_and_the_twenty_lowest_are_shown(awkward, tmp_path):
+def test_the_twenty_highest_and_the_twenty_lowest_sentences_are_shown(awkward, tmp_path):
     run("5_find_trigger_examples.py", *crawled_flags(tmp_path, "--pt_relation", "P36", "--debug", "4", distant=awkward))
     folder = tmp_path / "trigger_examples_th"
-    every = lines(folder / "P36.jsonl")[0]["examples"]
-    values = [value for value, _ in every]
+    examples = lines(folder / "P36.jsonl")[0]["examples"]
+    values = [value for value, _ in examples]
     assert len(values) == 25 and values == sorted(values, reverse=True)
     shown = read(folder / "P36.json")[0]
-    assert shown["most"] == every[:20] and shown["least"] == every[:4:-1]
+    assert shown["most"] == examples[:20] and shown["least"] == examples[:4:-1]
     text = (folder / "P36-0.txt").read_text()
-    assert text.count("[CLS]") == 40 and text.endswith(f"{every[5][0]}\t{every[5][1]}\n")
-    # No sentence with the object, no file; without h sentences there is one.
+    assert text.count("[CLS]") == 40 and text.endswith(f"{examples[5][0]}\t{examples[5][1]}\n")
+    # Fact 1 has no sentence with the object, so no file; fact 2 only lacks h sentences, which stage 5 does not need.
     assert not (folder / "P36-1.txt").exists() and (folder / "P36-2.txt").exists()
 
 
 @pytest.mark.parametrize(
-    "spoil, message",
+    "damage, message",
     [
         (lambda facts: facts[:-1], "has 39 facts, the pairs are 40"),
         (lambda facts: {"facts": facts}, "expected a list with the sentences of each fact"),
@@ -373,16 +373,16 @@ def test_the_twenty_highest_and_the_twenty_lowest_are_shown(awkward, tmp_path):
         (lambda facts: [*facts[:7], {"th_bags": [], "h_bags": [None]}, *facts[8:]], "fact 7: expected"),
     ],
 )
-def test_sentences_that_do_not_fit_the_facts_are_named(awkward, spoil, message):
+def test_sentences_that_do_not_fit_the_facts_are_named(awkward, damage, message):
     path = awkward / "final" / "final_distant_allbags_P36_new.json"
-    path.write_text(json.dumps(spoil(read(path))))
+    path.write_text(json.dumps(damage(read(path))))
     with pytest.raises(InputError) as error:
         crawled.read_sentences(awkward / "final", "P36", read(DISTANT / "query_pairs.json")["P36"])
     assert str(path) in str(error.value) and message in str(error.value)
 
 
 @pytest.mark.parametrize(
-    "spoil, message",
+    "damage, message",
     [
         (lambda pairs: pairs.pop("P103"), "has no relation P103"),
         (lambda pairs: pairs["P36"].pop(), "relation P36: has 39 pairs, the data have 40 facts"),
@@ -390,16 +390,16 @@ def test_sentences_that_do_not_fit_the_facts_are_named(awkward, spoil, message):
         (lambda pairs: pairs["P36"].reverse(), "relation P36, pair 0: the object is"),
     ],
 )
-def test_pairs_that_do_not_fit_the_facts_are_named(awkward, golden_bags, spoil, message):
+def test_pairs_that_do_not_fit_the_facts_are_named(awkward, golden_bags, damage, message):
     path = awkward / "query_pairs.json"
     pairs = read(path)
-    spoil(pairs)
+    damage(pairs)
     path.write_text(json.dumps(pairs))
     with pytest.raises(InputError, match=message):
         crawled.read_pairs(path, golden_bags, debug=-1)
 
 
-def test_wrong_calls_end_with_one_line_and_no_result(tmp_path, awkward):
+def test_wrong_arguments_end_with_one_line_and_no_result(tmp_path, awkward):
     (awkward / "final" / "final_distant_allbags_P103_new.json").unlink()
     (tmp_path / "draws.json").write_text(json.dumps(read(DRAWS) | {"base_P101": [[["a [MASK]"], ["b"]]] * 40}))
     calls = [
