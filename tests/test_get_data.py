@@ -1,4 +1,4 @@
-"""Fetching data from a server that breaks off, stalls, lies or is not there; what arrives is the sample world."""
+"""Fetching the sample world from a server that breaks off, stalls, sends wrong bytes or can't be reached."""
 
 import hashlib
 import os
@@ -30,7 +30,7 @@ CRAWLED = "BingDistantTREx/final/final_distant_allbags_P19_new.json"
 
 
 class Server(ThreadingHTTPServer):
-    """Serves files from memory. `faults` names for each path what goes wrong, request by request."""
+    """Serves files from memory. `faults` lists per path what goes wrong, one entry per request."""
 
     daemon_threads = True
     ranges = True
@@ -40,29 +40,29 @@ class Server(ThreadingHTTPServer):
         self.url = f"http://127.0.0.1:{self.server_address[1]}"
         self.files: dict[str, bytes] = {}
         self.faults: dict[str, list] = {}
-        self.asked: list[tuple[str, str | None]] = []  # path and range
+        self.requests: list[tuple[str, str | None]] = []  # path and range
         self.over = threading.Event()
 
     def handle_error(self, *_):
-        pass  # who asked has gone away
+        pass  # the client has closed the connection
 
-    def ranges_of(self, path):
-        return [part for asked, part in self.asked if asked == path]
+    def requested_ranges(self, path):
+        return [part for requested, part in self.requests if requested == path]
 
 
 class Handler(BaseHTTPRequestHandler):
     def do_GET(self):
         server, path = self.server, self.path[1:]
-        server.asked.append((path, self.headers["Range"]))
+        server.requests.append((path, self.headers["Range"]))
         fault = server.faults[path].pop(0) if server.faults.get(path) else None
-        if isinstance(fault, tuple):  # a whole answer's first line, and where it redirects to
+        if isinstance(fault, tuple):  # the response's status line, and the address it redirects to
             self.wfile.write(f"HTTP/1.0 {fault[0]}\r\nLocation: {fault[1]}\r\n\r\n".encode())
             return
         if path not in server.files or isinstance(fault, int):
             self.send_error(fault or 404)
             return
         body = server.files[path]
-        body = {"lies": body[::-1], "too long": body + b" "}.get(fault, body)
+        body = {"wrong bytes": body[::-1], "too long": body + b" "}.get(fault, body)
         start = 0
         if server.ranges and self.headers["Range"]:
             start = int(re.fullmatch(r"bytes=(\d+)-", self.headers["Range"])[1])
@@ -74,7 +74,7 @@ class Handler(BaseHTTPRequestHandler):
         self.send_response(206 if start else 200)
         if start:
             self.send_header("Content-Range", f"bytes {start}-{len(body) - 1}/{len(body)}")
-        if fault != "says no length":
+        if fault != "no length":
             self.send_header("Content-Length", str(len(body) - start))
         self.end_headers()
         end = (start + len(body)) // 2 if fault in ("breaks off", "stalls") else len(body)
@@ -116,7 +116,7 @@ def checksums(tmp_path):
 
 @pytest.fixture
 def get(tmp_path, checksums, server):
-    """Run the script; into `tmp_path/data` and from the server unless said otherwise."""
+    """A function that runs the script, by default into `tmp_path/data` and from the server."""
 
     def call(*flags, data=tmp_path / "data", check=True):
         origin = () if {"--from", "--url"} & set(flags) else ("--url", server.url)
@@ -127,51 +127,55 @@ def get(tmp_path, checksums, server):
     return call
 
 
-def whole(data):
-    """Everything is there, right, and nothing else."""
+def is_complete(data):
+    """Whether the folder has all files, with the right bytes, and no others."""
     for path in (*FETCHED, *BUILT):
         assert (data / path).read_bytes() == (SAMPLE / path).read_bytes(), path
-    there = {str(path.relative_to(data)) for path in data.rglob("*") if path.is_file()}
-    assert there - {".0_get_data.lock"} == {*FETCHED, *BUILT}
+    names = {str(path.relative_to(data)) for path in data.rglob("*") if path.is_file()}
+    assert names - {".0_get_data.lock"} == {*FETCHED, *BUILT}
     return True
 
 
-def sound(data):
-    """What has a final name is right, even if not all is there."""
+def is_sound(data):
+    """Whether all files with a final name have the right bytes, even if some are missing."""
     for path in data.rglob("[!.]*"):
         assert path.is_dir() or path.read_bytes() == (SAMPLE / path.relative_to(data)).read_bytes(), path
     return True
 
 
 def error_of(done):
-    """The one line it ended with, after the progress bar."""
+    """The one line of error that a failed run printed after its progress bar."""
     assert done.returncode == 1
     *bar, error = done.stderr.rstrip("\n").split("\n")
     assert error.startswith("error: ") and all(line.startswith("\r") or not line for line in bar), done.stderr
     return error
 
 
-def test_fetched_checked_and_built_once(get, server, tmp_path):
+def test_files_are_fetched_and_checked_and_the_data_built_once(get, server, tmp_path):
     assert "14 relations, 900 facts" in get().stdout
-    assert whole(tmp_path / "data")
-    assert sorted(server.asked) == [(path, None) for path in FETCHED]
+    assert is_complete(tmp_path / "data")
+    assert sorted(server.requests) == [(path, None) for path in FETCHED]
     before = {path: (tmp_path / "data" / path).stat().st_mtime_ns for path in FETCHED}
     get()
-    assert len(server.asked) == len(FETCHED)
+    assert len(server.requests) == len(FETCHED)
     assert before == {path: (tmp_path / "data" / path).stat().st_mtime_ns for path in FETCHED}
 
 
 @pytest.mark.parametrize("ranges", [True, False])
-@pytest.mark.parametrize("faults", [["breaks off"] * 3, ["stalls"], [503, "breaks off", 429], ["says no length"]])
-def test_faults_that_pass(get, server, tmp_path, monkeypatch, ranges, faults):
+@pytest.mark.parametrize("faults", [["breaks off"] * 3, ["stalls"], [503, "breaks off", 429], ["no length"]])
+def test_passing_faults_are_retried_until_the_data_are_complete(get, server, tmp_path, monkeypatch, ranges, faults):
     monkeypatch.setattr(downloads, "STALL", 0.2)
     server.ranges = ranges
     server.faults = {CRAWLED: list(faults), "PARAREL/query_pairs.json": list(faults)}
     get()
-    assert whole(tmp_path / "data")
+    assert is_complete(tmp_path / "data")
     size = len(server.files[CRAWLED])
-    if ranges and faults == ["breaks off"] * 3:  # each answer is half of what was left
-        assert server.ranges_of(CRAWLED)[:3] == [None, f"bytes={size // 2}-", f"bytes={(size // 2 + size) // 2}-"]
+    if ranges and faults == ["breaks off"] * 3:  # each response is half of the rest
+        assert server.requested_ranges(CRAWLED)[:3] == [
+            None,
+            f"bytes={size // 2}-",
+            f"bytes={(size // 2 + size) // 2}-",
+        ]
 
 
 @pytest.mark.parametrize(
@@ -181,30 +185,30 @@ def test_faults_that_pass(get, server, tmp_path, monkeypatch, ranges, faults):
         ("stalls", "nothing came for 0.1 seconds"),
         (503, "HTTP 503 Service Unavailable"),
         (404, "HTTP 404 Not Found"),
-        ("lies", "is another file: its SHA-256 is [0-9a-f]{64}, expected [0-9a-f]{64}"),
+        ("wrong bytes", "is another file: its SHA-256 is [0-9a-f]{64}, expected [0-9a-f]{64}"),
         ("too long", r"has [\d,]+ bytes, expected [\d,]+"),
     ],
 )
-def test_faults_that_stay_end_with_one_line_and_then_it_goes_on(get, server, tmp_path, monkeypatch, fault, message):
+def test_lasting_faults_end_with_one_line_and_the_next_run_resumes(get, server, tmp_path, monkeypatch, fault, message):
     monkeypatch.setattr(downloads, "STALL", 0.1)
-    server.ranges = False  # so that no try gets further than the one before
+    server.ranges = False  # so that no attempt gets further than the one before
     server.faults = {CRAWLED: [fault] * 9}
     error = error_of(get(check=False))
     assert re.search(f"{server.url}/{CRAWLED}: {message}.*--from", error)
     data = tmp_path / "data"
-    assert sound(data) and not (data / CRAWLED).exists() and not (data / "PARAREL" / "data_all.json").exists()
-    left = list((data / CRAWLED).parent.glob(f".{(data / CRAWLED).name}*"))
-    assert len(left) == (fault in ("breaks off", "stalls"))
+    assert is_sound(data) and not (data / CRAWLED).exists() and not (data / "PARAREL" / "data_all.json").exists()
+    unfinished = list((data / CRAWLED).parent.glob(f".{(data / CRAWLED).name}*"))
+    assert len(unfinished) == (fault in ("breaks off", "stalls"))
 
     monkeypatch.setattr(downloads, "STALL", 5)
-    server.ranges, server.faults, server.asked = True, {}, []
+    server.ranges, server.faults, server.requests = True, {}, []
     get()
-    assert whole(data)
-    assert server.ranges_of(CRAWLED) == [f"bytes={len(server.files[CRAWLED]) // 2}-" if left else None]
+    assert is_complete(data)
+    assert server.requested_ranges(CRAWLED) == [f"bytes={len(server.files[CRAWLED]) // 2}-" if unfinished else None]
 
 
 @pytest.mark.parametrize(
-    "answer, message",
+    "response, message",
     [
         (("302 Found", "ftp://127.0.0.1:9/x"), "redirects to ftp://127.0.0.1:9/x, expected http://… or https://…"),
         (("302 Found", "/" + CRAWLED), "HTTP 302 The HTTP server returned a redirect error that would lead to an inf"),
@@ -214,36 +218,41 @@ def test_faults_that_stay_end_with_one_line_and_then_it_goes_on(get, server, tmp
         (("404 " + "x" * 9000, ""), f"HTTP 404 {'x' * 200}."),
     ],
 )
-def test_what_a_server_answers_does_not_reach_the_terminal_nor_lead_elsewhere(get, server, answer, message):
-    server.faults = {CRAWLED: [answer] * 99}
+def test_bad_responses_are_reported_without_control_characters_and_bad_redirects_not_followed(
+    get, server, response, message
+):
+    server.faults = {CRAWLED: [response] * 99}
     error = error_of(get(check=False))
     assert f"{server.url}/{CRAWLED}: {message}" in error and error.isprintable()
 
 
-@pytest.mark.parametrize("left", [b"rubbish", b"x" * 10**6, None])
-def test_what_was_left_may_be_of_another_file_or_whole(get, server, tmp_path, left):
+@pytest.mark.parametrize("leftover", [b"rubbish", b"x" * 10**6, None])
+def test_an_unfinished_download_may_be_complete_or_have_other_content(get, server, tmp_path, leftover):
+    """`None` means complete: then the file is not requested again."""
     partial = (tmp_path / "data" / CRAWLED).with_name(f".{os.path.basename(CRAWLED)}.unfinished")
     partial.parent.mkdir(parents=True)
-    partial.write_bytes(server.files[CRAWLED] if left is None else left)
+    partial.write_bytes(server.files[CRAWLED] if leftover is None else leftover)
     get()
-    assert whole(tmp_path / "data")
-    assert bool(server.ranges_of(CRAWLED)) == (left is not None)
+    assert is_complete(tmp_path / "data")
+    assert bool(server.requested_ranges(CRAWLED)) == (leftover is not None)
 
 
-def test_nobody_there(get, tmp_path):
-    with Server() as gone:
+def test_a_server_that_cannot_be_reached_is_reported(get, tmp_path):
+    with Server() as stopped:
         pass
-    assert "can't be reached (Connection refused; is there a network?)" in error_of(get("--url", gone.url, check=False))
-    assert sound(tmp_path / "data")
+    assert "can't be reached (Connection refused; is there a network?)" in error_of(
+        get("--url", stopped.url, check=False)
+    )
+    assert is_sound(tmp_path / "data")
 
 
-def test_a_file_that_the_repository_has_elsewhere_too(get, server, tmp_path):
+def test_a_missing_file_is_fetched_from_the_other_path_with_the_same_content(get, server, tmp_path):
     del server.files["PARAREL/query_pairs.json"]  # the same as BingDistantTREx/query_pairs.json
     get()
-    assert whole(tmp_path / "data")
+    assert is_complete(tmp_path / "data")
 
 
-def test_a_damaged_file_is_replaced_and_what_a_kill_left_goes(get, server, tmp_path):
+def test_a_damaged_file_is_replaced_and_unfinished_files_of_killed_runs_are_removed(get, server, tmp_path):
     get()
     for path in (CRAWLED, "PARAREL/data_all.json"):
         name = os.path.basename(path)
@@ -251,37 +260,37 @@ def test_a_damaged_file_is_replaced_and_what_a_kill_left_goes(get, server, tmp_p
     damaged = tmp_path / "data" / CRAWLED
     damaged.write_bytes(damaged.read_bytes()[::-1])
     assert f"{damaged}: is another file" in get().stderr
-    assert whole(tmp_path / "data") and len(server.asked) == len(FETCHED) + 1
+    assert is_complete(tmp_path / "data") and len(server.requests) == len(FETCHED) + 1
 
 
-def test_from_a_local_copy(get, server, tmp_path):
+def test_files_from_a_local_copy_are_checked_like_fetched_ones(get, server, tmp_path):
     shutil.copytree(SAMPLE, tmp_path / "checkout" / "data")
     for number, source in enumerate((SAMPLE, tmp_path / "checkout")):
         get("--from", source, data=tmp_path / str(number))
-        assert whole(tmp_path / str(number))
+        assert is_complete(tmp_path / str(number))
     wrong = tmp_path / "checkout" / "data" / CRAWLED
     wrong.write_bytes(wrong.read_bytes()[::-1])
     assert f"{wrong}: is another file" in error_of(get("--from", tmp_path / "checkout", check=False))
     wrong.unlink()
     assert f"{wrong}: no such file" in error_of(get("--from", tmp_path / "checkout", check=False))
-    assert sound(tmp_path / "data") and not server.asked
+    assert is_sound(tmp_path / "data") and not server.requests
 
 
-def test_no_room(get, tmp_path):
-    """Where a file may grow to a few thousand bytes only, as on a full disk; then without that limit."""
+def test_a_file_that_cannot_be_written_is_reported_and_the_next_run_resumes(get, tmp_path):
+    """A limit on the size of files stands for a full disk, which needs root to test."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (4000, hard))
     try:
         done = get(check=False)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-    assert "can't be written (File too large)" in error_of(done) and sound(tmp_path / "data")
+    assert "can't be written (File too large)" in error_of(done) and is_sound(tmp_path / "data")
     get()
-    assert whole(tmp_path / "data")
+    assert is_complete(tmp_path / "data")
 
 
 @pytest.mark.parametrize("while_building", [False, True])
-def test_a_full_disk(get, tmp_path, while_building):
+def test_a_full_disk_is_reported(get, tmp_path, while_building):
     fetched = sum(-(-(SAMPLE / path).stat().st_size // 4096) for path in FETCHED) * 4096
     room = fetched + 4096 if while_building else fetched // 2
     disk = tmp_path / "disk"
@@ -293,13 +302,13 @@ def test_a_full_disk(get, tmp_path, while_building):
         for number, origin in enumerate(((), ("--from", SAMPLE))):
             data = disk / str(number)
             assert "can't be written (No space left on device)" in error_of(get(*origin, data=data, check=False))
-            assert sound(data) and all((data / path).exists() for path in FETCHED) == while_building
+            assert is_sound(data) and all((data / path).exists() for path in FETCHED) == while_building
             shutil.rmtree(data)
     finally:
         subprocess.run(["umount", str(disk)], check=True)
 
 
-def test_a_folder_that_cannot_be_written(get, tmp_path):
+def test_a_folder_that_cannot_be_made_is_reported(get, tmp_path):
     (tmp_path / "file").touch()
     assert "can't create the folder" in error_of(get(data=tmp_path / "file" / "data", check=False))
 
@@ -308,19 +317,19 @@ def test_the_sample_is_not_overwritten(get):
     assert "holds the sample world" in error_of(get(data=SAMPLE, check=False))
 
 
-def test_two_at_once(get, tmp_path):
+def test_two_runs_into_one_folder_at_once_are_refused(get, tmp_path):
     (tmp_path / "data").mkdir()
     with runs.locked(tmp_path / "data" / ".0_get_data.lock"):
         assert "another run is fetching into it" in error_of(get(check=False))
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
-def test_stopped_in_the_middle_then_again(get, server, tmp_path, number):
+def test_a_download_stopped_in_the_middle_is_resumed(get, server, tmp_path, number):
     path = tmp_path / "data" / CRAWLED
     server.faults = {CRAWLED: ["stalls"]}
     program = (
         "import signal; from pathlib import Path; from kn.data import downloads; "
-        "signal.signal(signal.SIGINT, signal.default_int_handler); "  # tests in the background have it ignored
+        "signal.signal(signal.SIGINT, signal.default_int_handler); "  # background processes may inherit it ignored
         "from kn.store.start import guard; "
         f"file = downloads.Download(Path({str(path)!r}), ['{server.url}/{CRAWLED}'], lambda path: None); "
         "guard(lambda: downloads.fetch([file], lambda count: None))"
@@ -332,15 +341,15 @@ def test_stopped_in_the_middle_then_again(get, server, tmp_path, number):
     while not (partial.exists() and partial.stat().st_size == half) and time.monotonic() < end:
         time.sleep(0.01)
     child.send_signal(number)
-    error = child.communicate(timeout=4)[1]  # sooner than the connection counts as stalled
+    error = child.communicate(timeout=4)[1]  # the signal must not wait until the connection counts as stalled
     assert not path.exists() and partial.stat().st_size == half
     assert number == signal.SIGKILL or ("run the same command again to resume" in error and error.count("\n") == 1)
     get()
-    assert whole(tmp_path / "data") and server.ranges_of(CRAWLED) == [None, f"bytes={half}-"]
+    assert is_complete(tmp_path / "data") and server.requested_ranges(CRAWLED) == [None, f"bytes={half}-"]
 
 
 @pytest.mark.parametrize("line", ["", "abc  1  PARAREL/x", f"{'0' * 64}  x", f"{'0' * 64}  0  x", f"{'0' * 64}  5 x"])
-def test_a_list_of_checksums_that_is_wrong(get, checksums, line):
+def test_a_malformed_list_of_checksums_is_named_with_its_line(get, checksums, line):
     checksums.write_text(checksums.read_text() + line + "\n")
     assert f"checksums.txt, line {len(FETCHED) + 1}: expected SHA-256, bytes and path" in error_of(get(check=False))
 
@@ -354,16 +363,16 @@ def test_a_list_of_checksums_that_is_wrong(get, checksums, line):
         (["--url", "http://nowhere", "--from", "x"], "not allowed with"),
     ],
 )
-def test_wrong_calls(get, flags, message):
+def test_wrong_arguments_are_usage_errors(get, flags, message):
     done = get(*flags, check=False)
     assert done.returncode == 2 and message in done.stderr
 
 
 def test_the_published_files_are_those_that_the_stages_need():
-    listed = [line.split("  ")[2] for line in (ROOT / "data" / "checksums.txt").read_text().splitlines()]
-    templates = {path.split("/")[-1][:-6] for path in listed if path.startswith("PARAREL/raw_data/patterns/")}
-    crawled = {path.split("_")[-2] for path in listed if path.startswith("BingDistantTREx/final/")}
-    assert templates == crawled and len(listed) == len(set(listed)) == 2 * len(templates) + 3
+    paths = [line.split("  ")[2] for line in (ROOT / "data" / "checksums.txt").read_text().splitlines()]
+    templates = {path.split("/")[-1][:-6] for path in paths if path.startswith("PARAREL/raw_data/patterns/")}
+    crawled = {path.split("_")[-2] for path in paths if path.startswith("BingDistantTREx/final/")}
+    assert templates == crawled and len(paths) == len(set(paths)) == 2 * len(templates) + 3
 
 
 @pytest.mark.skipif("KN_REAL_DATA" not in os.environ, reason="KN_REAL_DATA names no folder with the real data")
@@ -377,7 +386,7 @@ def test_real_data_have_these_checksums(tmp_path):
 
 @pytest.fixture
 def mlama(tmp_path, server):
-    """The address of a zip file with two languages, and a folder with what is in it."""
+    """The address of a zip file with two languages, and a folder with its contents."""
     folder = tmp_path / "mlama1.1"
     for language in ("en", "zh"):
         (folder / language).mkdir(parents=True)
@@ -394,7 +403,7 @@ def contents(path):
 
 
 @pytest.mark.parametrize("fault", [None, "breaks off", "stalls"])
-def test_mlama_as_it_comes(get, server, mlama, tmp_path, monkeypatch, fault):
+def test_mlama_is_fetched_once_and_its_checksum_printed(get, server, mlama, tmp_path, monkeypatch, fault):
     monkeypatch.setattr(downloads, "STALL", 0.2)
     server.faults = {"mlama.zip": [fault]}
     body = server.files["mlama.zip"]
@@ -402,16 +411,16 @@ def test_mlama_as_it_comes(get, server, mlama, tmp_path, monkeypatch, fault):
         out = get("mlama", "zh", "en", "--url", mlama[0]).stdout
         assert "2 languages" in out and hashlib.sha256(body).hexdigest() in out
     assert (tmp_path / "data" / "mlama1.1.zip").read_bytes() == body
-    assert len(server.asked) == 1 + (fault is not None)
+    assert len(server.requests) == 1 + (fault is not None)
     assert "has no language fr; it has en zh" in error_of(get("mlama", "fr", "--url", mlama[0], check=False))
 
 
-def test_mlama_whole_but_not_yet_in_its_place(get, server, mlama, tmp_path):
+def test_a_complete_download_of_mlama_only_needs_renaming(get, server, mlama, tmp_path):
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / ".mlama1.1.zip.unfinished").write_bytes(server.files["mlama.zip"])
     get("mlama", "--url", mlama[0])
     assert contents(tmp_path / "data" / "mlama1.1.zip") == contents(tmp_path / "mlama.zip")
-    assert len(server.asked) == 1
+    assert len(server.requests) == 1
 
 
 def test_mlama_from_a_local_copy(get, mlama, tmp_path):
@@ -425,19 +434,19 @@ def test_mlama_from_a_local_copy(get, mlama, tmp_path):
     assert "has no <language>" in error_of(get("mlama", "--from", tmp_path / "empty", check=False))
 
 
-def test_mlama_that_is_wrong(get, server, mlama, tmp_path):
+def test_a_damaged_or_encrypted_zip_of_mlama_is_refused(get, server, mlama, tmp_path):
     body = server.files["mlama.zip"]
     middle = body.index(b"templates.jsonl") + 30
     damaged = body[:middle] + bytes([body[middle] ^ 255]) + body[middle + 1 :]
     encrypted = body.replace(b"PK\x01\x02\x14\x03\x14\0\0", b"PK\x01\x02\x14\x03\x14\0\1")
     coloured = encrypted.replace(b"mlama1.1", b"\x1b[31mlam")
-    for wrong, message in (
+    for content, message in (
         (b"<html>", "is not a whole zip file"),
         (damaged, "damaged|not a whole zip file"),
         (encrypted, "in it is encrypted"),
         (coloured, r"\?\[31mlam/ in it is encrypted"),
     ):
-        server.files["mlama.zip"] = wrong
+        server.files["mlama.zip"] = content
         assert re.search(message, error_of(get("mlama", "--url", mlama[0], check=False)))
     server.files["mlama.zip"] = body
     flags = ["mlama", "--url", mlama[0], "--sha256"]
