@@ -1,6 +1,6 @@
-"""Builds the files the stages read from templates, relation labels and subject-object pairs of your own.
+"""Builds the files that the stages read from your own templates, relation labels and subject-object pairs.
 
-For the published data, 0_get_data.py does it.
+For the published data, 0_get_data.py does this.
 
     python src/0_build_data.py --data_dir data
 
@@ -16,11 +16,11 @@ from kn.stage import flags
 
 def main() -> None:
     parser = flags.parser(__doc__)
-    parser.add_argument("--data_dir", default="{DATA}", help="the folder that holds PARAREL and LAMA")
+    parser.add_argument("--data_dir", default="{DATA}", help="the folder that has PARAREL and LAMA")
     parser.add_argument(
         "--pairs",
         metavar="PATH",
-        help="a query_pairs.json, or a folder of LAMA's T-REx files; none: PARAREL/query_pairs.json",
+        help="a query_pairs.json, or a folder of LAMA's T-REx files; default: PARAREL/query_pairs.json",
     )
     args = parser.parse_args()
     bags = facts.build(args.data_dir, args.pairs)

@@ -1,4 +1,4 @@
-"""The relations of the data, one a line and in order.
+"""Prints the relations of the data, one per line, in order.
 
     python src/relations.py --data_path data/PARAREL/data_all.json
 
@@ -14,7 +14,8 @@ from kn.stage import flags
 def main() -> None:
     parser = flags.parser(__doc__)
     parser.add_argument("--data_path", default="{DATA}/PARAREL/data_all.json", help="all facts")
-    print(*facts.read_bags(parser.parse_args().data_path), sep="\n")
+    for relation in facts.read_bags(parser.parse_args().data_path):
+        print(relation)
 
 
 if __name__ == "__main__":

@@ -153,7 +153,9 @@ def test_relations_of_other_data_sets_may_have_any_usable_name(tmp_path, name):
 def test_facts_grouped_under_another_relation_are_refused(tmp_path):
     path = tmp_path / "grouped.json"
     path.write_text(json.dumps({"P2": [[["a [MASK]", "x", "P1(one)"]]]}))
-    with pytest.raises(InputError, match=r"grouped.json: relation P2, fact 0: is of another relation, 'P1\(one\)'"):
+    with pytest.raises(
+        InputError, match=r"grouped.json: relation P2, fact 0: belongs to another relation, 'P1\(one\)'"
+    ):
         facts.read_bags(tmp_path / "none.json", path)
 
 

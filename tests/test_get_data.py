@@ -332,7 +332,7 @@ def test_a_download_stopped_in_the_middle_is_resumed(get, server, tmp_path, numb
         "signal.signal(signal.SIGINT, signal.default_int_handler); "  # background processes may inherit it ignored
         "from kn.store.start import guard; "
         f"file = downloads.Download(Path({str(path)!r}), ['{server.url}/{CRAWLED}'], lambda path: None); "
-        "guard(lambda: downloads.fetch([file], lambda count: None))"
+        "guard(lambda: downloads.fetch(file, lambda count: None))"
     )
     child = subprocess.Popen([sys.executable, "-c", program], cwd=ROOT / "src", stderr=subprocess.PIPE, text=True)
     partial = path.with_name(f".{path.name}.unfinished")

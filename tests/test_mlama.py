@@ -91,10 +91,12 @@ def test_facts_and_relations_that_cannot_be_used_are_listed(world):
     assert data.left_out == [
         "P36: no file zh/P36.jsonl",
         f"{folder / 'en' / 'P19.jsonl'}: 2 facts with an empty subject or object",
-        f"{folder / 'en' / 'P19.jsonl'}: 1 facts with the uuid of one before",
+        f"{folder / 'en' / 'P19.jsonl'}: 1 facts with the uuid of an earlier one",
     ]
     write(folder / "en" / "templates.jsonl", [{"relation": "P19", "template": "[X] was born."}])
-    assert mlama.read(world, ["en"]).left_out == ["P19: its template in en hasn't one [X] and one [Y]: '[X] was born.'"]
+    assert mlama.read(world, ["en"]).left_out == [
+        "P19: its template in en does not have one [X] and one [Y]: '[X] was born.'"
+    ]
 
 
 def with_entry(entry):
@@ -124,9 +126,9 @@ def with_entry(entry):
         ),
         (
             lambda world: shutil.rmtree(world / "mlama1.1" / "en"),
-            "no en/templates.jsonl in it; of languages there are zh$",
+            "no en/templates.jsonl in it; it has the languages zh$",
         ),
-        (lambda world: shutil.rmtree(world / "mlama1.1"), "no en/templates.jsonl in it; of languages there is none"),
+        (lambda world: shutil.rmtree(world / "mlama1.1"), "no en/templates.jsonl in it; it has no language at all"),
     ],
 )
 def test_errors_name_file_and_entry(world, damage, message):

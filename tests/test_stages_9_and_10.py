@@ -237,7 +237,7 @@ def test_what_a_user_gets_wrong(world, tmp_path):
     stage_9, stage_10 = "9_analyze_amig.py", "10_language_independent.py"
     assert "expected one language" in error(stage_9, *flags, "--languages", "en", "zh")
     assert "expected 2 different languages" in error(stage_10, *flags, "--languages", "en", "en")
-    assert "of languages there are en zh" in error(stage_9, *flags, "--languages", "fr")
+    assert "it has the languages en zh" in error(stage_9, *flags, "--languages", "fr")
     assert "2 for 1 languages" in error(stage_9, *flags, "--languages", "en", "--thresholds", "0.1", "0.2")
     assert "no relation P1" in error(stage_9, *flags, "--languages", "en", "--pt_relation", "P1")
     # What is missing is reported before a model is looked for.

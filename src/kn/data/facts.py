@@ -1,8 +1,8 @@
-"""Relations, facts and prompts: building them from their sources, reading and checking them.
+"""Relations, facts and prompts: build them from their sources, read and check them.
 
-A relation ("P101") has templates ("[X] works in the field of [Y].") and pairs (subject, object). A fact, published as
-a *bag*, is a list of prompts `[text with [MASK], answer, "P101(field of work)"]`, one per template. Entry i of
-everything that is kept per fact belongs to pair i of its relation.
+A relation ("P101") has templates ("[X] works in the field of [Y].") and pairs (subject, object). A fact, which the
+published data call a *bag*, is a list of prompts `[text with [MASK], answer, "P101(field of work)"]`, one per template.
+Wherever a file has one entry per fact, entry i belongs to pair i of the relation.
 """
 
 import json
@@ -16,8 +16,8 @@ from kn.store.shapes import short
 
 MASK = "[MASK]"
 FEWEST_TEMPLATES = 4  # relations with fewer are left out, as published
-LONGEST_NAME = 100  # bytes of a relation's name; file systems allow 255 for all of a file's
-TAKEN = {"before"}  # stage 7 has a file of this name beside those of relations
+LONGEST_NAME = 100  # bytes in a relation's name; file systems allow 255 for a whole file name
+TAKEN = {"before"}  # stage 7 writes a file with this name next to those of the relations
 TYPES = {"1-1": "data_11.json", "N-1": "data_n1.json", "N-M": "data_nm.json"}
 
 Prompt = list[str]  # [text, answer, relation]
@@ -35,59 +35,62 @@ class Relation:
 
 
 def read_bags(path: str | Path, grouped_path: str | Path | None = None) -> Bags:
-    """All facts by relation, from a list of them or, where that is missing, from `grouped_path`, by relation."""
+    """All facts by relation. They come from a list of facts or, if there is none, from `grouped_path`."""
     path = Path(path)
     if path.exists() or grouped_path is None:
         if not path.exists():
             raise InputError(
                 f"{path}: no such file. `bash 0_get_data.sh` fetches the data; `bash run_sample.sh` needs none"
             )
-        found = group(check_bags(read_json(path), path))
+        bags_by_relation = group(check_bags(read_json(path), path))
     else:
         path = Path(grouped_path)
-        found = read_json(path)
-        if not isinstance(found, dict):
+        bags_by_relation = read_json(path)
+        if not isinstance(bags_by_relation, dict):
             raise InputError(f"{path}: expected an object with a list of facts for each relation")
-        for name, bags in found.items():
+        for name, bags in bags_by_relation.items():
             check_name(name, path)
             for number, bag in enumerate(check_bags(bags, path, f"relation {name}, ")):
                 if relation_id(bag) != name:
-                    raise InputError(f"{path}: relation {name}, fact {number}: is of another relation, {bag[0][2]!r}")
-    if not any(found.values()):
+                    raise InputError(
+                        f"{path}: relation {name}, fact {number}: belongs to another relation, {bag[0][2]!r}"
+                    )
+    if not any(bags_by_relation.values()):
         raise InputError(f"{path}: has no facts")
-    return found
+    return bags_by_relation
 
 
-def check_bags(bags, path: Path, where: str = "") -> list[Bag]:
+def check_bags(bags: object, path: Path, section: str = "") -> list[Bag]:
+    """The facts of a file, or of a section of it such as "relation P1, "."""
     if not isinstance(bags, list):
-        raise InputError(f"{path}: {where}expected a list of facts, found {_kind(bags)}")
+        raise InputError(f"{path}: {section}expected a list of facts, found {_kind(bags)}")
     for number, bag in enumerate(bags):
-        place = f"{path}: {where}fact {number}"
+        place = f"{path}: {section}fact {number}"
         if not isinstance(bag, list):
             raise InputError(f"{place}: expected a list of prompts, found {_kind(bag)}")
         if not bag:
             raise InputError(f"{place}: has no prompts")
         for index, prompt in enumerate(bag):
-            if not (isinstance(prompt, list) and len(prompt) == 3 and all(isinstance(part, str) for part in prompt)):
-                raise InputError(
-                    f'{place}, prompt {index}: expected ["text with {MASK}", "answer", "P1(label)"], '
-                    f"found {short(prompt)}"
-                )
-            masks = prompt[0].count(MASK)
-            if masks != 1:
-                raise InputError(f"{place}, prompt {index}: expected one {MASK}, found {masks}: {prompt[0]!r}")
-            if not prompt[1].strip():
-                raise InputError(f"{place}, prompt {index}: the answer is empty: {prompt[0]!r}")
-            if prompt[1:] != bag[0][1:]:
-                raise InputError(
-                    f"{place}, prompt {index}: its answer and relation {prompt[1:]} differ from {bag[0][1:]} before"
-                )
+            _check_prompt(prompt, bag[0], f"{place}, prompt {index}")
         check_name(relation_id(bag), place)
     return bags
 
 
+def _check_prompt(prompt: object, first: Prompt, place: str) -> None:
+    """All prompts of a fact have the answer and the relation of the first."""
+    if not (isinstance(prompt, list) and len(prompt) == 3 and all(isinstance(part, str) for part in prompt)):
+        raise InputError(f'{place}: expected ["text with {MASK}", "answer", "P1(label)"], found {short(prompt)}')
+    n_masks = prompt[0].count(MASK)
+    if n_masks != 1:
+        raise InputError(f"{place}: expected one {MASK}, found {n_masks}: {prompt[0]!r}")
+    if not prompt[1].strip():
+        raise InputError(f"{place}: the answer is empty: {prompt[0]!r}")
+    if prompt[1:] != first[1:]:
+        raise InputError(f"{place}: its answer and relation {prompt[1:]} differ from {first[1:]} in the first prompt")
+
+
 def check_name(relation: str, place: str | Path) -> str:
-    """A relation's name becomes part of file names."""
+    """A relation's name, checked because it becomes part of file names."""
     plain = all(letter in "_-." or unicodedata.category(letter)[0] in "LMN" for letter in relation)
     if not plain or not relation or relation[0] in "-." or len(relation.encode()) > LONGEST_NAME:
         raise InputError(
@@ -95,12 +98,12 @@ def check_name(relation: str, place: str | Path) -> str:
             f"a letter, digit or _ first, at most {LONGEST_NAME} bytes"
         )
     if relation in TAKEN or relation.endswith(".args"):
-        raise InputError(f"{place}: the relation {relation} has the name of a file of the program: choose another")
+        raise InputError(f"{place}: the relation {relation} has the name of a file that the program writes: rename it")
     return relation
 
 
 def group(bags: Iterable[Bag]) -> Bags:
-    """Facts by relation, both in the order in which they come."""
+    """Facts by relation, both in the order of the list."""
     grouped: Bags = {}
     for bag in bags:
         grouped.setdefault(relation_id(bag), []).append(bag)
@@ -112,14 +115,14 @@ def relation_id(bag: Bag) -> str:
 
 
 def choose_relations(bags: Bags, wanted: list[str]) -> list[str]:
-    """The wanted relations, or all of them in order."""
+    """The wanted relations, or all of them."""
     for name in wanted:
         if name not in bags:
             raise InputError(f"there is no relation {name}; there are {' '.join(bags)}")
     return wanted or list(bags)
 
 
-# ---- building it from its sources ----
+# ---- building these files from their sources ----
 
 
 def read_relations(path: str | Path) -> dict[str, Relation]:
@@ -148,21 +151,15 @@ def read_templates(path: str | Path) -> list[str]:
 
 
 def read_pairs(path: str | Path, relations: Iterable[str] = ()) -> dict[str, list[list[str]]]:
-    """Pairs by relation, from a `query_pairs.json` or from a folder of LAMA's T-REx files, one for each relation."""
+    """Pairs by relation, from a `query_pairs.json`, or from a folder with one of LAMA's T-REx files per relation."""
     path = Path(path)
     if path.is_dir():
-        found = {}
-        for name in relations:
-            if (path / f"{name}.jsonl").exists():
-                entries = list(read_jsonl(path / f"{name}.jsonl"))
-                found[name] = [[e.get("sub_label"), e.get("obj_label")] if isinstance(e, dict) else e for e in entries]
-        if not found:
-            raise InputError(f"{path}: no file P….jsonl of a relation in it")
+        pairs_by_relation = _read_trex(path, relations)
     else:
-        found = read_json(path)
-        if not isinstance(found, dict):
+        pairs_by_relation = read_json(path)
+        if not isinstance(pairs_by_relation, dict):
             raise InputError(f"{path}: expected an object with a list of pairs for each relation")
-    for name, pairs in found.items():
+    for name, pairs in pairs_by_relation.items():
         check_name(name, path)
         if not isinstance(pairs, list):
             raise InputError(f"{path}: relation {name}: expected a list of pairs, found {_kind(pairs)}")
@@ -171,17 +168,36 @@ def read_pairs(path: str | Path, relations: Iterable[str] = ()) -> dict[str, lis
                 raise InputError(
                     f'{path}: relation {name}, pair {number}: expected ["subject", "object"], found {short(pair)}'
                 )
-    return found
+    return pairs_by_relation
+
+
+def _read_trex(folder: Path, relations: Iterable[str]) -> dict[str, list]:
+    pairs_by_relation = {}
+    for name in relations:
+        if (folder / f"{name}.jsonl").exists():
+            pairs_by_relation[name] = [
+                [entry.get("sub_label"), entry.get("obj_label")] if isinstance(entry, dict) else entry
+                for entry in read_jsonl(folder / f"{name}.jsonl")
+            ]
+    if not pairs_by_relation:
+        raise InputError(f"{folder}: has no file P….jsonl for any of the relations")
+    return pairs_by_relation
+
+
+def fill(template: str, subject: str) -> str:
+    """The template with the subject and a mask for the object."""
+    # The object first, since a subject may contain "[Y]".
+    return template.replace("[Y]", MASK).replace("[X]", subject)
 
 
 def build(data: str | Path, pairs_path: str | Path | None = None) -> Bags:
-    """Make all files of a data folder that follow from its templates, relation labels and pairs."""
+    """Write the files of a data folder that follow from its templates, relation labels and pairs."""
     data = Path(data)
     pararel = data / "PARAREL"
     relations = read_relations(data / "LAMA" / "raw_data" / "relations.jsonl")
     pairs = read_pairs(pairs_path or pararel / "query_pairs.json", relations)
     bags: Bags = {}
-    for name, of_relation in pairs.items():
+    for name, relation_pairs in pairs.items():
         if name not in relations:
             raise InputError(f"{data / 'LAMA/raw_data/relations.jsonl'}: no entry for relation {name}, which has pairs")
         templates = read_templates(pararel / "raw_data" / "patterns" / f"{name}.jsonl")
@@ -189,38 +205,37 @@ def build(data: str | Path, pairs_path: str | Path | None = None) -> Bags:
             continue
         label = f"{name}({relations[name].label})"
         bags[name] = [
-            # The object's place first: a subject may hold "[Y]".
-            [[text.replace("[Y]", MASK).replace("[X]", subject), answer, label] for text in templates]
-            for subject, answer in of_relation
+            [[fill(template, subject), answer, label] for template in templates] for subject, answer in relation_pairs
         ]
         check_bags(bags[name], pararel / "query_pairs.json", f"relation {name}, ")
     if not any(bags.values()):
         raise InputError(f"{pararel}: no relation with pairs and at least {FEWEST_TEMPLATES} templates, so no facts")
-    write_json(pararel / "data_all.json", [bag for of_relation in bags.values() for bag in of_relation], indent=None)
+    write_json(
+        pararel / "data_all.json", [bag for relation_bags in bags.values() for bag in relation_bags], indent=None
+    )
     write_json(pararel / "data_all_allbags.json", bags, indent=None)
     for kind, file in TYPES.items():
-        write_json(
-            pararel / file, [bag for name in bags if relations[name].type == kind for bag in bags[name]], indent=None
-        )
+        of_this_type = [bag for name in bags if relations[name].type == kind for bag in bags[name]]
+        write_json(pararel / file, of_this_type, indent=None)
     kept = {name: pairs[name] for name in bags}
     for folder in (pararel, data / "BingDistantTREx"):
-        if not _says(folder / "query_pairs.json", kept):
+        if not _holds(folder / "query_pairs.json", kept):
             write_json(folder / "query_pairs.json", kept)
     return bags
 
 
 def summary(bags: Bags) -> str:
-    prompts = sum(len(bag) for of_relation in bags.values() for bag in of_relation)
-    return f"{len(bags)} relations, {sum(map(len, bags.values())):,} facts, {prompts:,} prompts"
+    n_prompts = sum(len(bag) for relation_bags in bags.values() for bag in relation_bags)
+    return f"{len(bags)} relations, {sum(map(len, bags.values())):,} facts, {n_prompts:,} prompts"
 
 
-def _says(path: Path, value) -> bool:
-    """Whether a file holds this, in this order: then it keeps its bytes, and so its checksum."""
+def _holds(path: Path, value: object) -> bool:
+    """Whether a file has this content, in this order. If so, it keeps its bytes and thus its checksum."""
     try:
         return json.dumps(read_json(path)) == json.dumps(value)
     except InputError:
         return False
 
 
-def _kind(value) -> str:
+def _kind(value: object) -> str:
     return {dict: "an object", list: "a list", str: "a text", type(None): "null"}.get(type(value), repr(value))

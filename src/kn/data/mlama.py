@@ -1,9 +1,10 @@
-"""Facts in several languages, from data in mLAMA's layout: a folder, or the zip as it comes.
+"""Facts in several languages, in mLAMA's layout: a folder, or the zip file as published.
 
-    <language>/templates.jsonl    {"relation": "P19", "template": "[X] was born in [Y] ."}, one a relation
-    <language>/P19.jsonl          {"uuid", "lineid", "sub_label", "obj_label", "sub_uri", "obj_uri"}, one a fact
+    <language>/templates.jsonl    one line per relation: {"relation": "P19", "template": "[X] was born in [Y] ."}
+    <language>/P19.jsonl          one line per fact: {"uuid", "lineid", "sub_label", "obj_label", "sub_uri", "obj_uri"}
 
-may lie at any depth. A fact has the same `uuid` in every language, and its one prompt there is the language's template.
+These may lie at any depth. A fact has the same `uuid` in every language, and one prompt per language, made from the
+language's template.
 """
 
 import re
@@ -13,12 +14,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from kn.data.facts import MASK, Bag, Bags, check_name
+from kn.data.facts import Bag, Bags, check_name, fill
 from kn.store.files import InputError, read_jsonl
 
 TEMPLATES = "templates.jsonl"
 ENCRYPTED = 0x41  # flags of a file in a zip
-LARGEST, MOST = 1 << 27, 1 << 32  # bytes of a file in a zip, and of all; a fact takes some 200
+LARGEST, MOST = 1 << 27, 1 << 32  # bytes in one file of a zip, and in all of them; a fact takes about 200
 LABELS = ("sub_label", "obj_label")
 TEXTS = ("uuid", *LABELS, "sub_uri", "obj_uri")
 
@@ -33,63 +34,70 @@ class Fact:
     answer: str
     subject_uri: str
     answer_uri: str
-    bag: Bag  # of its one prompt
+    bag: Bag  # holds its one prompt
 
 
 @dataclass
 class Mlama:
-    # By language and relation, in the order in which they were asked for; facts by uuid, as in the file.
+    # By language, relation and uuid. Languages and relations are in the order of the call, facts in that of the file.
     facts: dict[str, dict[str, dict[str, Fact]]] = field(default_factory=dict)
-    left_out: list[str] = field(default_factory=list)  # what could not be used and why, a line each
+    left_out: list[str] = field(default_factory=list)  # one line for each thing that could not be used
 
     def bags(self, language: str) -> Bags:
         return {name: [fact.bag for fact in facts.values()] for name, facts in self.facts[language].items()}
 
     def shared(self, relation: str) -> list[str]:
-        """The facts (uuids) of a relation that all languages have, in the order of the first."""
-        first, *others = (of_language[relation] for of_language in self.facts.values())
+        """The uuids of the relation's facts that all languages have, in the order of the first language."""
+        first, *others = (relations[relation] for relations in self.facts.values())
         return [uuid for uuid in first if all(uuid in other for other in others)]
 
 
 def read(path: str | Path, languages: Sequence[str], relations: Sequence[str] = ()) -> Mlama:
     """The facts of these relations or, if none are named, of all that have a template and facts in every language.
 
-    All means all of Wikidata (P19): mLAMA also has a few relations of another origin, whose files differ.
+    "All" means the relations from Wikidata (P19). mLAMA also has a few from elsewhere, whose files differ.
     """
-    found = Mlama()
+    world = Mlama()
     files = {language: _files(Path(path), language) for language in dict.fromkeys(languages)}
-    templates = {language: _templates(of_language[TEMPLATES]) for language, of_language in files.items()}
-    numbered = {name for of_language in templates.values() for name in of_language if re.fullmatch(r"P\d+", name)}
+    templates = {language: _templates(by_name[TEMPLATES]) for language, by_name in files.items()}
     kept = []
-    for name in dict.fromkeys(relations) or sorted(numbered, key=lambda name: int(name[1:])):
-        if lacks := _lacks(name, templates, files):
+    for name in dict.fromkeys(relations) or _from_wikidata(templates):
+        if problem := _problem(name, templates, files):
             if relations:
-                raise InputError(f"{path}: relation {name}: {lacks}")
-            found.left_out.append(f"{name}: {lacks}")
+                raise InputError(f"{path}: relation {name}: {problem}")
+            world.left_out.append(f"{name}: {problem}")
         else:
             kept.append(name)
     for language in files:
-        found.facts[language] = {
-            name: _facts(files[language][f"{name}.jsonl"], name, templates[language][name], found.left_out)
+        world.facts[language] = {
+            name: _facts(files[language][f"{name}.jsonl"], name, templates[language][name], world.left_out)
             for name in kept
         }
-    return found
+    return world
+
+
+def _from_wikidata(templates: dict[str, dict[str, str]]) -> list[str]:
+    names = {name for by_relation in templates.values() for name in by_relation if re.fullmatch(r"P\d+", name)}
+    return sorted(names, key=lambda name: int(name[1:]))
 
 
 def is_traditional(fact: Fact) -> bool:
-    """Whether subject or object has a traditional character: one that Big5 has and GB2312, of the simplified, lacks."""
+    """Whether subject or object has a traditional character.
 
-    def known(letter: str, encoding: str) -> bool:
+    These are in the encoding Big5, but not in GB2312, which has the simplified ones.
+    """
+
+    def is_in(encoding: str, letter: str) -> bool:
         return len(letter.encode(encoding, "ignore")) == 2
 
     letters = {letter for letter in fact.subject + fact.answer if letter.isalpha()}
-    return any(known(letter, "big5") and not known(letter, "gb2312") for letter in letters)
+    return any(is_in("big5", letter) and not is_in("gb2312", letter) for letter in letters)
 
 
 def _files(path: Path, language: str) -> dict[str, File]:
     """The files of a language by name."""
     if path.is_dir():
-        everywhere: Iterable[File] = sorted(path.rglob(TEMPLATES))
+        templates: Iterable[File] = sorted(path.rglob(TEMPLATES))
     else:
         if not path.exists():
             raise InputError(f"{path}: no such folder or zip: bash 0_get_data.sh mlama fetches it")
@@ -97,18 +105,18 @@ def _files(path: Path, language: str) -> dict[str, File]:
             archive = open_zip(path)
         except InputError as error:
             raise InputError(
-                f"{path}: {error}; MLAMA (--mlama) names mLAMA's zip, or the folder that was in it"
+                f"{path}: {error}; MLAMA (--mlama) names mLAMA's zip file, or the folder that was in it"
             ) from None
-        everywhere = [zipfile.Path(archive, n) for n in archive.namelist() if n.split("/")[-1] == TEMPLATES]
-    folders = {file.parent.name: file.parent for file in everywhere}
+        templates = [zipfile.Path(archive, name) for name in archive.namelist() if name.split("/")[-1] == TEMPLATES]
+    folders = {file.parent.name: file.parent for file in templates}
     if language not in folders:
-        there = f"there are {' '.join(sorted(folders))}" if folders else "there is none at all"
-        raise InputError(f"{path}: no {language}/{TEMPLATES} in it; of languages {there}")
+        languages = f"it has the languages {' '.join(sorted(folders))}" if folders else "it has no language at all"
+        raise InputError(f"{path}: no {language}/{TEMPLATES} in it; {languages}")
     return {file.name: file for file in folders[language].iterdir()}
 
 
 def open_zip(path: Path) -> zipfile.ZipFile:
-    """A zip all of whose files can be read, if it is not damaged; else an error says what the zip is."""
+    """Open a zip file, and refuse one whose files can't be read. The errors leave out the path."""
     try:
         archive = zipfile.ZipFile(path)
     except OSError as error:
@@ -117,14 +125,14 @@ def open_zip(path: Path) -> zipfile.ZipFile:
         raise InputError("is not a whole zip file") from None
     total = sum(member.file_size for member in archive.infolist())
     if total > MOST:
-        raise InputError(f"the files in it have {total:,} bytes, expected {MOST:,} at most")
+        raise InputError(f"the files in it have {total:,} bytes, expected at most {MOST:,}")
     for member in archive.infolist():
         if member.flag_bits & ENCRYPTED:
             raise InputError(f"{member.filename} in it is encrypted")
         if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-            raise InputError(f"{member.filename} in it is compressed in a way that this program does not know")
+            raise InputError(f"{member.filename} in it is compressed in a way that this program does not support")
         if member.file_size > LARGEST:
-            raise InputError(f"{member.filename} in it has {member.file_size:,} bytes, expected {LARGEST:,} at most")
+            raise InputError(f"{member.filename} in it has {member.file_size:,} bytes, expected at most {LARGEST:,}")
     return archive
 
 
@@ -139,14 +147,14 @@ def _templates(file: File) -> dict[str, str]:
     return templates
 
 
-def _lacks(relation: str, templates: dict[str, dict[str, str]], files: dict[str, dict[str, File]]) -> str | None:
-    """What keeps a relation from being used."""
-    for language, of_language in templates.items():
-        template = of_language.get(relation)
+def _problem(relation: str, templates: dict[str, dict[str, str]], files: dict[str, dict[str, File]]) -> str | None:
+    """Why a relation can't be used."""
+    for language, by_relation in templates.items():
+        template = by_relation.get(relation)
         if template is None:
             return f"no template in {language}"
         if template.count("[X]") != 1 or template.count("[Y]") != 1:
-            return f"its template in {language} hasn't one [X] and one [Y]: {template!r}"
+            return f"its template in {language} does not have one [X] and one [Y]: {template!r}"
         if f"{relation}.jsonl" not in files[language]:
             return f"no file {language}/{relation}.jsonl"
     return None
@@ -154,7 +162,7 @@ def _lacks(relation: str, templates: dict[str, dict[str, str]], files: dict[str,
 
 def _facts(file: File, relation: str, template: str, left_out: list[str]) -> dict[str, Fact]:
     facts: dict[str, Fact] = {}
-    empty = repeated = 0
+    n_empty = n_repeated = 0
     for number, entry in enumerate(read_jsonl(file), 1):
         place = f"{file}, entry {number}"
         if not isinstance(entry, dict):
@@ -166,15 +174,14 @@ def _facts(file: File, relation: str, template: str, left_out: list[str]) -> dic
             raise InputError(f"{place}: expected a number 'lineid', found {entry.get('lineid')!r}")
         uuid, subject, answer, subject_uri, answer_uri = (entry[key].strip() for key in TEXTS)
         if not (subject and answer):
-            empty += 1
+            n_empty += 1
         elif uuid in facts:
-            repeated += 1
+            n_repeated += 1
         else:
-            # The object's place first: a subject may hold "[Y]".
-            prompt = [template.replace("[Y]", MASK).replace("[X]", subject), answer, relation]
+            prompt = [fill(template, subject), answer, relation]
             facts[uuid] = Fact(uuid, entry["lineid"], subject, answer, subject_uri, answer_uri, [prompt])
-    if empty:
-        left_out.append(f"{file}: {empty} facts with an empty subject or object")
-    if repeated:
-        left_out.append(f"{file}: {repeated} facts with the uuid of one before")
+    if n_empty:
+        left_out.append(f"{file}: {n_empty} facts with an empty subject or object")
+    if n_repeated:
+        left_out.append(f"{file}: {n_repeated} facts with the uuid of an earlier one")
     return facts
