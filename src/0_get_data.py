@@ -14,11 +14,9 @@ import argparse
 import re
 import shutil
 import sys
-import zipfile
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from urllib.parse import quote
 
 from tqdm import tqdm
@@ -135,46 +133,21 @@ def get_mlama(path: Path, languages: list[str], source: Path | None, address: st
     def problem(path: Path) -> str | None:
         if sha256 and (own := files.sha256_of(path)) != sha256.lower():
             return f"its SHA-256 is {own}, expected {sha256}"
-        try:
-            with mlama.open_zip(path) as archive:
-                damaged = archive.testzip()  # compares the checksum (CRC) of each file
-        except InputError as error:
-            return str(error)
-        except (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError, ValueError):
-            return "is not a whole zip file"
-        if damaged:
-            return f"{damaged} in it is damaged"
-        return None if languages_in(path) else "has no <language>/templates.jsonl in it"
+        return mlama.zip_problem(path)
 
     download = Download(path, [address], problem)
     if not is_done(download):
         if source is None:
             fetch([download])
         elif source.is_dir():
-            pack(source, path)
+            mlama.pack(source, path)
         else:
             copy(source, download)
-    available = languages_in(path)
+    available = mlama.zip_languages(path)
     for language in languages:
         if language not in available:
             raise InputError(f"{path}: has no language {language}; it has {' '.join(available)}")
     print(f"{path}: {len(available)} languages, {path.stat().st_size:,} bytes, SHA-256 {files.sha256_of(path)}")
-
-
-def languages_in(path: Path) -> list[str]:
-    with zipfile.ZipFile(path) as archive:
-        names = [PurePosixPath(name) for name in archive.namelist()]
-    return sorted(name.parent.name for name in names if name.name == "templates.jsonl")
-
-
-def pack(folder: Path, path: Path) -> None:
-    """Make the zip file from a folder with mLAMA's languages."""
-    members = sorted(folder.glob("*/*.jsonl")) or sorted(folder.glob("*/*/*.jsonl"))
-    if not any(member.name == "templates.jsonl" for member in members):
-        raise InputError(f"{folder}: has no <language>/templates.jsonl in it")
-    with files.writing(path, "wb") as out, zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive:
-        for member in members:
-            archive.write(member, f"mlama1.1/{member.parent.name}/{member.name}")
 
 
 # ---- both ----

@@ -10,12 +10,13 @@ language's template.
 import re
 import struct
 import zipfile
+import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from kn.data.facts import Bag, Bags, check_name, fill
-from kn.store.files import InputError, read_jsonl
+from kn.store.files import InputError, read_jsonl, writing
 
 TEMPLATES = "templates.jsonl"
 ENCRYPTED = 0x41  # flags of a file in a zip
@@ -134,6 +135,36 @@ def open_zip(path: Path) -> zipfile.ZipFile:
         if member.file_size > LARGEST:
             raise InputError(f"{member.filename} in it has {member.file_size:,} bytes, expected at most {LARGEST:,}")
     return archive
+
+
+def zip_problem(path: Path) -> str | None:
+    """What is wrong with a zip file that should be mLAMA's."""
+    try:
+        with open_zip(path) as archive:
+            damaged = archive.testzip()  # compares the checksum (CRC) of each file
+    except InputError as error:
+        return str(error)
+    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError, ValueError):
+        return "is not a whole zip file"
+    if damaged:
+        return f"{damaged} in it is damaged"
+    return None if zip_languages(path) else f"has no <language>/{TEMPLATES} in it"
+
+
+def zip_languages(path: Path) -> list[str]:
+    with zipfile.ZipFile(path) as archive:
+        members = [PurePosixPath(name) for name in archive.namelist()]
+    return sorted(member.parent.name for member in members if member.name == TEMPLATES)
+
+
+def pack(folder: Path, path: Path) -> None:
+    """Make the zip file from a folder with mLAMA's languages."""
+    members = sorted(folder.glob("*/*.jsonl")) or sorted(folder.glob("*/*/*.jsonl"))
+    if not any(member.name == TEMPLATES for member in members):
+        raise InputError(f"{folder}: has no <language>/{TEMPLATES} in it")
+    with writing(path, "wb") as out, zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive:
+        for member in members:
+            archive.write(member, f"mlama1.1/{member.parent.name}/{member.name}")
 
 
 def _templates(file: File) -> dict[str, str]:
