@@ -82,6 +82,7 @@ WITHOUT_TORCH_SCRIPTS = (
     "8_report",
     "10_language_independent",
     "11_degenerate",
+    "12_fact_check",
     "ask",
 )
 

@@ -14,9 +14,12 @@ import two_languages
 from conftest import ROOT, read, run
 from kn.experiments import degenerate, fact_checking
 from kn.experiments.degenerate import ARMS
+from kn.experiments.object_scores import Plan
 from kn.methods.locator import Locator
 from kn.methods.presets import PRESETS
+from kn.neurons.sets import NeuronSet
 from kn.stage import flags, languages
+from kn.stage.runner import Unit
 from two_languages import COUNTRIES, OBJECTS, TEMPLATES
 
 RELATIONS = ("P36", "P37", "P30")  # of the last the answer comes first, and is the same for all
@@ -268,15 +271,16 @@ def test_what_the_model_itself_predicts(tmp_path, monkeypatch):
     ends = {"--bert_model": tmp_path / "model", "--mlama": tmp_path / "mlama", "--device": "cpu", "--dtype": "float64"}
     monkeypatch.setattr("sys.argv", ["stage 12", *(str(x) for pair in ends.items() for x in pair), "--languages", "zh"])
     stage = runpy.run_path(str(ROOT / "src" / "12_fact_check.py"))
-    chosen = stage["parse"]()
-    (language,) = languages.open_languages(flags.model_args(chosen), languages.language_args(chosen))
+    args = stage["parse"]()
+    (language,) = languages.open_languages(flags.model_args(args), languages.language_args(args))
     language.world.opened.model.get_output_embeddings().bias.data += bias
     asked.own.get_output_embeddings().bias.data += bias
     facts = language.facts["P37"]
-    plan = stage["Plan"](dict.fromkeys(facts, "first"), {name: [[0, 1]] for name in fact_checking.SCORES[:2]})
-    locator = Locator(PRESETS["amig"], language.world.adapter, language.world.encoder)
-    objects = fact_checking.Objects(facts.values())
-    texts, _ = stage["score_facts"](list(facts), "P37", language, plan, objects, locator, chosen, lambda _: None)
+    neurons = {name: NeuronSet([[0, 1]]) for name in fact_checking.SCORES[:2]}
+    plan = Plan("P37", fact_checking.Objects(facts.values()), dict.fromkeys(facts, "first"), neurons)
+    locator = language.world.locator(PRESETS["amig"])
+    settings = stage["Settings"](args.wrong, args.common, args.min_interaction, args.seed)
+    texts, _ = stage["measure"](Unit(range(len(facts)), lambda _: None), plan, language, locator, settings)
     expected, found = [], []
     for place, line in enumerate(map(json.loads, texts)):
         found += line["predicted"]

@@ -18,10 +18,12 @@ from kn.store import shapes
 
 Item = TypeVar("Item")
 
+PARTS = ("first", "second")
 SHARE = 0.8  # of the first part
 COMMON = 0.7  # of the most frequent neuron's count
 PUBLISHED = 1e-6  # threshold of the mean attribution
 SCORES = ("attribution", "random neurons", "probability")
+COLUMNS = ("TPR", "FPR", "precision", "recall", "F1", "AUROC")  # of the table
 PREDICTED = "predicted"  # whether the model's most probable word is the object
 
 FACT = shapes.having(  # a line of stage 12
@@ -93,6 +95,19 @@ def evaluate(first: list[Scores], second: list[Scores], against: int, seed: int)
     everything = [[True] * len(fact["probability"][: 1 + against]) for fact in second]
     found["everything"] = {"AUROC": 0.5} | measures.of_accepted(everything, seed)
     return found
+
+
+def table(title: str, ways: dict[str, dict]) -> str:
+    """The measures of each way to decide."""
+    rows = [f"{title:34}" + "".join(f"{name:>11}" for name in ("threshold", *COLUMNS))]
+    for way, measured in ways.items():
+        threshold = measured.get("threshold")
+        row = f"{way:34}{'-' if threshold is None else format(threshold, '.1e'):>11}"
+        for name in COLUMNS:
+            value = measured.get(name)
+            row += f"{'-' if value is None else format(value, '.3f'):>11}"
+        rows.append(row)
+    return "\n".join(rows)
 
 
 def curve(facts: list[Scores], name: str, against: int) -> tuple[np.ndarray, np.ndarray]:
