@@ -1,26 +1,27 @@
-"""How much neurons act on their own fact, and how much on another: the success rate of AMIG.
+"""The success rate of AMIG: how much neurons act on their own fact, and how much on another.
 
-The neurons are set to zero and doubled at the read-out position, on the fact itself (related) and on a fact of another
-relation (unrelated). Changes are those of the answer's probability, relative to the one before. With their means over
-facts, SR = |related / unrelated| for doubling, and the same for zeroing, added up.
+The neurons are set to zero and doubled at the read-out position, for the fact itself (related) and for a fact of
+another relation (unrelated). A change is that of the answer's probability, relative to the one before. With the mean
+changes over facts, SR = |related / unrelated| for zeroing + |related / unrelated| for doubling.
 
-A mean of relative changes is at the mercy of facts whose probability was near zero, and the ratio of an unrelated mean
-that happens to be near zero. So the same stands there with medians, and with changes of probability as they are; all
-with intervals from drawing facts anew. Nothing is cut.
+A mean of relative changes depends heavily on facts whose probability was near zero, and the ratio on an unrelated mean
+that happens to be near zero. So the same rate is also computed from medians, and from the plain changes of probability,
+all with bootstrap intervals over facts. Nothing is cut off.
 
 A rate may lie above its own interval. Changes on unrelated facts have either sign, so their mean may happen to be
-closer to zero than in nearly all draws of facts, and a rate that divides by it is then higher than in these.
+closer to zero than in nearly all draws of facts. A rate that divides by it is then higher than in these draws.
 """
 
 from __future__ import annotations
 
-from functools import partial
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from kn.neurons.sets import Neuron
 from kn.stats import intervals
+from kn.stats.intervals import UNMEASURED, Columns, Measured
 from kn.store import shapes
 
 if TYPE_CHECKING:
@@ -29,76 +30,100 @@ if TYPE_CHECKING:
 
 FACTORS = {"zeroing": 0.0, "doubling": 2.0}
 SIDES = ("related", "unrelated")
-CUTS = {"zeroing": 20.0, "doubling": 250.0}  # relative changes above these the published program leaves out
+CUTS = {"zeroing": 20.0, "doubling": 250.0}  # the published program leaves out larger relative changes
 
-RATES = ("SR", "SR of medians", "SR of absolute changes")
-# What a line has to hold, by arm: the number of neurons, and what `measure` found on either side.
+# The shape of a line, by arm: the number of neurons, and the probabilities on either side.
 LINE = {"neurons": shapes.table(shapes.whole)} | dict.fromkeys(SIDES, shapes.table(shapes.row(*[shapes.number] * 3)))
 OUTSIDE = (
     "An SR may lie outside its own interval: it divides by the mean change on unrelated facts, which may happen to be "
     "closer to zero than in most draws of facts."
 )
 
-
-def measure(probe: Probe, asked: list[tuple[Encoded, dict[str, list[Neuron]]]]) -> list[dict[str, list[float]]]:
-    """For each prompt and arm the answer's probability as it is, then with the arm's neurons zeroed and doubled."""
-    factors = list(FACTORS.values())
-    scalings = [[(neurons, factor) for neurons in arms.values() for factor in factors] for _, arms in asked]
-    found = []
-    for (_, arms), values in zip(asked, probe.scaled([encoded.prompt for encoded, _ in asked], scalings), strict=True):
-        plain, *scaled = values.tolist()
-        by_arm = zip(*[iter(scaled)] * len(factors), strict=True)
-        found.append({arm: [plain, *of_arm] for arm, of_arm in zip(arms, by_arm, strict=True)})
-    return found
+Arms = dict[str, Sequence[Neuron]]
 
 
-def rate(related: list[list[float]], unrelated: list[list[float]], seed: int) -> dict:
-    """The success rates and what they are made of, each with its interval, from what `measure` found of each fact."""
+class Probabilities(NamedTuple):
+    """The answer's probability with the neurons as they are, zeroed and doubled."""
+
+    before: float
+    zeroed: float
+    doubled: float
+
+
+def measure(probe: Probe, prompts: list[tuple[Encoded, Arms]]) -> list[dict[str, Probabilities]]:
+    """By arm, for each prompt. An arm that names a neuron twice scales it twice."""
+    scalings = [[(neurons, factor) for neurons in arms.values() for factor in FACTORS.values()] for _, arms in prompts]
+    measured = []
+    answers = probe.scaled([encoded.prompt for encoded, _ in prompts], scalings)
+    for (_, arms), probabilities in zip(prompts, answers, strict=True):
+        before, *scaled = probabilities.tolist()
+        by_arm = {}
+        for number, arm in enumerate(arms):
+            zeroed, doubled = scaled[2 * number : 2 * number + 2]
+            by_arm[arm] = Probabilities(before, zeroed, doubled)
+        measured.append(by_arm)
+    return measured
+
+
+def rate(related: Sequence[Sequence[float]], unrelated: Sequence[Sequence[float]], seed: int) -> dict:
+    """The success rates and the changes that they are made of, from the `Probabilities` of each fact."""
     sides = {"related": np.reshape(related, (-1, 3)), "unrelated": np.reshape(unrelated, (-1, 3))}
-    possible = (sides["related"][:, 0] > 0) & (sides["unrelated"][:, 0] > 0)
-    absolute, relative = {}, {}
-    for place, name in enumerate(FACTORS, 1):
+    usable = (sides["related"][:, 0] > 0) & (sides["unrelated"][:, 0] > 0)
+    relative, absolute = {}, {}
+    for column, factor in enumerate(FACTORS, 1):
         for side, values in sides.items():
-            before, change = values[possible, 0], values[possible, place] - values[possible, 0]
-            absolute[name, side, "absolute"], relative[name, side] = change, change / before
-    drawn = intervals.resampled(relative | absolute, relative, seed) if possible.any() else ({}, {})
-    found = {}
-    for title, columns, average, draws in (
-        (RATES[0], relative, np.mean, drawn[0]),
-        (RATES[1], relative, np.median, drawn[1]),
-        (RATES[2], absolute, np.mean, drawn[0]),
-    ):
-        values = {key[:2]: average(column) if len(column) else np.array(np.nan) for key, column in columns.items()}
-        of_draws = {key[:2]: draws.get(key, np.array([np.nan])) for key in columns}
-        found[title] = intervals.with_intervals(values, of_draws, partial(_with_rate, title))
-    means, medians, absolutes = found.values()
-    return {
-        "facts": int(possible.sum()),
-        "facts without a probability before": int((~possible).sum()),
-        **{title: measures[title] for title, measures in found.items()},
-        **{
-            name: {
-                side: {
-                    "mean change": means[name, side],
-                    "median change": medians[name, side],
-                    "absolute change": absolutes[name, side],
-                    "would be cut": int((relative[name, side] > CUTS[name]).sum()),
-                }
-                for side in SIDES
-            }
-            for name in FACTORS
-        },
+            before = values[usable, 0]
+            change = values[usable, column] - before
+            relative[f"relative, {factor}, {side}"] = change / before
+            absolute[f"absolute, {factor}, {side}"] = change
+    columns = relative | absolute
+    draws = intervals.resampled(columns, relative, seed) if usable.any() else intervals.Resampled({}, {})
+    means = _with_rate("relative", columns, np.mean, draws.means)
+    medians = _with_rate("relative", columns, np.median, draws.medians)
+    absolutes = _with_rate("absolute", columns, np.mean, draws.means)
+    rates: dict = {
+        "facts": int(usable.sum()),
+        "facts without a probability before": int((~usable).sum()),
+        "SR": means["SR"],
+        "SR of medians": medians["SR"],
+        "SR of absolute changes": absolutes["SR"],
     }
+    for factor in FACTORS:
+        rates[factor] = {
+            side: {
+                "mean change": means[f"{factor}, {side}"],
+                "median change": medians[f"{factor}, {side}"],
+                "absolute change": absolutes[f"{factor}, {side}"],
+                "would be cut": int((relative[f"relative, {factor}, {side}"] > CUTS[factor]).sum()),
+            }
+            for side in SIDES
+        }
+    return rates
 
 
-def _with_rate(title: str, changes: dict) -> dict:
-    return changes | {title: sum(abs(changes[name, "related"] / changes[name, "unrelated"]) for name in FACTORS)}
+def _with_rate(kind: str, columns: Columns, average: Callable, draws: Columns) -> dict[str, Measured]:
+    """The average changes of this kind, and the success rate that they make."""
+    names = [f"{factor}, {side}" for factor in FACTORS for side in SIDES]
+    if not draws:
+        return dict.fromkeys([*names, "SR"], UNMEASURED)
+
+    def measures(changes: Columns) -> Columns:
+        ratios = [changes[f"{factor}, related"] / changes[f"{factor}, unrelated"] for factor in FACTORS]
+        return changes | {"SR": sum(map(abs, ratios))}
+
+    averages = {name: average(columns[f"{kind}, {name}"]) for name in names}
+    drawn = {name: draws[f"{kind}, {name}"] for name in names}
+    return intervals.with_intervals(averages, drawn, measures)
 
 
 def together(lines: list[dict]) -> dict:
-    """One line of what was measured on one fact by itself, arm by arm."""
-    parts = ("neurons", *SIDES)
-    return {part: {arm: value for line in lines for arm, value in line[part].items()} for part in parts}
+    """One line from several lines about the same fact with different arms."""
+    merged: dict[str, dict] = {}
+    for part in ("neurons", *SIDES):
+        merged[part] = {}
+        for line in lines:
+            merged[part] |= line[part]
+    return merged
 
 
 def complete(line: dict) -> bool:
@@ -106,51 +131,57 @@ def complete(line: dict) -> bool:
     return all(line["neurons"].values())
 
 
-def summary(measured: dict[str, list[dict]], seed: int) -> dict:
-    """The rates of each arm, of all facts that it has neurons for and of those of each relation; see LINE."""
-    every = [line for lines in measured.values() for line in lines]
+def summary(lines_by_relation: dict[str, list[dict]], seed: int) -> dict:
+    """The rates of each arm over the facts that it has neurons for, of all relations and of each; see LINE."""
+    all_lines = [line for lines in lines_by_relation.values() for line in lines]
     return {
-        "all": _by_arm(every, seed),
-        "relations": {relation: _by_arm(lines, seed) for relation, lines in measured.items()},
+        "all": _by_arm(all_lines, seed),
+        "relations": {relation: _by_arm(lines, seed) for relation, lines in lines_by_relation.items()},
     }
 
 
 def _by_arm(lines: list[dict], seed: int) -> dict[str, dict]:
-    found = {}
+    by_arm = {}
     for arm in lines[0]["neurons"] if lines else []:
         usable = [line for line in lines if line["neurons"][arm]]
-        rates = rate(*([line[side][arm] for line in usable] for side in SIDES), seed)
-        count = sum(line["neurons"][arm] for line in usable)
-        found[arm] = rates | {"neurons a fact": count / len(usable) if usable else None}
-    return found
+        rates = rate([line["related"][arm] for line in usable], [line["unrelated"][arm] for line in usable], seed)
+        n_neurons = sum(line["neurons"][arm] for line in usable)
+        by_arm[arm] = rates | {"neurons a fact": n_neurons / len(usable) if usable else None}
+    return by_arm
 
 
-def table(rows: dict[str, dict]) -> str:
-    """What `rate` found of several arms, for the user."""
-    width = max(map(len, rows), default=0)
+def table(rates_by_arm: dict[str, dict]) -> str:
+    """What `rate` returns, as text."""
+    width = max(map(len, rates_by_arm), default=0)
     head = f"{'':{width}} {'facts':>6} {'neurons':>7} {'SR':>8} {'95 % interval':>17} {'medians':>8} {'absolute':>8}"
-    head += "".join(f" {name + ': related, un-':>24}" for name in FACTORS) + f" {'would be cut':>12}"
-    lines = [head, *(_row(name, found, width) for name, found in rows.items())]
-    rates = [found[RATES[0]] for found in rows.values()]
-    if any(value is not None and not low <= value <= high for value, low, high in rates):
+    for factor in FACTORS:
+        head += f" {factor + ': related, un-':>24}"
+    lines = [f"{head} {'would be cut':>12}"]
+    is_outside = False
+    for arm, rates in rates_by_arm.items():
+        lines.append(f"{arm:{width}} {_row(rates)}")
+        value, low, high = rates["SR"]
+        is_outside |= value is not None and not low <= value <= high
+    if is_outside:
         lines.append(OUTSIDE)
     return "\n".join(lines)
 
 
-def _row(name: str, found: dict, width: int) -> str:
-    rates = [found[column][0] for column in RATES]
-    _, low, high = found[RATES[0]]
+def _row(rates: dict) -> str:
+    value, low, high = rates["SR"]
     interval = "-" if low is None else f"{low:.3g} to {high:.3g}"
-    row = (
-        f"{name:{width}} {found['facts']:6} {_number(found['neurons a fact']):>7} {_number(rates[0]):>8} {interval:>17}"
-    )
-    row += "".join(f" {_number(value):>8}" for value in rates[1:])
-    cut = 0
-    for of_factor in (found[factor] for factor in FACTORS):
-        changes = [of_factor[side]["mean change"][0] for side in SIDES]
-        row += f" {', '.join('-' if change is None else f'{100 * change:+.1f} %' for change in changes):>24}"
-        cut += sum(of_factor[side]["would be cut"] for side in SIDES)
-    return f"{row} {cut:12}"
+    row = f"{rates['facts']:6} {_number(rates['neurons a fact']):>7} {_number(value):>8} {interval:>17}"
+    for name in ("SR of medians", "SR of absolute changes"):
+        row += f" {_number(rates[name][0]):>8}"
+    n_cut = 0
+    for factor in FACTORS:
+        percents = []
+        for side in SIDES:
+            change = rates[factor][side]["mean change"][0]
+            percents.append("-" if change is None else f"{100 * change:+.1f} %")
+            n_cut += rates[factor][side]["would be cut"]
+        row += f" {', '.join(percents):>24}"
+    return f"{row} {n_cut:12}"
 
 
 def _number(value: float | None) -> str:

@@ -1,10 +1,10 @@
-"""Perplexity over prompts: exp of the mean surprise of the right answer."""
+"""Perplexity over prompts: exp of the mean surprise at the right answer."""
 
 import numpy as np
 
-LEAST = 1e-45  # the smallest float32: of an answer less probable than that no more is known
+SMALLEST = 1e-45  # the smallest float32: a probability below it is known no better
 
 
 def surprise(probabilities: np.ndarray) -> np.ndarray:
     """The negative log-probability of each prompt's answer."""
-    return -np.log(np.maximum(probabilities, LEAST))
+    return -np.log(np.maximum(probabilities, SMALLEST))
