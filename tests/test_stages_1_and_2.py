@@ -1,4 +1,4 @@
-"""Stages 1 and 2 as a user runs them, on the golden world: formats, numbers, resuming, wrong calls."""
+"""Stages 1 and 2 as a user runs them, on the golden world: formats, numbers, resuming, wrong arguments."""
 
 import csv
 import json
@@ -23,7 +23,7 @@ def lines(path):
 
 
 @pytest.mark.parametrize("relation", RELATIONS)
-def test_stage_1_writes_what_the_published_program_wrote(stage1, relation):
+def test_stage_1_writes_the_published_programs_scores(stage1, relation):
     ours, theirs = (lines(folder / f"TREx-all-{relation}.rlt.jsonl") for folder in (stage1, PUBLISHED))
     assert len(ours) == len(theirs)
     for our_fact, their_fact in zip(ours, theirs, strict=True):
@@ -32,17 +32,18 @@ def test_stage_1_writes_what_the_published_program_wrote(stage1, relation):
             assert our_scores.keys() == their_scores.keys()
             assert our_scores["pred"] == our_scores["ig_pred"] == []
             for method, tolerance in (("ig_gold", 1e-3), ("base", 1e-5)):
-                found, expected = (
+                our_values, their_values = (
                     {(layer, n): v for layer, n, v in scores[method]} for scores in (our_scores, their_scores)
                 )
-                highest = max(expected.values())
-                for neuron in found.keys() | expected.keys():
-                    # One that is just above a tenth of the highest there may be just below it here.
-                    value, other = (kept.get(neuron, 0.1 * highest) for kept in (found, expected))
-                    assert value == pytest.approx(other, abs=tolerance * highest)
+                highest = max(their_values.values())
+                for neuron in our_values.keys() | their_values.keys():
+                    # Only scores above a tenth of the highest are written; rounding may put one just above or below.
+                    ours_or_cut = our_values.get(neuron, 0.1 * highest)
+                    theirs_or_cut = their_values.get(neuron, 0.1 * highest)
+                    assert ours_or_cut == pytest.approx(theirs_or_cut, abs=tolerance * highest)
 
 
-def test_stage_1_records_what_made_it(stage1):
+def test_stage_1_records_settings_counts_and_seconds(stage1):
     record = read(stage1 / "TREx-all.args.json")
     assert list(record) == list(RELATIONS)
     entry = record["P36"]
@@ -55,7 +56,7 @@ def test_stage_1_records_what_made_it(stage1):
     assert all(entry["seconds"][part] > 0 for part in ("tokenise", "compute", "text"))
 
 
-def test_the_integral_says_how_complete_it_is(tmp_path):
+def test_gauss_records_the_completeness_of_each_attribution(tmp_path):
     done = run("1_analyze_mlm.py", *stage1_flags(tmp_path, "--rule", "gauss", "--debug", "4", "--pt_relation", "P36"))
     assert "gauss-3 for " in done.stdout and "largest discrepancy " in done.stdout
     lines = (tmp_path / "TREx-all-P36.rlt.jsonl").read_text().splitlines()
@@ -76,7 +77,7 @@ def test_finished_relations_are_skipped_and_other_settings_refused(stage1):
 
 
 @pytest.mark.parametrize("theirs", [True, False])
-def test_stage_2_gives_the_published_neurons(stage1, tmp_path, theirs):
+def test_stage_2_selects_the_published_neurons(stage1, tmp_path, theirs):
     run("2_get_kn.py", "--output_dir", PUBLISHED if theirs else stage1, "--kn_dir", tmp_path)
     for path in (PUBLISHED / "kn").glob("*kn_*-*.json"):
         assert read(tmp_path / path.name) == read(path), path.name
@@ -85,8 +86,8 @@ def test_stage_2_gives_the_published_neurons(stage1, tmp_path, theirs):
     assert refining["relations"]["P36"]["ig_gold"] == {"mode_ratio": 0.8500000000000001, "in range": True}
 
 
-def test_stage_2_draws_and_counts(tmp_path):
-    """From the published program's neurons alone."""
+def test_the_statistics_and_figure_of_stage_2(tmp_path):
+    """They need nothing but the neurons, here those of the published program."""
     shutil.copytree(PUBLISHED / "kn", tmp_path / "kn")
     out = run("2_analyze_kn.py", "--kn_dir", tmp_path / "kn", "--fig_dir", tmp_path / "figures").stdout
     assert "neurons per fact                                      3.60                3.53" in out
@@ -100,17 +101,17 @@ def test_stage_2_draws_and_counts(tmp_path):
         assert (tmp_path / "figures" / f"kneurons_distribution.{kind}").read_bytes().startswith(magic)
 
 
-def test_whole_lists_on_demand(tmp_path, golden_bags):
+def test_full_lists_of_scores_are_written_on_demand(tmp_path, golden_bags):
     run(
         "1_analyze_mlm.py",
         *stage1_flags(tmp_path, "--debug", "2", "--pt_relation", "P36", "--get_pred", "--get_ig_pred"),
     )
-    found = lines(tmp_path / "TREx-all-P36.rlt.jsonl")
-    assert len(found) == 2
-    about, scores = found[1][0]
+    facts = lines(tmp_path / "TREx-all-P36.rlt.jsonl")
+    assert len(facts) == 2
+    about, scores = facts[1][0]
     assert len(scores["pred"]) == 333 and sum(scores["pred"]) == pytest.approx(1, abs=1e-5)
     assert len(scores["ig_pred"]) == 5 and all(len(layer) == 192 for layer in scores["ig_pred"])
-    # The predicted token is the answer here, so its thinned attributions are the answer's.
+    # The predicted token is the answer here, so the full list, cut at a tenth, is the answer's list.
     assert about["pred_obj"] == about["gold_obj"]
     highest = max(map(max, scores["ig_pred"]))
     triplets = [[layer, n, v] for layer, values in enumerate(scores["ig_pred"]) for n, v in enumerate(values)]
@@ -119,7 +120,7 @@ def test_whole_lists_on_demand(tmp_path, golden_bags):
 
 @pytest.fixture
 def awkward(tmp_path):
-    """A data file whose answers can't all be scored."""
+    """A data file with answers that can't be scored."""
     bags = [
         [
             ["The capital of Kotaba is [MASK].", answer, "P36(capital)"],
@@ -146,28 +147,28 @@ def test_answers_that_cannot_be_scored_are_skipped_with_the_reason(awkward, tmp_
     assert facts[0][0][1]["ig_gold"] and not facts[2][0][1]["ig_gold"] and facts[2][0][0]["pred_obj"] is None
     record = read(tmp_path / "out" / "TREx-all.args.json")["P36"]
     assert [(skip["fact"], skip["prompt"]) for skip in record["skipped"]] == [(0, 1), (2, 0), (2, 1)]
-    # What was skipped has no neurons, and is counted as such.
+    # Facts that were skipped count as facts without neurons.
     run("2_get_kn.py", "--output_dir", tmp_path / "out", "--kn_dir", tmp_path / "kn")
     assert read(tmp_path / "kn" / "kn_bag-P36.json") == [[], [], []]
 
 
-def test_nothing_to_score_is_no_error(awkward, tmp_path):
+def test_data_with_nothing_to_score_are_no_error(awkward, tmp_path):
     awkward.write_text(json.dumps(read(awkward)[2:]))
     flags = stage1_flags(tmp_path / "out", "--data_path", awkward)
     assert "0 of 2 prompts scored" in run("1_analyze_mlm.py", *flags).stdout
 
 
 @pytest.mark.parametrize("seed", range(2))
-def test_killed_at_random_moments_and_resumed_ends_in_the_same_bytes(tmp_path, seed, uninterrupted):
-    """SIGKILL, as often as it takes for a run to come through. --get_ig_pred makes for small units and slow writing."""
+def test_a_run_killed_at_random_moments_and_resumed_produces_the_same_bytes(tmp_path, seed, uninterrupted):
+    """Kill three runs with SIGKILL, then let one finish. --get_ig_pred means small units and slow writing."""
     rng = random.Random(seed)
     command = [sys.executable, "src/1_analyze_mlm.py", *map(str, killed_flags(tmp_path))]
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     environment = os.environ | {"PYTHONPATH": "src", "OMP_NUM_THREADS": "1"}
     for patience in (0.3, 0.6, 0.9):
         process = subprocess.Popen(command, cwd=ROOT, env=environment, **quiet)
-        started = time.monotonic()
-        while process.poll() is None and not list(tmp_path.glob("*.parts")) and time.monotonic() - started < 60:
+        start = time.monotonic()
+        while process.poll() is None and not list(tmp_path.glob("*.parts")) and time.monotonic() - start < 60:
             time.sleep(0.01)
         time.sleep(rng.random() * patience)
         process.send_signal(signal.SIGKILL)
@@ -202,17 +203,17 @@ def uninterrupted(tmp_path_factory):
         (["--dtype", "tf32"], "tf32 needs a CUDA device"),
     ],
 )
-def test_wrong_calls_end_with_one_line_that_says_why(tmp_path, flags, message):
+def test_wrong_arguments_are_reported_without_a_traceback(tmp_path, flags, message):
     done = run("1_analyze_mlm.py", *stage1_flags(tmp_path / "out", *flags), check=False)
     assert done.returncode in (1, 2) and message in done.stderr and "Traceback" not in done.stderr
     assert not list(tmp_path.rglob("*.jsonl"))
 
 
-GOOD = [[{}, {"ig_gold": [[0, 1, 0.5]], "base": [[0, 1, 1.0]]}]]
+VALID_FACT = [[{}, {"ig_gold": [[0, 1, 0.5]], "base": [[0, 1, 1.0]]}]]
 
 
 def prompt(method, triplets):
-    return json.dumps([[{}, GOOD[0][1] | {method: triplets}]])
+    return json.dumps([[{}, VALID_FACT[0][1] | {method: triplets}]])
 
 
 @pytest.mark.parametrize(
@@ -235,9 +236,9 @@ def prompt(method, triplets):
         (prompt("base", {}), "fact 1, prompt 0: expected different neurons"),
     ],
 )
-def test_stage_2_names_what_it_cannot_read_and_touches_nothing(tmp_path, text, message):
-    (tmp_path / "TREx-all-P1.rlt.jsonl").write_text(f"{json.dumps(GOOD)}\n")
-    (tmp_path / "TREx-all-P2.rlt.jsonl").write_text(f"{json.dumps(GOOD)}\n{text}\n")
+def test_stage_2_names_the_malformed_line_and_changes_no_file(tmp_path, text, message):
+    (tmp_path / "TREx-all-P1.rlt.jsonl").write_text(f"{json.dumps(VALID_FACT)}\n")
+    (tmp_path / "TREx-all-P2.rlt.jsonl").write_text(f"{json.dumps(VALID_FACT)}\n{text}\n")
     (tmp_path / "kn").mkdir()
     (tmp_path / "kn" / "kn_bag-P1.json").write_text("[[]]")
     done = run("2_get_kn.py", "--output_dir", tmp_path, "--kn_dir", tmp_path / "kn", check=False)
@@ -247,27 +248,27 @@ def test_stage_2_names_what_it_cannot_read_and_touches_nothing(tmp_path, text, m
 
 
 @pytest.mark.parametrize("method", ["ig_gold", "base"])
-def test_stage_1_without_a_method_is_no_relation_without_neurons(tmp_path, method):
+def test_stage_2_refuses_results_of_stage_1_that_lack_a_method(tmp_path, method):
     (tmp_path / "TREx-all-P1.rlt.jsonl").write_text(f"{prompt(method, [])}\n" * 3)
     done = run("2_get_kn.py", "--output_dir", tmp_path, "--kn_dir", tmp_path / "kn", check=False)
     assert done.returncode == 1 and f"has no scores in '{method}': run stage 1 with --get_ig_gold" in done.stderr
 
 
-def test_facts_of_a_relation_that_is_gone_are_not_counted(tmp_path):
+def test_a_relation_removed_from_stage_1s_results_is_left_out_of_the_statistics(tmp_path):
     for path in PUBLISHED.glob("TREx-all-*.rlt.jsonl"):
         shutil.copy(path, tmp_path)
-    where = ["--kn_dir", tmp_path / "kn"]
-    run("2_get_kn.py", "--output_dir", tmp_path, *where)
-    run("2_analyze_kn.py", *where, "--fig_dir", tmp_path)
+    kn_dir = ["--kn_dir", tmp_path / "kn"]
+    run("2_get_kn.py", "--output_dir", tmp_path, *kn_dir)
+    run("2_analyze_kn.py", *kn_dir, "--fig_dir", tmp_path)
     whole = read(tmp_path / "kn" / "statistics.json")["baseline"]
     (tmp_path / "TREx-all-P36.rlt.jsonl").unlink()
-    run("2_get_kn.py", "--output_dir", tmp_path, *where)
-    told = run("2_analyze_kn.py", *where, "--fig_dir", tmp_path)
-    assert told.stderr == f"{tmp_path / 'kn'}: P36 left out: stage 1's results no longer have it\n"
-    found = read(tmp_path / "kn" / "statistics.json")["baseline"]
-    assert found["facts"] == 80 and list(found["relations"]) == ["P101", "P103"]
-    assert all(found["relations"][name] == whole["relations"][name] for name in found["relations"])
-    assert (tmp_path / "kn" / "kn_bag-P36.json").exists()  # stages that are asked for it have it
+    run("2_get_kn.py", "--output_dir", tmp_path, *kn_dir)
+    done = run("2_analyze_kn.py", *kn_dir, "--fig_dir", tmp_path)
+    assert done.stderr == f"{tmp_path / 'kn'}: P36 left out: stage 1's results no longer have it\n"
+    rest = read(tmp_path / "kn" / "statistics.json")["baseline"]
+    assert rest["facts"] == 80 and list(rest["relations"]) == ["P101", "P103"]
+    assert all(rest["relations"][name] == whole["relations"][name] for name in rest["relations"])
+    assert (tmp_path / "kn" / "kn_bag-P36.json").exists()  # stages that are run on it by name still can be
 
 
 @pytest.mark.parametrize(
@@ -306,13 +307,13 @@ def test_statistics_need_both_methods_of_every_relation(tmp_path, file, text, me
         (["--relation_share", "2"], "--relation_share 2.0: expected a number from 0 up to 1"),
     ],
 )
-def test_a_rule_that_makes_no_sense_is_refused(tmp_path, flags, message):
+def test_refining_settings_out_of_range_are_refused(tmp_path, flags, message):
     done = run("2_get_kn.py", "--output_dir", PUBLISHED, "--kn_dir", tmp_path / "kn", *flags, check=False)
     assert done.returncode == 2 and message in done.stderr and len(done.stderr.splitlines()) == 1
     assert not (tmp_path / "kn").exists()
 
 
-def test_stages_that_come_too_early_say_which_is_missing(tmp_path):
+def test_the_error_for_missing_results_names_the_stage_to_run(tmp_path):
     done = run("2_get_kn.py", "--output_dir", tmp_path, "--kn_dir", tmp_path / "kn", check=False)
     assert "run stage 1 (1_run_mlm.sh) first" in done.stderr
     done = run("2_analyze_kn.py", "--kn_dir", tmp_path, "--fig_dir", tmp_path, check=False)
