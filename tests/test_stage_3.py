@@ -1,4 +1,4 @@
-"""Stage 3 on the golden world: the published measures from the published draws, and a draw of its own."""
+"""Stage 3 on the golden world: the published numbers from the published draws, and our own draws."""
 
 import json
 import shutil
@@ -20,7 +20,7 @@ def flags(folder, *more):
 
 @pytest.fixture
 def kn_dir(tmp_path):
-    """Neurons of stage 2, nothing of stage 3."""
+    """A folder with the neurons of stage 2 and nothing of stage 3."""
     for path in KN.glob("*kn_bag-*.json"):
         shutil.copy(path, tmp_path)
     return tmp_path
@@ -30,21 +30,21 @@ def lines(path):
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
-def test_the_published_measures_from_the_published_draws(kn_dir):
+def test_the_published_draws_give_the_published_numbers(kn_dir):
     run("3_modify_activation.py", *flags(kn_dir, "--draws", GOLDEN / "draws" / "stage3_other_facts.json"))
-    for begin in ("", "base_"):
-        ours, theirs = (read(folder / f"{begin}modify_activation_rlt.json") for folder in (kn_dir, KN))
+    for prefix in ("", "base_"):
+        ours, theirs = (read(folder / f"{prefix}modify_activation_rlt.json") for folder in (kn_dir, KN))
         assert ours.keys() == theirs.keys()
         for relation, measures in theirs.items():
             assert {name: ours[relation][name] for name in measures} == pytest.approx(measures, abs=1e-5)
 
 
-def test_draws_of_its_own_are_seeded_and_do_not_depend_on_what_is_run(kn_dir, tmp_path):
+def test_our_own_draws_are_seeded_and_do_not_depend_on_the_other_relations(kn_dir, tmp_path):
     run("3_modify_activation.py", *flags(kn_dir, "--factors", "0", "4", "--pt_relation", "P36"))
-    once = (kn_dir / "modify_activation-P36.jsonl").read_bytes()
+    first_bytes = (kn_dir / "modify_activation-P36.jsonl").read_bytes()
     (kn_dir / "modify_activation-P36.jsonl").unlink()
     run("3_modify_activation.py", *flags(kn_dir, "--factors", "0", "4"))
-    assert (kn_dir / "modify_activation-P36.jsonl").read_bytes() == once
+    assert (kn_dir / "modify_activation-P36.jsonl").read_bytes() == first_bytes
     facts = lines(kn_dir / "modify_activation-P36.jsonl")
     assert len({tuple(fact["baseline"]["other"]) for fact in facts}) > 10
     for number, fact in enumerate(facts):
@@ -68,7 +68,8 @@ def test_finished_relations_are_kept_and_other_settings_refused(kn_dir):
     assert "made with SEED=42, this run has 1" in other.stderr and other.returncode == 1
 
 
-def change(kn_dir, fact, neurons):
+def replace_neurons(kn_dir, fact, neurons):
+    """Replace the neurons of the facts from `fact` on."""
     path = kn_dir / "kn_bag-P36.json"
     bags = read(path)
     bags[fact:] = neurons
@@ -86,14 +87,14 @@ def change(kn_dir, fact, neurons):
         (39, [[[True, 1]]], "fact 39, neuron 0, entry 0: expected a whole number from 0 up, found true"),
     ],
 )
-def test_neurons_of_another_model_or_other_data(kn_dir, fact, neurons, message):
-    change(kn_dir, fact, neurons)
+def test_neurons_that_do_not_fit_the_model_or_the_data_are_refused(kn_dir, fact, neurons, message):
+    replace_neurons(kn_dir, fact, neurons)
     done = run("3_modify_activation.py", *flags(kn_dir), check=False)
     assert done.returncode == 1 and message in done.stderr and "Traceback" not in done.stderr
     assert not list(kn_dir.glob("modify*"))
 
 
-def test_missing_neurons(kn_dir, tmp_path):
+def test_missing_neurons_are_named_with_the_stage_to_run(kn_dir, tmp_path):
     (kn_dir / "kn_bag-P103.json").unlink()
     done = run("3_modify_activation.py", *flags(kn_dir), check=False)
     assert "kn_bag-P103.json: no such file: run stages 1 and 2 for P103 first" in done.stderr
@@ -101,14 +102,13 @@ def test_missing_neurons(kn_dir, tmp_path):
     assert "run stage 2 (2_run_kn.sh) first" in done.stderr
 
 
-def test_intervals_cover_what_they_should():
-    """Of 200 samples about 95 % of the intervals hold the true ratio."""
+def test_about_95_percent_of_the_intervals_contain_the_true_ratio():
     rng = np.random.default_rng(0)
-    held = 0
+    covered = 0
     for sample in range(200):
-        wholes = rng.uniform(0.5, 1.5, 80)
-        value, low, high = intervals.ratio(-0.3 * wholes + rng.normal(0, 0.3, 80), wholes, sample)
+        denominators = rng.uniform(0.5, 1.5, 80)
+        value, low, high = intervals.ratio(-0.3 * denominators + rng.normal(0, 0.3, 80), denominators, sample)
         assert low < value < high
-        held += low <= -0.3 <= high
-    assert 180 <= held <= 198
+        covered += low <= -0.3 <= high
+    assert 180 <= covered <= 198
     assert intervals.ratio(np.zeros(3), np.zeros(3), 0) == (None, None, None)
