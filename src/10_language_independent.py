@@ -31,7 +31,7 @@ from kn.neurons.sets import NeuronSet
 from kn.stage import flags, languages
 from kn.stage.languages import Language
 from kn.stage.runner import Task, Unit, run
-from kn.store import runs, shapes, summaries
+from kn.store import result_files, runs, shapes, summaries
 
 LIKN = "LIKN"
 UNIT = 32  # facts: what a killed run loses at most
@@ -58,7 +58,7 @@ def main() -> None:
         look_for=lambda names, relations: located.look_for(args.output_dir, args.preset, names, relations),
     )
     world, unrelated = both[0].world, Unrelated(both)
-    folder = located.folder(args.output_dir, "_".join(language.name for language in both))
+    pair = "_".join(language.name for language in both)
 
     def task(relation: str) -> Task:
         neurons = read_neurons(relation, both, args.output_dir, args.preset)
@@ -67,7 +67,7 @@ def main() -> None:
         asked_facts = [FactUuid(relation, uuid) for uuid in neurons] + list(others.values())
         return Task(
             relation,
-            folder / f"{args.preset}-{relation}.jsonl",
+            result_files.cross_lingual(args.output_dir, pair, args.preset, relation),
             len(facts),
             depends={
                 "preset": args.preset,
@@ -84,13 +84,15 @@ def main() -> None:
         )
 
     lines_by_relation = {}
-    for result in run(world, folder / f"{args.preset}.args.json", map(task, world.relations)):
+    record = result_files.cross_lingual_record(args.output_dir, pair, args.preset)
+    for result in run(world, record, map(task, world.relations)):
         lines = lines_by_relation[result.name] = [line for line, _ in shapes.lines(result.path, LINE)]
         skipped = ", is there already, skipped" if result.was_there else ""
         counts = f"{len(lines)} facts scored in both languages, {sum(not line[LIKN] for line in lines)} without LIKN"
         print(f"{result.name}: {result.path}{skipped}; {counts}")
     if lines_by_relation:
-        report(lines_by_relation, both, folder / f"{args.preset}.json", args.fig_dir, args.seed)
+        path = result_files.cross_lingual_rates(args.output_dir, pair, args.preset)
+        report(lines_by_relation, both, path, args.fig_dir, args.seed)
 
 
 @dataclass(frozen=True)

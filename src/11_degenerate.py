@@ -25,7 +25,7 @@ from kn.neurons.sets import NeuronSet
 from kn.stage import flags, languages
 from kn.stage.languages import Language
 from kn.stage.runner import Task, Unit, run
-from kn.store import runs, summaries
+from kn.store import result_files, runs, summaries
 
 UNIT = 32  # facts: what a killed run loses at most
 SETTINGS = ("top", "low", "high", "min_interaction", "disjoint", "seed")  # flags that the summary repeats
@@ -58,7 +58,7 @@ def main() -> None:
         neurons = neurons_to_try(language, relation, args.output_dir, args.top, args.seed)
         return Task(
             relation,
-            degenerate.path(args.output_dir, language.name, relation),
+            result_files.degenerate(args.output_dir, language.name, relation),
             len(neurons),
             depends={
                 "language": language.name,
@@ -76,7 +76,7 @@ def main() -> None:
 
     pairs: dict[str, dict[str, PairsByArm]] = {}  # by language and relation
     for language in opened:
-        record = degenerate.record(args.output_dir, language.name).path
+        record = result_files.degenerate_record(args.output_dir, language.name)
         for result in run(language.world, record, (task(language, relation) for relation in language.world.relations)):
             skipped = ", is there already, skipped" if result.was_there else ""
             print(f"{language.name} {result.name}: {result.path}{skipped}")
@@ -85,7 +85,7 @@ def main() -> None:
         settings = {name: getattr(args, name) for name in SETTINGS}
         settings["thresholds"] = {language.name: language.threshold for language in opened}
         counting = Counting(args.min_interaction, args.disjoint, args.seed, opened[0].world.adapter.n_layers)
-        report(pairs, counting, settings, Path(args.output_dir) / "amig" / "degenerate.json", args.fig_dir)
+        report(pairs, counting, settings, result_files.degenerate_counts(args.output_dir), args.fig_dir)
 
 
 def neurons_to_try(

@@ -25,7 +25,7 @@ from kn.stage import flags, setup
 from kn.stage.runner import Task, Unit, run
 from kn.stage.setup import World
 from kn.stats import intervals
-from kn.store import runs, summaries
+from kn.store import result_files, runs, summaries
 from kn.store.files import make_folder, read_jsonl
 from kn.store.result_files import ARMS
 
@@ -58,7 +58,7 @@ def main() -> None:
         look_for=lambda relations: setup.neuron_files(args.kn_dir, "kn_bag-", relations),
     )
     neurons = setup.read_arms(world, args.kn_dir, args.seed)
-    names = {f"{prefix}kn_bag-{relation}": relation for relation in world.bags for prefix in ARMS.values()}
+    names = {result_files.neurons_entry(relation, arm): relation for relation in world.bags for arm in ARMS}
     given = read_unrelated(args.draws, names, world) if args.draws else {}
     kn_dir = make_folder(args.kn_dir)
 
@@ -68,12 +68,12 @@ def main() -> None:
             for fact in world.facts(relation)
         ]
         arms = {
-            arm: Arm(neurons[arm][relation], given.get(f"{prefix}kn_bag-{relation}", drawn))
-            for arm, prefix in ARMS.items()
+            arm: Arm(neurons[arm][relation], given.get(result_files.neurons_entry(relation, arm), drawn))
+            for arm in ARMS
         }
         return Task(
             relation,
-            kn_dir / f"modify_activation-{relation}.jsonl",
+            result_files.modified(kn_dir, relation),
             len(drawn),
             depends={
                 "factors": args.factors,
@@ -87,12 +87,12 @@ def main() -> None:
         )
 
     averages = {}
-    for result in run(world, kn_dir / "modify_activation.args.json", map(task, world.relations)):
+    for result in run(world, result_files.modified_record(kn_dir), map(task, world.relations)):
         relation = result.name
         averages[relation] = average(list(read_jsonl(result.path)), args.factors, args.seed)
-        for arm, prefix in ARMS.items():
-            path = kn_dir / f"{prefix}modify_activation_rlt.json"
-            summaries.add(path, f"{prefix}kn_bag-{relation}", averages[relation][arm])
+        for arm in ARMS:
+            path = result_files.modified_means(kn_dir, arm)
+            summaries.add(path, result_files.neurons_entry(relation, arm), averages[relation][arm])
     if averages:
         print(table(averages, args.factors))
 

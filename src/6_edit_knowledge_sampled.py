@@ -19,7 +19,6 @@ from kn.store.start import guard
 import argparse
 from collections import Counter
 from itertools import product
-from pathlib import Path
 
 from kn.experiments import update_averages, updates
 from kn.experiments.given_draws import read_edits
@@ -29,7 +28,7 @@ from kn.neurons.sets import Neuron
 from kn.stage import flags, setup
 from kn.stage.runner import Task, Unit, run
 from kn.stage.setup import World
-from kn.store import runs, summaries
+from kn.store import result_files, runs, summaries
 from kn.store.files import InputError, make_folder, read_json, read_jsonl
 from kn.store.result_files import ARMS
 from kn.store.workers import FIRST
@@ -67,10 +66,10 @@ def main() -> None:
     args = parse()
     if args.grid is None:
         pairs = [Strengths(args.norm_lambda1, args.norm_lambda2)]
-        name = f"edit-{pairs[0].name}"
+        name = result_files.edits_name(*pairs[0])
     else:
         pairs = [Strengths(*pair) for pair in product(args.grid or GRID, repeat=2)]
-        name = "grid"
+        name = result_files.GRID
 
     def look_for(relations: list[str]) -> None:
         for prefix in ("kn_bag-", "base_kn_bag-"):
@@ -82,7 +81,8 @@ def main() -> None:
     knowledge = setup.read_some_neurons(args.kn_dir, "kn_bag-", world)
     baseline = setup.read_neurons(args.kn_dir, "base_kn_bag-", world)
     given = read_edits(args.draws, world) if args.draws else None
-    folder = make_folder(Path(args.output_dir) / "edit")
+    record = result_files.edits_record(args.output_dir, name)
+    make_folder(record.parent)
     depends = {"lambdas": [list(pair) for pair in pairs], "seed": args.seed, "data": runs.digest(world.bags)}
 
     def task(relation: str) -> Task:
@@ -90,7 +90,7 @@ def main() -> None:
         edits = None if given is None else given[relation]
         return Task(
             relation,
-            folder / f"{name}-{relation}.jsonl",
+            result_files.edits(args.output_dir, name, relation),
             EDITS if edits is None else len(edits),
             depends=depends
             | {
@@ -105,7 +105,7 @@ def main() -> None:
 
     lines = []
     tasks = (task(relation) for relation in world.relations if given is None or given[relation])
-    for result in run(world, folder / f"{name}.args.json", tasks):
+    for result in run(world, record, tasks):
         made = result.about
         if not result.was_there and made["edits"] < made["facts"]:
             reasons = ", ".join(f"{count} {reason}" for reason, count in made["drawn"].items())
@@ -123,7 +123,7 @@ def main() -> None:
     else:
         summary |= {"pairs": averages}
         table = update_averages.grid_table(averages)
-    summaries.write(folder / f"{name}.json", summary)
+    summaries.write(result_files.edits_summary(args.output_dir, name), summary)
     print(table)
 
 

@@ -15,7 +15,6 @@ from kn.store.start import guard
 
 import argparse
 from collections.abc import Iterable
-from pathlib import Path
 
 import numpy as np
 
@@ -26,7 +25,7 @@ from kn.stage.runner import Task, run
 from kn.stage.setup import World
 from kn.stats import intervals
 from kn.stats.perplexity import surprise
-from kn.store import runs, summaries
+from kn.store import result_files, runs, summaries
 from kn.store.files import make_folder, read_jsonl
 
 UNIT = 512  # facts: what a killed run loses at most
@@ -54,7 +53,8 @@ def main() -> None:
         look_for=lambda relations: setup.neuron_files(args.kn_dir, "kn_bag-", relations),
     )
     bags = setup.read_some_neurons(args.kn_dir, "kn_bag-", world)
-    folder = make_folder(Path(args.output_dir) / "erase")
+    record = result_files.erasures_record(args.output_dir)
+    make_folder(record.parent)
     common = {relation: selection.most_common(bags[relation], args.num_neurons) for relation in world.relations}
     erased = {}
     for relation, counted in common.items():
@@ -68,20 +68,20 @@ def main() -> None:
     def task(name: str, erasures: dict[str, list[Neuron]], depends: dict) -> Task:
         return Task(
             name,
-            folder / f"{name}.jsonl",
+            result_files.erasures(args.output_dir, name),
             len(facts),
             depends=data | depends,
             measure=lambda unit: measure(unit, erasures, facts, world),
             unit=UNIT,
         )
 
-    tasks = [task("before", {"nothing": []}, {})]
+    tasks = [task(result_files.BEFORE, {"nothing": []}, {})]
     for relation, erasures in erased.items():
         depends = {"num_neurons": args.num_neurons, "seed": args.seed, "erased": runs.digest(erasures)}
         tasks.append(task(relation, erasures, depends))
-    for result in run(world, folder / "erase.args.json", tasks):
+    for result in run(world, record, tasks):
         lines = list(read_jsonl(result.path))
-        if result.name == "before":
+        if result.name == result_files.BEFORE:
             before = lines
             print(HEAD)
             continue
@@ -92,7 +92,7 @@ def main() -> None:
             "facts of the neurons": [count for _, count in common[relation]],
         }
         summary |= compare(relation, before, lines, len(common[relation]), args.seed)
-        summaries.write(folder / f"{relation}.json", summary)
+        summaries.write(result_files.erasure_summary(args.output_dir, relation), summary)
         for arm, values in summary["measures"].items():
             print(table_row(relation, arm, values))
 

@@ -25,10 +25,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from kn.neurons import located
 from kn.neurons.sets import NEURON, Neuron, NeuronSet
 from kn.stats import intervals
-from kn.store import origins, shapes
+from kn.store import origins, result_files, shapes
 from kn.store.files import InputError
 from kn.store.runs import Record
 
@@ -176,11 +175,11 @@ FACT = shapes.having({"uuid": shapes.text} | dict.fromkeys(ARMS, shapes.having({
 
 
 def path(output_dir: str | Path, language: str, relation: str) -> Path:
-    return located.folder(output_dir, language) / f"degenerate-{relation}.jsonl"
+    return result_files.degenerate(output_dir, language, relation)
 
 
 def record(output_dir: str | Path, language: str) -> Record:
-    return Record(located.folder(output_dir, language) / "degenerate.args.json")
+    return Record(result_files.degenerate_record(output_dir, language))
 
 
 def pairs_in(line: dict, arm: str) -> list[Pair]:

@@ -13,24 +13,15 @@ from itertools import pairwise
 from pathlib import Path
 
 from kn.neurons.sets import NeuronSet, Triplet
-from kn.store import origins, shapes
+from kn.store import origins, result_files, shapes
 from kn.store.files import InputError
+from kn.store.result_shapes import LOCATED_FACT, SCORED_FACT, SKIPPED_FACT
 from kn.store.runs import Record
 
 KEPT_SHARE, KEPT_LEAST = 0.1, 20  # stage 9 keeps triplets from this share of the highest score up, and at least so many
 # A fact's knowledge neurons have more than this share of its highest score.
 THRESHOLD = 0.3
 THRESHOLDS = {"zh": 0.2}  # languages with a share of their own
-
-FACT = shapes.having({"uuid": shapes.text, "lineid": shapes.anything, "text": shapes.text, "answer": shapes.text})
-SKIPPED = shapes.having({"skipped": shapes.text})
-SCORED = shapes.having(
-    {
-        "probability": shapes.number,
-        "right": shapes.truth,
-        "neurons": shapes.each(shapes.row(shapes.whole, shapes.whole, shapes.number), "neuron"),
-    }
-)
 
 
 @dataclass(frozen=True)
@@ -57,11 +48,11 @@ def folder(output_dir: str | Path, language: str) -> Path:
 
 
 def path(output_dir: str | Path, language: str, preset: str, relation: str) -> Path:
-    return folder(output_dir, language) / f"{preset}-{relation}.jsonl"
+    return result_files.located(output_dir, language, preset, relation)
 
 
 def record(output_dir: str | Path, language: str, preset: str) -> Record:
-    return Record(folder(output_dir, language) / f"{preset}.args.json")
+    return Record(result_files.located_record(output_dir, language, preset))
 
 
 def look_for(output_dir: str | Path, preset: str, languages: list[str], relations: list[str]) -> None:
@@ -83,13 +74,13 @@ def read(output_dir: str | Path, language: str, preset: str, relation: str, sett
         file, record(output_dir, language, preset), relation, "stage 9 (9_run_amig.sh)", settings
     )
     facts = {}
-    for line, place in shapes.lines(file, FACT):
+    for line, place in shapes.lines(file, LOCATED_FACT):
         about = {key: line[key] for key in ("uuid", "lineid", "text", "answer")}
         if "skipped" in line:
-            shapes.check(line, SKIPPED, place)
+            shapes.check(line, SKIPPED_FACT, place)
             fact = Located(**about, skipped=line["skipped"])
         else:
-            shapes.check(line, SCORED, place)
+            shapes.check(line, SCORED_FACT, place)
             neurons = [Triplet(*triplet) for triplet in line["neurons"]]
             if problem := _problem(neurons):
                 raise InputError(f"{place}: {problem}: stage 9 did not write it like this")
