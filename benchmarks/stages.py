@@ -25,7 +25,7 @@ import random
 import runpy
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -36,6 +36,7 @@ from kn.data import crawled, facts
 from kn.data.facts import MASK
 from kn.experiments import updates
 from kn.experiments.draws import draw_unrelated
+from kn.experiments.given_draws import unmeasured
 from kn.methods.probing import Probe
 from kn.methods.weight_edits import edit_fact, erase
 from kn.model import devices, loading
@@ -43,7 +44,7 @@ from kn.model.prompts import Encoder
 from kn.stage import flags, setup
 from kn.store import runs
 from kn.store.files import InputError
-from kn.store.result_files import ARMS
+from kn.store.result_files import ARMS, KNOWLEDGE
 from measuring import timed
 
 PADDED, PADDED_CRAWLED = 128, 512
@@ -210,30 +211,29 @@ def check_weights(world: setup.World, args) -> Task:
     script, rng = stage("4_check_weights_distant.py"), Chance(world, args)
     folder = Path(args.data or "data/sample") / "BingDistantTREx"
     pairs = facts.read_pairs(folder / "query_pairs.json")
-    sentences = {name: crawled.read_sentences(folder / "final", name, pairs[name]) for name in pairs}
-    pool = crawled.pool(sentences)
+    crawled_sentences = {name: crawled.read_sentences(folder / "final", name, pairs[name]) for name in pairs}
+    pool = crawled.pool(crawled_sentences)
     places = [(name, fact) for name in pairs for fact in range(len(pairs[name]))]
     rng.shuffle(places)
-    masked = (crawled.mask_fact(sentences[n][fact], pairs[n][fact], rng, pool) for n, fact in places)
+    masked = (crawled.mask_fact(crawled_sentences[n][fact], pairs[n][fact], rng, pool) for n, fact in places)
     unit = range(min(script["UNIT"], args.facts, len(places)))
-    fed = {arm: [[of.th, of.h, of.rd] for of, _ in zip(masked, unit, strict=False)] for arm in ("knowledge neurons",)}
-    neurons = {arm: [rng.neurons() for _ in unit] for arm in fed}
-    encoder, probe = Encoder(world.encoder.tokenizer, PADDED_CRAWLED), Probe(world.adapter, args.max_tokens)
+    sentences = [[of.th, of.h, of.rd] for of, _ in zip(masked, unit, strict=False)]
+    neurons = [rng.neurons() for _ in unit]
+    longer = replace(world, opened=replace(world.opened, encoder=Encoder(world.encoder.tokenizer, PADDED_CRAWLED)))
 
     def ours() -> list[dict]:
-        return read_lines(script["measure_facts"](unit, fed, neurons, Counter(), encoder, probe, ignore))
-
-    ((arm, of_facts),) = fed.items()
+        left_out = [Counter() for _ in unit]
+        return script["measure"](unit, {KNOWLEDGE: script["Arm"](neurons, sentences)}, left_out, longer)[0]
 
     def piece(fact: int) -> tuple:
         def published() -> list[float]:
-            read = [activations(world, text, neurons[arm][fact]) for text in of_facts[fact][0]]
+            read = [activations(world, text, neurons[fact]) for text in sentences[fact][0]]
             return np.mean(read, 0).tolist()
 
-        return len(of_facts[fact][0]), published, lambda lines: lines[fact][arm][0]
+        return len(sentences[fact][0]), published, lambda lines: lines[fact][KNOWLEDGE][0]
 
-    measured = [fact for fact in unit if script["unmeasured"](of_facts[fact], neurons[arm][fact]) is None]
-    texts = {text for fact in measured for kind in of_facts[fact] for text in kind}
+    measured = [fact for fact in unit if unmeasured(sentences[fact], neurons[fact]) is None]
+    texts = {text for fact in measured for kind in sentences[fact] for text in kind}
     return Task(len(texts), ours, [piece(fact) for fact in measured[: args.pieces]])
 
 

@@ -2,56 +2,68 @@
 
     python src/1_analyze_mlm.py --pt_relation P101 P19 --get_ig_gold --get_base
 
-For every prompt, at the mask: how much each neuron contributes to the answer's probability (`ig_gold`, integrated
-gradients), and the baseline method's score, its activation (`base`). Written per relation to
-`<output_prefix>-P101.rlt.jsonl`, one fact a line, one `[prompt, scores]` a prompt; scores are `[layer, neuron,
-value]` from 0.1 of the prompt's highest value up. What made it and what was skipped stands in
-`<output_prefix>.args.json`. Cut off anywhere and started again, it goes on.
+Every neuron gets two scores per prompt, read at the mask: how much it contributes to the answer's probability
+(`ig_gold`, integrated gradients), and its activation (`base`, the baseline method).
+
+Writes to `--output_dir`: `<output_prefix>-P101.rlt.jsonl`, one line per fact, a list with one `[prompt, scores]` per
+prompt. Scores are `[layer, neuron, value]`, from 0.1 of the prompt's highest value up. `<output_prefix>.args.json`
+records what made each file, and which prompts were skipped. An interrupted run resumes when it is started again.
 """
+
+from __future__ import annotations
 
 from kn.store.start import guard
 
 import argparse
 import time
 from collections import Counter
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from kn.data.facts import Bag
-from kn.methods.attribution import Engine, strongest
-from kn.methods.certificate import BOUNDS, Certificate, in_words
 from kn.methods.quadrature import RULES
-from kn.model.prompts import Encoder
 from kn.neurons.triplets import BatchScores, texts
 from kn.stage import flags, setup
-from kn.store import results, runs
-from kn.store.files import make_folder
+from kn.stage.runner import Task, Unit, run
+from kn.store import result_files, runs
 
-KEPT = 0.1  # triplets with a smaller share of the prompt's highest value are not written
-UNIT = {"cpu": 64, "cuda": 256}  # facts by device: what a killed run loses at most
-UNIT_OF_WHOLE_LISTS = 16  # --get_pred and --get_ig_pred write about a megabyte a prompt
+if TYPE_CHECKING:
+    from kn.methods.attribution import Engine
+    from kn.model.prompts import Encoder
+
+OUTPUTS = {  # by published name
+    "pred": "the whole distribution at the mask",
+    "ig_pred": "all attributions of the predicted token",
+    "ig_gold": "the answer's attributions",
+    "base": "the activations, the baseline method's scores",
+}
+IN_FULL = {"pred", "ig_pred"}
+KEPT = 0.1  # of the others, scores below this share of the prompt's highest are not written
+UNIT = {"cpu": 64, "cuda": 256}  # facts, by device: what a killed run loses at most
+UNIT_IN_FULL = 16  # full lists are about a megabyte per prompt
 
 
 def parse() -> argparse.Namespace:
     parser = flags.parser(__doc__)
     flags.add_model_flags(parser)
     flags.add_data_flags(parser)
-    parser.add_argument("--output_prefix", default="{PREFIX}", help="how the names of the results begin")
-    parser.add_argument("--get_pred", action="store_true", help="write the whole distribution at the mask")
+    parser.add_argument("--output_prefix", default="{PREFIX}", help="what the names of the results begin with")
+    for name, what in OUTPUTS.items():
+        parser.add_argument(f"--get_{name}", action="store_true", help=f"write {what}")
     parser.add_argument(
-        "--get_ig_pred", action="store_true", help="write the predicted token's attributions, all of them"
+        "--batch_size", type=flags.positive, default=20, help="the published sum has batch_size x num_batch points"
     )
-    parser.add_argument("--get_ig_gold", action="store_true", help="write the answer's attributions")
-    parser.add_argument("--get_base", action="store_true", help="write the activations, the baseline method's scores")
-    parser.add_argument("--batch_size", type=flags.positive, default=20, help="points of the published sum, times …")
-    parser.add_argument("--num_batch", type=flags.positive, default=1, help="… this")
+    parser.add_argument("--num_batch", type=flags.positive, default=1, help="see --batch_size")
     parser.add_argument(
         "--rule",
         choices=RULES,
         default="{RULE}",
-        help="riemann: the published sum, from a few points where they suffice; literal: from all its points; "
-        "gauss: the integral that it stands for",
+        help="riemann: the published sum, computed from a few points where they suffice; literal: the same sum, from "
+        "all its points; gauss: the integral that the sum approximates",
     )
     args = parser.parse_args()
-    if not (args.get_pred or args.get_ig_pred or args.get_ig_gold or args.get_base):
+    args.outputs = [name for name in OUTPUTS if getattr(args, f"get_{name}")]
+    if not args.outputs:
         parser.error("nothing to do: give --get_ig_gold, --get_base, --get_ig_pred or --get_pred")
     return args
 
@@ -59,115 +71,105 @@ def parse() -> argparse.Namespace:
 def main() -> None:
     args = parse()
     world = setup.open_world(flags.model_args(args), flags.data_args(args))
-    folder = make_folder(args.output_dir)
+
+    # Modules with torch take seconds to import: only now that the command line and the data have been checked.
+    from kn.methods.attribution import Engine
+    from kn.methods.certificate import BOUNDS
+
     points = args.batch_size * args.num_batch
     engine = Engine(world.adapter, args.rule, points, args.max_tokens)
-    whole_lists, attributes = args.get_pred or args.get_ig_pred, args.get_ig_gold or args.get_ig_pred
-    settings = world.settings | {
-        **{name: getattr(args, name) for name in ("rule", "get_pred", "get_ig_pred", "get_ig_gold", "get_base")},
-        "points": points,
-        "certificate": BOUNDS if attributes and args.rule != "literal" else None,
-    }
-    record = runs.Record(folder / f"{args.output_prefix}.args.json")
-    largest = UNIT_OF_WHOLE_LISTS if whole_lists else UNIT[world.device.type]
-
-    def of_relation(relation: str) -> results.Result:
-        bags = world.bags[relation]
-
-        def attribute(unit: range, done: results.Done) -> tuple[list[str], dict]:
-            of_unit = {fact: bags[fact] for fact in unit}
-            facts, found, summary = attribute_facts(of_unit, engine, world.encoder, args, done)
-            computed = time.perf_counter()
-            lines = beside(texts, facts, found)
-            summary["seconds"]["text"] = time.perf_counter() - computed
-            return lines, summary
-
-        path = folder / f"{args.output_prefix}-{relation}.rlt.jsonl"
-        made_with = settings | {"data": runs.digest(bags)}
-        return results.Result(path, relation, results.units(len(bags), largest), attribute, made_with, record)
+    attributes = not {"ig_gold", "ig_pred"}.isdisjoint(args.outputs)
 
     with runs.beside(world.device) as beside:
-        for result in results.make(map(of_relation, world.relations), runs.provenance(world.device), world.lanes):
-            about = "is there already, skipped" if result.was_there else told(result.about)
-            print(f"{result.name}: {result.path}, {about}")
+
+        def task(relation: str) -> Task:
+            bags = world.bags[relation]
+            return Task(
+                relation,
+                result_files.attributions(args.output_dir, args.output_prefix, relation),
+                len(bags),
+                depends={
+                    "rule": args.rule,
+                    **{f"get_{name}": name in args.outputs for name in OUTPUTS},
+                    "points": points,
+                    "certificate": BOUNDS if attributes and args.rule != "literal" else None,
+                    "data": runs.digest(bags),
+                },
+                measure=lambda unit: measure(unit, bags, world.encoder, engine, args.outputs, beside),
+                unit=UNIT[world.device.type] if IN_FULL.isdisjoint(args.outputs) else UNIT_IN_FULL,
+            )
+
+        record = result_files.attributions_record(args.output_dir, args.output_prefix)
+        for result in run(world, record, map(task, world.relations)):
+            outcome = "is there already, skipped" if result.was_there else describe(result.about)
+            print(f"{result.name}: {result.path}, {outcome}")
 
 
-def attribute_facts(
-    bags: dict[int, Bag], engine: Engine, encoder: Encoder, args: argparse.Namespace, done: results.Done
-) -> tuple[dict[int, list], list[BatchScores], dict]:
-    """Each fact with its prompts, the scores to put there, and the summary of all."""
+def measure(
+    unit: Unit, bags: list[Bag], encoder: Encoder, engine: Engine, outputs: list[str], beside: Callable
+) -> tuple[list[str], dict]:
+    """Per fact, `[prompt, scores]` for each prompt."""
+    from kn.experiments.scorable import prepare
+    from kn.methods.attribution import strongest
+    from kn.methods.certificate import Certificate
+
     started = time.perf_counter()
-    lines: dict[int, list] = {}
-    waiting = []  # what goes to the engine: where it belongs, and the prompt
-    skipped = []
-    for (fact, bag), encoded in zip(bags.items(), encoder.facts(list(bags.values())), strict=True):
-        lines[fact] = []
-        for index, ((_, answer, relation), prompt) in enumerate(zip(bag, encoded, strict=True)):
-            about = {"tokens": prompt.tokens, "relation": relation, "gold_obj": answer, "pred_obj": None}
-            scores = {"pred": [], "ig_pred": [], "ig_gold": [], "base": []}
-            lines[fact].append([about, scores])
-            if prompt.skipped:
-                scores["skipped"] = prompt.skipped
-                skipped.append({"fact": fact, "prompt": index, "answer": answer, "reason": prompt.skipped})
-            else:
-                waiting.append((fact, index, prompt))
+    facts, scorable, skipped = prepare(unit.facts, bags, encoder, OUTPUTS)
     tokenised = time.perf_counter()
-    found = []
-    left = Counter(fact for fact, _, _ in waiting)
-    done(len(bags) - len(left))
+    left = Counter(prompt.fact for prompt in scorable)  # prompts per fact
+    unit.done(len(unit) - len(left))
+    batches: list[BatchScores] = []
     right, certificate = 0, Certificate()
-
-    prompts = [prompt.prompt for _, _, prompt in waiting]
-    for batch in engine.attribute(prompts, answer=args.get_ig_gold, prediction=args.get_ig_pred):
-        whole, strong = {}, {}
-        if args.get_pred:
-            whole["pred"] = batch.probabilities.tolist()
-        if args.get_ig_pred:
-            whole["ig_pred"] = batch.prediction.tolist()
-        if args.get_ig_gold:
-            strong["ig_gold"] = strongest(batch.answer, KEPT)
-        if args.get_base:
-            strong["base"] = strongest(batch.activations, KEPT)
+    prompts = [prompt.encoded.prompt for prompt in scorable]
+    for batch in engine.attribute(prompts, answer="ig_gold" in outputs, prediction="ig_pred" in outputs):
         certificate += batch.certificate
-        off = None if batch.completeness is None else batch.completeness.tolist()
-        found.append(BatchScores([waiting[place][:2] for place in batch.prompts], strong))
-        for row, (place, predicted) in enumerate(zip(batch.prompts, batch.predicted, strict=True)):
-            fact, index, prompt = waiting[place]
-            about, scores = lines[fact][index]
+        rows = [scorable[number] for number in batch.prompts]
+        in_full = {"pred": batch.probabilities, "ig_pred": batch.prediction}
+        thinned = {"ig_gold": batch.answer, "base": batch.activations}
+        full = {name: values.tolist() for name, values in in_full.items() if name in outputs}
+        highest = {name: strongest(values, KEPT) for name, values in thinned.items() if name in outputs}
+        batches.append(BatchScores([(prompt.fact, prompt.index) for prompt in rows], highest))
+        completeness = None if batch.completeness is None else batch.completeness.tolist()
+        for row, (prompt, predicted) in enumerate(zip(rows, batch.predicted, strict=True)):
+            about, scores = facts[prompt.fact][prompt.index]
             about["pred_obj"] = encoder.text(predicted)
-            if off:
-                about["completeness"] = off[row]
-            scores |= {name: values[row] for name, values in whole.items()}
-            right += predicted == prompt.answers
-            left[fact] -= 1
-            done(left[fact] == 0)
-
-    summary = {
-        "prompts": len(waiting) + len(skipped),
-        "scored": len(waiting),
+            if completeness:
+                about["completeness"] = completeness[row]
+            for name, values in full.items():
+                scores[name] = values[row]
+            right += predicted == prompt.encoded.answers
+            left[prompt.fact] -= 1
+            unit.done(left[prompt.fact] == 0)
+    computed = time.perf_counter()
+    lines = beside(texts, facts, batches)
+    written = time.perf_counter()
+    return lines, {
+        "prompts": len(scorable) + len(skipped),
+        "scored": len(scorable),
         "right": right,
         "skipped": skipped,
         **certificate.summary(),
-        "not certified": [[*waiting[place][:2], layer] for place, layer in certificate.failed],
-        "seconds": {"tokenise": tokenised - started, "compute": time.perf_counter() - tokenised},
+        "not certified": [[*scorable[number][:2], layer] for number, layer in certificate.failed],
+        "seconds": {"tokenise": tokenised - started, "compute": computed - tokenised, "text": written - computed},
     }
-    return lines, found, summary
 
 
-def told(entry: dict) -> str:
-    """One line for the user about a finished relation."""
-    if not entry["facts"]:
+def describe(about: dict) -> str:
+    """One line about a finished relation."""
+    from kn.methods.certificate import in_words
+
+    if not about["facts"]:
         return "no facts"
-    seconds = sum(entry["seconds"].values())
+    seconds = sum(about["seconds"].values())
     parts = [
-        f"{entry['facts']} facts, {entry['scored']} of {entry['prompts']} prompts scored in {seconds:.0f} s",
-        f"{entry['right'] / max(entry['scored'], 1):.0%} predicted right",
+        f"{about['facts']} facts, {about['scored']} of {about['prompts']} prompts scored in {seconds:.0f} s",
+        f"{about['right'] / max(about['scored'], 1):.0%} predicted right",
     ]
-    if entry["skipped"]:
-        reasons = Counter(skip["reason"].split(":")[0] for skip in entry["skipped"])
+    if about["skipped"]:
+        reasons = Counter(skip["reason"].split(":")[0] for skip in about["skipped"])
         parts.append("skipped: " + ", ".join(f"{count} ({reason})" for reason, count in reasons.most_common()))
-    if entry["steps"]:  # else nothing was attributed
-        parts.append(in_words(entry))
+    if about["steps"]:  # none without attributions
+        parts.append(in_words(about))
     return "; ".join(parts)
 
 

@@ -52,11 +52,12 @@ def parse() -> argparse.Namespace:
 
 def main() -> None:
     args = parse()
-    world = setup.open_world(
-        flags.model_args(args),
-        flags.data_args(args),
-        look_for=lambda relations: setup.neuron_files(args.kn_dir, "kn_bag-", relations),
-    )
+
+    def look_for(relations: list[str]) -> None:
+        for prefix in ("kn_bag-", "base_kn_bag-"):
+            setup.neuron_files(args.kn_dir, prefix, relations)
+
+    world = setup.open_world(flags.model_args(args), flags.data_args(args), look_for)
     neurons = setup.read_arms(world, args.kn_dir, args.seed)
     names = {result_files.neurons_entry(relation, arm): relation for relation in world.bags for arm in ARMS}
     given = read_unrelated(args.draws, names, world) if args.draws else {}

@@ -1,28 +1,31 @@
-"""Stage 5: which sentences activate a fact's knowledge neurons most, and which least?
+"""Stage 5: find the sentences that activate a fact's knowledge neurons most, and those that activate them least.
 
     python src/5_find_trigger_examples.py --pt_relation P740 P937
 
-The crawled sentences with a fact's subject and object, the object masked as in stage 4, are sorted by the sum of the
-activations of the fact's knowledge neurons at the mask. In the folder `trigger_examples_th` of `--output_dir`: for
-each fact that has neurons and sentences `P740-12.txt`, to read, with the highest and the lowest 20; of all facts of a
-relation the same as `P740.json`; and every sentence with its sum, a fact a line, `P740.jsonl`.
+The crawled sentences with a fact's subject and object are sorted by the sum of the activations of the fact's knowledge
+neurons at the mask. The object is masked, as in stage 4.
+
+Writes to the folder `trigger_examples_th` of `--output_dir`: `P740.jsonl`, one line per fact, every sentence with its
+sum; for each fact that has neurons and sentences the highest and the lowest 20, as text in `P740-12.txt`; and the same
+for all facts of a relation in `P740.json`.
 """
 
 from kn.store.start import guard
 
 import argparse
-import json
 from collections import Counter
 from pathlib import Path
 
 from kn.data import crawled
-from kn.methods.probing import Probe
-from kn.model.prompts import Encoder
+from kn.data.crawled import Masked
+from kn.neurons.sets import NeuronSet
 from kn.stage import flags, setup
-from kn.store import results, runs
-from kn.store.files import make_folder, read_jsonl, write_json, writing
+from kn.stage.runner import Task, Unit, run
+from kn.stage.setup import World
+from kn.store import result_files, runs
+from kn.store.files import read_jsonl, write_json, writing
 
-SHOWN = 20  # sentences of each end
+SHOWN = 20  # sentences at each end
 UNIT = 256  # facts: what a killed run loses at most
 
 
@@ -45,74 +48,66 @@ def main() -> None:
     pairs = crawled.read_pairs(args.query_pairs_path, world.bags, args.debug)
     sentences = {name: crawled.read_sentences(args.distant_data_dir, name, pairs[name]) for name in world.relations}
     neurons = setup.read_neurons(args.kn_dir, "kn_bag-", world)
-    probe = Probe(world.adapter, args.max_tokens)
-    folder = make_folder(Path(args.output_dir) / "trigger_examples_th")
-    record = runs.Record(folder / "examples.args.json")
 
-    def of_relation(relation: str) -> results.Result:
+    def task(relation: str) -> Task:
         masked = [
             crawled.mask_objects(sentences[relation][fact], pairs[relation][fact]) for fact in world.facts(relation)
         ]
-        settings = world.settings | {
-            "data": runs.digest(world.bags[relation]),
-            "neurons": runs.digest(neurons[relation]),
-            "sentences": runs.digest([fact.th for fact in masked]),
-        }
+        return Task(
+            relation,
+            result_files.examples(args.output_dir, relation),
+            len(masked),
+            depends={
+                "data": runs.digest(world.bags[relation]),
+                "neurons": runs.digest(neurons[relation]),
+                "sentences": runs.digest([fact.th for fact in masked]),
+            },
+            measure=lambda unit: measure(unit, masked, neurons[relation], world),
+            unit=UNIT,
+        )
 
-        def measure(unit: range, done: results.Done) -> tuple[list[str], dict]:
-            return measure_facts(unit, masked, neurons[relation], world.encoder, probe, done)
-
-        path = folder / f"{relation}.jsonl"
-        return results.Result(path, relation, results.units(len(masked), UNIT), measure, settings, record)
-
-    for result in results.make(map(of_relation, world.relations), runs.provenance(world.device), world.lanes):
+    for result in run(world, result_files.examples_record(args.output_dir), map(task, world.relations)):
         relation = result.name
-        found = [
-            shown(line, relation, *pairs[relation][line["fact"]])
+        examples = [
+            extremes(line, relation, *pairs[relation][line["fact"]])
             for line in read_jsonl(result.path)
             if line["examples"]
         ]
-        for example in found:
-            write_text(folder / f"{relation}-{example['fact']}.txt", example)
-        write_json(folder / f"{relation}.json", found)
-        print(told(relation, len(found), len(world.bags[relation]), crawled.left_out(result)))
+        for example in examples:
+            write_text(result_files.examples_to_read(args.output_dir, relation, example["fact"]), example)
+        write_json(result_files.extreme_examples(args.output_dir, relation), examples)
+        print(describe(relation, len(examples), len(world.bags[relation]), crawled.left_out(result)))
 
 
-def measure_facts(
-    unit: range,
-    masked: list[crawled.Masked],
-    neurons: list,
-    encoder: Encoder,
-    probe: Probe,
-    done: results.Done,
-) -> tuple[list[str], dict]:
-    """Per fact its neurons and its sentences, each the summed activation and the word pieces, the highest first."""
+def measure(unit: Unit, masked: list[Masked], neurons: list[NeuronSet], world: World) -> tuple[list[dict], dict]:
+    """Per fact its neurons, and its sentences as [sum of activations, word pieces], the highest sum first."""
     left_out = sum((masked[fact].left_out for fact in unit), Counter())
-    lines, prompts, wanted, places = {}, [], [], []
+    lines, prompts, wanted, destinations = [], [], [], []
     for fact in unit:
-        lines[fact] = {"fact": fact, "neurons": neurons[fact], "examples": []}
+        line: dict = {"fact": fact, "neurons": neurons[fact], "examples": []}
+        lines.append(line)
         if not neurons[fact]:
             continue
-        for encoded in encoder.sentences(masked[fact].th):
+        for encoded in world.encoder.sentences(masked[fact].th):
             if encoded.skipped:
                 left_out[f"th: {encoded.skipped}"] += 1
             else:
                 prompts.append(encoded.prompt)
                 wanted.append(neurons[fact])
-                places.append((fact, " ".join(encoded.tokens)))
-    for values, (fact, text) in zip(probe.activations(prompts, wanted), places, strict=True):
-        lines[fact]["examples"].append([float(values.sum()), text])
-    for line in lines.values():
+                destinations.append((line["examples"], " ".join(encoded.tokens)))
+    activations = world.probe.activations(prompts, wanted)
+    for values, (examples, text) in zip(activations, destinations, strict=True):
+        examples.append([float(values.sum()), text])
+    for line in lines:
         line["examples"].sort(key=lambda example: -example[0])
-    done(len(unit))
-    return [json.dumps(line) for line in lines.values()], {"sentences": len(prompts), "left out": dict(left_out)}
+    return lines, {"sentences": len(prompts), "left out": dict(left_out)}
 
 
-def shown(line: dict, relation: str, subject: str, wanted: str) -> dict:
-    """The two ends of a fact's sentences, each beginning with its outermost."""
+def extremes(line: dict, relation: str, subject: str, answer: str) -> dict:
+    """The sentences at both ends, the outermost first."""
     return {
         "fact": line["fact"],
-        "triplet": [subject, relation, wanted],
+        "triplet": [subject, relation, answer],
         "neurons": line["neurons"],
         "most": line["examples"][:SHOWN],
         "least": line["examples"][::-1][:SHOWN],
@@ -120,10 +115,10 @@ def shown(line: dict, relation: str, subject: str, wanted: str) -> dict:
 
 
 def write_text(path: Path, example: dict) -> None:
-    """The published layout, and the other end below it."""
-    subject, relation, wanted = example["triplet"]
+    """The published layout, followed by the lowest sentences."""
+    subject, relation, answer = example["triplet"]
     with writing(path) as file:
-        print("Triplet:", f"({subject}, {relation}, {wanted})", "Kneurons:", sep="\n", file=file)
+        print("Triplet:", f"({subject}, {relation}, {answer})", "Kneurons:", sep="\n", file=file)
         for neuron in example["neurons"]:
             print(*neuron, file=file)
         for name, end in (("Top", "most"), ("Bottom", "least")):
@@ -132,8 +127,8 @@ def write_text(path: Path, example: dict) -> None:
                 print(value, text, sep="\t", file=file)
 
 
-def told(relation: str, found: int, facts: int, left_out: dict[str, int]) -> str:
-    parts = [f"{found} of {facts} facts have neurons and sentences"]
+def describe(relation: str, measured: int, facts: int, left_out: dict[str, int]) -> str:
+    parts = [f"{measured} of {facts} facts have neurons and sentences"]
     return f"{relation:6} " + "; ".join(parts + [f"left out {count} {reason}" for reason, count in left_out.items()])
 
 

@@ -73,9 +73,12 @@ def test_rooms_without_torch_load_without_it():
 
 
 WITHOUT_TORCH_SCRIPTS = (
+    "1_analyze_mlm",
     "2_analyze_kn",
     "2_get_kn",
     "3_modify_activation",
+    "4_check_weights_distant",
+    "5_find_trigger_examples",
     "6_edit_knowledge_sampled",
     "7_erase_knowledge",
     "8_plot",

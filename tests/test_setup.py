@@ -265,10 +265,12 @@ def test_what_is_missing_is_said_before_the_model_is_loaded(tmp_path, script):
             ),
         ):
             (tmp_path / "kn_bag-P36.json").touch()
+            (tmp_path / "base_kn_bag-P36.json").touch()
             done = run(script, *flags, *sentences, "--pt_relation", "P36", check=False)
             assert done.returncode == 1 and missing in done.stderr and done.stderr.count("\n") == 1
             path.touch()
-        (tmp_path / "kn_bag-P36.json").unlink()
+        for path in tmp_path.glob("*kn_bag*"):
+            path.unlink()
     for missing, path in (
         ("no kn_bag-P….json in it: run stage 2 (2_run_kn.sh) first", tmp_path / "kn_bag-P36.json"),
         ("kn_bag-P103.json: no such file: run stages 1 and 2 for P103 first", tmp_path / "kn_bag-P103.json"),
@@ -276,6 +278,10 @@ def test_what_is_missing_is_said_before_the_model_is_loaded(tmp_path, script):
         done = run(script, *flags, check=False)
         assert done.returncode == 1 and missing in done.stderr and done.stderr.count("\n") == 1
         path.touch()
+    if script[0] in "346":
+        (tmp_path / "kn_bag-P101.json").touch()
+        done = run(script, *flags, check=False)
+        assert done.returncode == 1 and "no base_kn_bag-P….json in it: run stage 2" in done.stderr
 
 
 def test_a_mistake_ends_all_processes_with_one_line(monkeypatch):

@@ -7,10 +7,12 @@ from kn.data.crawled import KINDS
 from kn.data.facts import MASK
 from kn.experiments.draws import FactId
 from kn.experiments.updates import Edit, with_answer
-from kn.neurons.sets import NEURON, checked_set
+from kn.neurons.sets import NEURON, NeuronSet, checked_set
 from kn.stage.setup import World
 from kn.store.files import InputError, read_json
 from kn.store.shapes import Shape, check, each, either, having, row, short, table, text, whole
+
+Kinds = list[list[str]]  # the th, h and rd sentences of a fact, masked
 
 FACT = row(text, whole)
 FED = row(*[each(text, "sentence")] * len(KINDS))
@@ -43,6 +45,26 @@ def read_sentences(path: str, names: dict[str, str], world: World) -> dict[str, 
                         place = f"{path}, {name}, fact {number}, {kind}"
                         raise InputError(f"{place}: expected one {MASK} in each sentence, found {short(sentence)}")
     return found
+
+
+def unmeasured(sentences: Kinds, neurons: NeuronSet) -> str | None:
+    """Why a fact with these sentences and neurons can't be measured, in the published words."""
+    if not all(sentences):
+        return "no_exmp"
+    return None if neurons else "no_kn"
+
+
+def merge(given: list[Kinds | str], own: list[Kinds], neurons: list[NeuronSet], where: str) -> list[Kinds]:
+    """Stage 4: the sentences of a file, which may have `no_exmp` or `no_kn` for facts of which that is true."""
+    merged = []
+    for number, (entry, own_sentences, bag) in enumerate(zip(given, own, neurons, strict=False)):
+        if not isinstance(entry, str):
+            merged.append(entry)
+        elif entry == unmeasured(own_sentences, bag):
+            merged.append(own_sentences)
+        else:
+            raise InputError(f"{where}, fact {number}: expected [th, h, rd] sentences, found {short(entry)}")
+    return merged
 
 
 def read_edits(path: str, world: World) -> dict[str, list[Edit]]:
