@@ -1,5 +1,5 @@
-"""Facts to be checked: wrong objects for true subjects, the two parts that a relation is cut into, and how well scores
-tell right from wrong.
+"""Fact checking: wrong objects for true subjects, the two parts of a relation, and how well scores tell right from
+wrong.
 
 Thresholds are chosen on the first parts and judged on the second. Never imports torch.
 """
@@ -19,8 +19,8 @@ from kn.store import shapes
 Item = TypeVar("Item")
 
 PARTS = ("first", "second")
-SHARE = 0.8  # of the first part
-COMMON = 0.7  # of the most frequent neuron's count
+SHARE = 0.8  # of the facts that go into the first part
+COMMON = 0.7  # share of the most frequent neuron's count
 PUBLISHED = 1e-6  # threshold of the mean attribution
 SCORES = ("attribution", "random neurons", "probability")
 COLUMNS = ("TPR", "FPR", "precision", "recall", "F1", "AUROC")  # of the table
@@ -31,23 +31,24 @@ FACT = shapes.having(  # a line of stage 12
     | dict.fromkeys(SCORES, shapes.each(shapes.number, least=2))
 )
 
-Scores = dict[str, list]  # of a fact's right object and of its wrong ones, by the name of the score; PREDICTED too
+# By the name of the score, or PREDICTED: one value per object of a fact, the right object first.
+Scores = dict[str, list]
 
 
 def split(items: Iterable[Item], rng: random.Random, share: float = SHARE) -> tuple[list[Item], list[Item]]:
-    """A random first part, and the rest; both in the order that was given."""
+    """A random first part and the rest, both in their original order."""
     items = list(items)
-    first = set(rng.sample(range(len(items)), round(share * len(items))))
-    return [item for n, item in enumerate(items) if n in first], [
-        item for n, item in enumerate(items) if n not in first
-    ]
+    drawn = set(rng.sample(range(len(items)), round(share * len(items))))
+    first = [item for index, item in enumerate(items) if index in drawn]
+    second = [item for index, item in enumerate(items) if index not in drawn]
+    return first, second
 
 
 class Objects:
-    """The objects of a relation, and which are true of which subject."""
+    """The objects of a relation, and which of them are true of which subject."""
 
     def __init__(self, facts: Iterable[Fact]):
-        self.uris: dict[str, set[str]] = {}  # of each object's label
+        self.uris: dict[str, set[str]] = {}  # by the object's label
         self.true: dict[str, set[str]] = defaultdict(set)  # labels and uris, by the subject's label or uri
         for fact in facts:
             self.uris.setdefault(fact.answer, set()).add(fact.answer_uri)
@@ -57,7 +58,8 @@ class Objects:
     def wrong(self, fact: Fact, rng: random.Random) -> list[str]:
         """All objects that are not true of the fact's subject, in random order.
 
-        All facts count that have its label or its uri: of two people of one name it can't be known who is meant.
+        What is true of anything with the subject's label or uri counts as true: if two people have the same name, the
+        prompt does not say which one is meant.
         """
         true = set().union(*(self.true[name] for name in _names(fact.subject, fact.subject_uri)))
         wrong = sorted(label for label, uris in self.uris.items() if not true & _names(label, *uris))
@@ -65,36 +67,37 @@ class Objects:
         return wrong
 
 
-def common(bags: Iterable[NeuronSet], share: float = COMMON) -> NeuronSet:
+def common(facts: Iterable[NeuronSet], share: float = COMMON) -> NeuronSet:
     """The neurons of at least `share` as many facts as the most frequent one has.
 
     The published program counts a neuron once for each of its pairs, and keeps those above `int(share * most)`.
     """
-    found = Counter(neuron for bag in bags for neuron in bag)
-    most = max(found.values(), default=0)
-    return NeuronSet(neuron for neuron, count in found.most_common() if count >= share * most)
+    counts = Counter(neuron for neurons in facts for neuron in neurons)
+    most = max(counts.values(), default=0)
+    return NeuronSet(neuron for neuron, count in counts.most_common() if count >= share * most)
 
 
-def evaluate(first: list[Scores], second: list[Scores], against: int, seed: int) -> dict[str, dict]:
-    """The measures of each way to decide, with at most `against` wrong objects a fact.
+def evaluate(first: list[Scores], second: list[Scores], n_wrong: int, seed: int) -> dict[str, dict]:
+    """The measures of each way to decide, with at most `n_wrong` wrong objects per fact.
 
-    The threshold of a score is that with the highest F1 on the first part.
+    The threshold of a score is the one with the highest F1 on the first part.
     """
-    chosen = {name: measures.best_threshold(*_apart(first, name, against)) for name in SCORES}
+    n_objects = 1 + n_wrong
     ways = {"attribution, published threshold": ("attribution", PUBLISHED)}
-    ways |= {name: (name, cut) for name, cut in chosen.items()}
-    found = {}
-    for way, (name, cut) in ways.items():
-        accepted = [[score > cut for score in fact[name][: 1 + against]] for fact in second]
-        auroc = measures.auroc(*_apart(second, name, against))
-        found[way] = {"threshold": cut, "AUROC": auroc} | measures.of_accepted(accepted, seed)
-    own = [fact[PREDICTED][: 1 + against] for fact in second]
-    found["the model itself"] = measures.of_accepted(own, seed)
-    most_probable = [_most_probable(fact["probability"][: 1 + against]) for fact in second]
-    found["the most probable object"] = measures.of_accepted(most_probable, seed)
-    everything = [[True] * len(fact["probability"][: 1 + against]) for fact in second]
-    found["everything"] = {"AUROC": 0.5} | measures.of_accepted(everything, seed)
-    return found
+    for name in SCORES:
+        ways[name] = (name, measures.best_threshold(*_right_and_wrong(first, name, n_wrong)))
+    evaluation: dict[str, dict] = {}
+    for way, (name, threshold) in ways.items():
+        accepted = [[score > threshold for score in fact[name][:n_objects]] for fact in second]
+        auroc = measures.auroc(*_right_and_wrong(second, name, n_wrong))
+        evaluation[way] = {"threshold": threshold, "AUROC": auroc} | measures.rates_over_facts(accepted, seed)
+    predicted = [fact[PREDICTED][:n_objects] for fact in second]
+    evaluation["the model itself"] = measures.rates_over_facts(predicted, seed)
+    most_probable = [_most_probable(fact["probability"][:n_objects]) for fact in second]
+    evaluation["the most probable object"] = measures.rates_over_facts(most_probable, seed)
+    all_objects = [[True] * len(fact["probability"][:n_objects]) for fact in second]
+    evaluation["everything"] = {"AUROC": 0.5} | measures.rates_over_facts(all_objects, seed)
+    return evaluation
 
 
 def table(title: str, ways: dict[str, dict]) -> str:
@@ -110,24 +113,25 @@ def table(title: str, ways: dict[str, dict]) -> str:
     return "\n".join(rows)
 
 
-def curve(facts: list[Scores], name: str, against: int) -> tuple[np.ndarray, np.ndarray]:
+def curve(facts: list[Scores], name: str, n_wrong: int) -> tuple[np.ndarray, np.ndarray]:
     """FPR and TPR of a score."""
-    return measures.roc(*_apart(facts, name, against))
+    return measures.roc(*_right_and_wrong(facts, name, n_wrong))
 
 
-def _apart(facts: list[Scores], name: str, against: int) -> tuple[np.ndarray, np.ndarray]:
+def _right_and_wrong(facts: list[Scores], name: str, n_wrong: int) -> tuple[np.ndarray, np.ndarray]:
     """The scores of the right objects, and those of the wrong ones."""
     right = [fact[name][0] for fact in facts]
-    return np.array(right), np.array([score for fact in facts for score in fact[name][1 : 1 + against]])
+    wrong = [score for fact in facts for score in fact[name][1 : 1 + n_wrong]]
+    return np.array(right), np.array(wrong)
 
 
 def _most_probable(probabilities: list[float]) -> list[bool]:
-    """Which object is the most probable; the right one only if it is alone that."""
+    """Which object is the most probable. In a tie with a wrong object, the right one loses."""
     right, *wrong = probabilities
-    best = [right > max(wrong)]
-    return best + [not best[0] and number == int(np.argmax(wrong)) for number in range(len(wrong))]
+    winner = 0 if right > max(wrong) else 1 + int(np.argmax(wrong))
+    return [index == winner for index in range(len(probabilities))]
 
 
 def _names(label: str, *uris: str) -> set[str]:
-    """What tells that two are the same: how they are spelt, but for case and spaces, or their uri if there is one."""
+    """What makes two things the same: their spelling, apart from case and spaces, or their uri if they have one."""
     return {" ".join(label.casefold().split()), *uris} - {""}
