@@ -1,8 +1,9 @@
-"""Attributes prompts for quadrature.py, also as another checkout does it: only what engines always had is used.
+"""Attributes prompts for quadrature.py, with this checkout's engine or with an earlier one's.
 
     PYTHONPATH=CHECKOUT/src python benchmarks/attributing.py FOLDER
 
-FOLDER has jobs.json, a list of arguments of `attribute`; 0.npy … and points.json are put beside it.
+FOLDER has jobs.json, a list of arguments of `attribute`. The results are written next to it: the scores of each job
+as 0.npy, 1.npy and so on, and points.json. This file uses only what all versions of the engine have.
 """
 
 import inspect
@@ -17,45 +18,52 @@ from transformers import AutoModelForCausalLM, AutoModelForMaskedLM
 try:
     from kn.methods.attribution import Engine
     from kn.model import loading
-except ImportError:  # a checkout from before the library had rooms
+except ImportError:  # an earlier checkout, where all modules were in one folder
     from kn.attribution import Engine
 
     from kn import models as loading
 
 
 def attribute(
-    model: str, dtype: str, causal: bool, prompts: list, baselines: list | None, preset: dict, rules: list | None = None
+    model: str,
+    dtype: str,
+    causal: bool,
+    prompts: list[tuple[list[int], list[int], list[int]]],  # ids, positions and answers
+    baselines: list | None,
+    preset: dict,
+    rules: list | None = None,
 ) -> tuple[np.ndarray, float]:
-    """Prompts x layers x neurons, and how many points a path was evaluated at, each as dear as the layers above it.
+    """The scores, prompts x layers x neurons, and the mean number of points per path.
 
-    `preset` has the engine's arguments. `rules` are climbed in place of the engine's own.
+    A point counts by the number of layers above it, which is what it costs. `preset` has the engine's arguments. With
+    `rules`, the engine tries these rules instead of its own.
     """
-    kind = AutoModelForCausalLM if causal else AutoModelForMaskedLM
-    weights = kind.from_pretrained(model, dtype=loading.DTYPES[dtype]).eval().requires_grad_(False)
+    model_class = AutoModelForCausalLM if causal else AutoModelForMaskedLM
+    weights = model_class.from_pretrained(model, dtype=loading.DTYPES[dtype]).eval().requires_grad_(False)
     adapter = loading.adapt(weights)
     known = inspect.signature(Engine).parameters
     engine = Engine(adapter, **{name: value for name, value in preset.items() if name in known})
     if rules:
         engine.ladder = rules
-    run_on, done = adapter.run_on, 0
+    run_on, layers_run = adapter.run_on, 0
 
     def counting(plain, starts, rows, ffn):
-        """`starts` is a layer in checkouts from before layers were run together."""
-        nonlocal done
-        each = [starts] * len(rows) if isinstance(starts, int) else starts
-        done += sum(len(adapter.layers) - start for start in each) * len(ffn) // len(rows)
+        """`starts` is a single layer in checkouts that run one layer at a time."""
+        nonlocal layers_run
+        start_layers = [starts] * len(rows) if isinstance(starts, int) else starts
+        layers_run += sum(len(adapter.layers) - start for start in start_layers) * len(ffn) // len(rows)
         return run_on(plain, starts, rows, ffn)
 
     adapter.run_on = counting
-    found = {}
+    scores_by_prompt = {}
     for batch in engine.attribute(prompts, baselines=baselines):
-        found |= dict(zip(batch.prompts, batch.answer.double().numpy(), strict=True))
-    scores = np.stack([found[place] for place in range(len(prompts))])
+        scores_by_prompt.update(zip(batch.prompts, batch.answer.double().numpy(), strict=True))
+    scores = np.stack([scores_by_prompt[index] for index in range(len(prompts))])
     if preset.get("by_layer") and "by_layer" not in known:
         scores /= scores.sum(-1, keepdims=True)
-    several = [1] * len(prompts) if baselines is None or preset["joined"] else map(len, baselines)
-    paths = sum(len(answers) * count for (_, _, answers), count in zip(prompts, several, strict=True))
-    return scores, done / (paths * len(adapter.layers) * (len(adapter.layers) + 1) / 2)
+    paths_per_piece = [1] * len(prompts) if baselines is None or preset["joined"] else map(len, baselines)
+    paths = sum(len(answers) * count for (_, _, answers), count in zip(prompts, paths_per_piece, strict=True))
+    return scores, layers_run / (paths * len(adapter.layers) * (len(adapter.layers) + 1) / 2)
 
 
 def main() -> None:

@@ -1,12 +1,12 @@
-"""How fast stage 1's engine is: against the published way of computing, and against what the machine can do at most.
+"""How fast stage 1's engine is, compared with the published way of computing and with the machine's peak.
 
     PYTHONPATH=src .venv/bin/python benchmarks/attribution.py       about 5 minutes on two cores
 
-A BERT of base size with random weights, prompts of 8 to 16 tokens, all in one run. The published way is the obvious
-loop: one prompt at a time, padded to 128 tokens, the whole model for every layer, 20 points a batch. "share of peak"
-is the number of operations that the engine's matrix products need, by the time of the whole engine, by the fastest
-product measured on this machine in the same type. Where captum is installed (`.venv/bin/pip install captum`), its
-integrated gradients of the same neurons are computed beside it, layer by layer and unpadded.
+Uses a BERT of base size with random weights and prompts of 8 to 16 tokens, all in one run. The published way is the
+obvious loop: one prompt at a time, padded to 128 tokens, the whole model for every layer, a batch of 20 points. "share
+of peak" is the number of operations per second in the engine's matrix products, divided by that of the fastest product
+measured on this machine in the same type. If captum is installed (`.venv/bin/pip install captum`), its integrated
+gradients of the same neurons are timed as well, layer by layer and without padding.
 """
 
 from kn.store.start import guard
@@ -24,7 +24,7 @@ from measuring import operations, peak_memory, reset_peak_memory, timed
 
 try:
     from captum.attr import IntegratedGradients
-except ImportError:  # only to compare with
+except ImportError:  # captum is optional
     IntegratedGradients = None
 
 PADDED, POINTS = 128, 20
@@ -34,45 +34,48 @@ LENGTHS = range(8, 17)
 def main() -> None:
     parser = flags.parser(__doc__)
     parser.add_argument("--device", type=flags.device, default="auto", help="auto, cpu, cuda or cuda:N")
-    parser.add_argument("--prompts", type=flags.positive, default=180, help="for the engine")
-    parser.add_argument("--published_prompts", type=flags.positive, default=1, help="for the published way")
-    parser.add_argument("--max_tokens", type=flags.positive, help="tokens a batch; none: as stage 1")
-    parser.add_argument("--seed", type=int, default=42, help="of weights and prompts")
-    chosen = parser.parse_args()
-    device = devices.choose(chosen.device)
-    torch.manual_seed(chosen.seed)
+    parser.add_argument("--prompts", type=flags.positive, default=180, help="number of prompts for the engine")
+    parser.add_argument(
+        "--published_prompts", type=flags.positive, default=1, help="number of prompts for the published way"
+    )
+    parser.add_argument("--max_tokens", type=flags.positive, help="tokens per batch (default: as in stage 1)")
+    parser.add_argument("--seed", type=int, default=42, help="for the random weights and prompts")
+    args = parser.parse_args()
+    device = devices.choose(args.device)
+    torch.manual_seed(args.seed)
     model = BertForMaskedLM(BertConfig(vocab_size=28996)).to(device).eval().requires_grad_(False)
-    prompts = random_prompts(chosen.prompts)
+    prompts = random_prompts(args.prompts)
     print(f"{runs.provenance(device)}\n")
 
-    every = len(prompts) // chosen.published_prompts
-    sample = prompts[every // 2 :: every]
+    step = len(prompts) // args.published_prompts
+    sample = prompts[step // 2 :: step]
     seconds, expected = timed(lambda: [published(model, *prompt) for prompt in sample], device)
     seconds /= len(sample)
-    print(f"{'':32}{'s a prompt':>12}{'prompts/s':>12}{'times faster':>14}{'share of peak':>15}{'memory':>10}")
-    print(f"{'published way, float32':32}{seconds:12.4f}{1 / seconds:12.2f}{1:14.1f}")
+    print(f"{'':32}{'s per prompt':>14}{'prompts/s':>12}{'times faster':>14}{'share of peak':>15}{'memory':>10}")
+    print(f"{'published way, float32':32}{seconds:14.4f}{1 / seconds:12.2f}{1:14.1f}")
     if IntegratedGradients:
-        each, found = timed(lambda: [by_captum(model, *prompt) for prompt in sample], device)
-        each /= len(sample)
-        print(f"{'captum, float32':32}{each:12.4f}{1 / each:12.2f}{seconds / each:14.1f}")
-        distance = (torch.stack(found[0]) - torch.stack(expected[0])).norm() / torch.stack(expected[0]).norm()
+        captum_seconds, scores = timed(lambda: [by_captum(model, *prompt) for prompt in sample], device)
+        captum_seconds /= len(sample)
+        times = seconds / captum_seconds
+        print(f"{'captum, float32':32}{captum_seconds:14.4f}{1 / captum_seconds:12.2f}{times:14.1f}")
+        distance = (torch.stack(scores[0]) - torch.stack(expected[0])).norm() / torch.stack(expected[0]).norm()
         print(f"{'':32}distance between the two: {distance:.1e}")
     for dtype in ("float32", "tf32", "bfloat16") if device.type == "cuda" else ("float32", "bfloat16"):
         torch.backends.cuda.matmul.allow_tf32 = dtype == "tf32"
         adapter = loading.adapt(model.to(loading.DTYPES[dtype]))
         peak = fastest_product(adapter)
         for rule in ("literal", "riemann", "gauss"):
-            engine = Engine(adapter, rule, POINTS, chosen.max_tokens)
+            engine = Engine(adapter, rule, POINTS, args.max_tokens)
             few = prompts[:: 6 if rule == "literal" else 1]
             reset_peak_memory(device)
             list(engine.attribute(few[:20]))  # warm up
-            took, found = timed(lambda engine=engine, few=few: list(engine.attribute(few)), device)
-            each = took / len(few)
-            share = sum(operations(adapter, len(ids), engine.ladder[0]) for ids, _, _ in few) / took / peak
-            summary = sum((batch.certificate for batch in found), Certificate()).summary()
+            total, batches = timed(lambda engine=engine, few=few: list(engine.attribute(few)), device)
+            per_prompt = total / len(few)
+            share = sum(operations(adapter, len(ids), engine.ladder[0]) for ids, _, _ in few) / total / peak
+            summary = sum((batch.certificate for batch in batches), Certificate()).summary()
             print(
-                f"{rule + ', ' + dtype:32}{each:12.4f}{1 / each:12.2f}{seconds / each:14.1f}{share:15.0%}"
-                f"{peak_memory(device):8.1f}GB  {in_words(summary)}",
+                f"{rule + ', ' + dtype:32}{per_prompt:14.4f}{1 / per_prompt:12.2f}{seconds / per_prompt:14.1f}"
+                f"{share:15.0%}{peak_memory(device):8.1f}GB  {in_words(summary)}",
                 flush=True,
             )
         print(f"{'':32}fastest matrix product measured, {dtype}: {peak / 1e12:.2f} Tflop/s")
@@ -90,7 +93,7 @@ def random_prompts(count: int) -> list[tuple[list[int], int, int]]:
 
 
 def published(model: BertForMaskedLM, ids: list[int], position: int, answer: int) -> list[torch.Tensor]:
-    """One prompt as the published program does it: for each layer all points through the whole padded model."""
+    """Attribute one prompt as the published program does: per layer, run the whole padded model at all points."""
     padded = torch.zeros(1, PADDED, dtype=torch.long, device=model.device)
     padded[0, : len(ids)] = torch.tensor(ids)
     mask = (torch.arange(PADDED, device=model.device) < len(ids)).long()[None]
@@ -119,7 +122,7 @@ def published(model: BertForMaskedLM, ids: list[int], position: int, answer: int
 
 
 def by_captum(model: BertForMaskedLM, ids: list[int], position: int, answer: int) -> list[torch.Tensor]:
-    """The same sum with captum: its integrated gradients take the neurons at the mask for the input."""
+    """Compute the same sum with captum. Its integrated gradients treat the neurons at the mask as the input."""
     tokens = torch.tensor([ids], device=model.device)
     attributions = []
     for layer in model.bert.encoder.layer:
@@ -146,7 +149,7 @@ def by_captum(model: BertForMaskedLM, ids: list[int], position: int, answer: int
 
 
 def fastest_product(adapter: PostNormEncoder) -> float:
-    """The most operations a second over the sizes that matter here."""
+    """The largest number of operations per second, over the sizes that matter here."""
     layer = adapter.layers[0].up
     best = 0.0
     for rows in (512, 1024, 2048, 4096) if adapter.device.type == "cpu" else (4096, 16384, 65536):

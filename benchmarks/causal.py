@@ -1,11 +1,11 @@
-"""How fast the engine is on a causal model: against running the whole sequence for every point.
+"""How fast the engine is on a causal model, compared with running the whole sequence for every point.
 
     PYTHONPATH=src .venv/bin/python benchmarks/causal.py       about 2 minutes on two cores
 
-A GPT-2 of base size with random weights, prompts of 20 tokens read at the last one, all in one run. The other way runs
-transformers' model as it comes: the plain run of a batch of prompts, then for each layer all points of all prompts of
-the batch through the whole sequence, gradients down to that layer only and logits of the last token only. It gets the
-batch of `--whole_batch` rows that was fastest here. `literal` has the same points as it.
+Uses a GPT-2 of base size with random weights and prompts of 20 tokens, which are read at the last token, all in one
+run. The other way runs transformers' own model: once on a batch of prompts, then per layer on the whole sequence at
+all points of all prompts of the batch. It computes gradients down to that layer only, and logits of the last token
+only. Its batch has `--whole_batch` rows; the default was fastest. `literal` evaluates the same points.
 """
 
 from kn.store.start import guard
@@ -25,11 +25,11 @@ POINTS = 20
 def main() -> None:
     parser = flags.parser(__doc__)
     parser.add_argument("--device", type=flags.device, default="auto", help="auto, cpu, cuda or cuda:N")
-    parser.add_argument("--prompts", type=flags.positive, default=200, help="for the engine")
-    parser.add_argument("--whole_prompts", type=flags.positive, default=2, help="for the other way")
-    parser.add_argument("--whole_batch", type=flags.positive, default=20, help="rows it runs together")
-    parser.add_argument("--tokens", type=flags.positive, default=20, help="a prompt")
-    parser.add_argument("--seed", type=int, default=42, help="of weights and prompts")
+    parser.add_argument("--prompts", type=flags.positive, default=200, help="number of prompts for the engine")
+    parser.add_argument("--whole_prompts", type=flags.positive, default=2, help="number of prompts for the other way")
+    parser.add_argument("--whole_batch", type=flags.positive, default=20, help="rows per batch of the other way")
+    parser.add_argument("--tokens", type=flags.positive, default=20, help="tokens per prompt")
+    parser.add_argument("--seed", type=int, default=42, help="for the random weights and prompts")
     args = parser.parse_args()
     device = devices.choose(args.device)
     torch.manual_seed(args.seed)
@@ -41,27 +41,29 @@ def main() -> None:
     few = ids[: args.whole_prompts].to(device)
     seconds, theirs = timed(lambda: whole(model, few, args.whole_batch), device)
     seconds /= len(few)
-    print(f"{'':32}{'s a prompt':>12}{'prompts/s':>12}{'times faster':>14}{'memory':>10}")
-    print(f"{'whole sequence, every point':32}{seconds:12.4f}{1 / seconds:12.2f}{1:14.1f}")
+    print(f"{'':32}{'s per prompt':>14}{'prompts/s':>12}{'times faster':>14}{'memory':>10}")
+    print(f"{'whole sequence, every point':32}{seconds:14.4f}{1 / seconds:12.2f}{1:14.1f}")
     adapter = loading.adapt(model)
     for rule in ("literal", "riemann", "gauss"):
         engine = Engine(adapter, rule, POINTS)
         reset_peak_memory(device)
         list(engine.attribute(prompts[:20]))  # warm up
-        took, batches = timed(lambda engine=engine: list(engine.attribute(prompts)), device)
-        each = took / len(prompts)
-        print(f"{rule:32}{each:12.4f}{1 / each:12.2f}{seconds / each:14.1f}{peak_memory(device):8.1f}GB", flush=True)
+        total, batches = timed(lambda engine=engine: list(engine.attribute(prompts)), device)
+        per_prompt = total / len(prompts)
+        times = seconds / per_prompt
+        memory = peak_memory(device)
+        print(f"{rule:32}{per_prompt:14.4f}{1 / per_prompt:12.2f}{times:14.1f}{memory:8.1f}GB", flush=True)
         if rule == "literal":
-            found = {
-                place: scores for batch in batches for place, scores in zip(batch.prompts, batch.answer, strict=True)
-            }
-            ours = torch.stack([found[place] for place in range(len(few))])
+            scores_by_prompt: dict[int, torch.Tensor] = {}
+            for batch in batches:
+                scores_by_prompt.update(zip(batch.prompts, batch.answer, strict=True))
+            ours = torch.stack([scores_by_prompt[index] for index in range(len(few))])
             print(f"{'':32}distance between the two: {((ours - theirs).norm() / theirs.norm()).item():.1e}")
 
 
 def whole(model: GPT2LMHeadModel, prompts: torch.Tensor, batch: int) -> torch.Tensor:
-    """Attributions of each prompt's last token, prompts x layers x neurons."""
-    found = []
+    """The attributions for each prompt's last token, prompts x layers x neurons."""
+    scores = []
     for group in prompts.split(max(1, batch // POINTS)):
         ids, answers = group[:, :-1], group[:, -1]
         layers = []
@@ -83,8 +85,8 @@ def whole(model: GPT2LMHeadModel, prompts: torch.Tensor, batch: int) -> torch.Te
             probability = logits.softmax(-1).gather(1, answers.repeat_interleave(POINTS)[:, None])
             (gradient,) = torch.autograd.grad(probability.sum(), scaled)
             layers.append(kept["w"] * gradient.unflatten(0, (len(ids), POINTS)).mean(1))
-        found.append(torch.stack(layers, 1))
-    return torch.cat(found)
+        scores.append(torch.stack(layers, 1))
+    return torch.cat(scores)
 
 
 if __name__ == "__main__":
