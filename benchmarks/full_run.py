@@ -1,7 +1,7 @@
 """Stage 1 of all relations from end to end, files written: how fast, what it waits for, and what precision changes.
 
-    PYTHONPATH=src python benchmarks/full_run.py                 everything, on a GPU
-    PYTHONPATH=src python benchmarks/full_run.py --debug 2       2 facts of each relation, for a CPU
+    PYTHONPATH=src .venv/bin/python benchmarks/full_run.py                 everything, on a GPU
+    PYTHONPATH=src .venv/bin/python benchmarks/full_run.py --debug 2       2 facts of each relation, for a CPU
 
 Runs `src/1_analyze_mlm.py` as a user would, once for each precision: a BERT-base with random weights and made-up
 facts, as many as the real ones, with prompts of the same lengths; or a model of yours (--bert_model) on the real facts.

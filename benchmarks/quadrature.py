@@ -1,17 +1,20 @@
-"""How far the short rules are from the sums and integrals they stand for, prompt by prompt.
+"""How far the short rules are from the sums and integrals that they approximate, prompt by prompt.
 
-    PYTHONPATH=src python benchmarks/quadrature.py                     the models and facts of this repository
-    PYTHONPATH=src python benchmarks/quadrature.py --sharp             random models of all families, sharp on purpose
-    PYTHONPATH=src python benchmarks/quadrature.py --real NAME MODEL data/PARAREL/data_all.json 200
+    PYTHONPATH=src .venv/bin/python benchmarks/quadrature.py                 the models and facts of this repository
+    PYTHONPATH=src .venv/bin/python benchmarks/quadrature.py --sharp         random models of all families, made sharp
+    PYTHONPATH=src .venv/bin/python benchmarks/quadrature.py --real NAME MODEL data/PARAREL/data_all.json 200
 
-Attributes one prompt of each drawn fact, the relations in turn, by a short rule and with all its points, and compares
-all scores of a prompt, all layers together: the L2 distance over the norm. "points" are those evaluated for a path,
-each as dear as the layers above it; all of them are 20. "other sets" are prompts of which other neurons reach 0.2 of
-the highest score, as stage 2 picks them, and "beyond" those with other neurons than such between 0.198 and 0.202.
-`--other CHECKOUT` does the same with the engine of another commit. What each prompt came to goes to a CSV file in
-`--out`; worlds that are there are not computed again. The figure shows all worlds of that folder.
+Draws facts from the relations in turn, and attributes one prompt of each, with a short rule and with all its points.
+The distance is the L2 distance of all scores of a prompt in all layers, divided by their norm. "points" is the mean
+number of points per path, where a point counts by the number of layers above it; all points are 20. "other sets" counts
+the prompts for which other neurons reach 0.2 of the highest score, as in stage 2, and "beyond" those for which such a
+neuron is not between 0.198 and 0.202. `--other CHECKOUT` does the same with the engine of another commit.
 
-Sharp models have every matrix of tests/families.py multiplied, with ReLU, GELU and SiLU. Their F has steps.
+Each case, a model with facts, becomes a CSV file in `--out` with a row per prompt. Cases whose file exists are not
+computed again. The figure shows all cases in that folder.
+
+Sharp models are those of tests/families.py with ReLU, GELU and SiLU and with every matrix multiplied, so that the
+probability moves in steps.
 """
 
 from kn.store.start import guard
@@ -23,8 +26,9 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -48,7 +52,7 @@ from kn.store.files import make_folder
 
 ROOT = Path(__file__).resolve().parent.parent
 SAMPLE = ROOT / "data" / "sample"
-WORLDS = {
+CASES = {
     "golden": (
         ROOT / "tests" / "golden" / "model",
         ROOT / "tests" / "golden" / "data" / "PARAREL" / "data_all.json",
@@ -61,16 +65,25 @@ WORLDS = {
     "bilingual GPT-2, zh": (SAMPLE / "bilingual-gpt2", "zh", 70),
 }
 TIMES, ACTIVATIONS = (3, 10), ("relu", "gelu", "silu")
-x, w = np.polynomial.legendre.leggauss(8)
+NODES, WEIGHTS = np.polynomial.legendre.leggauss(8)
 POINTS, SHARE, NEAR = 20, 0.2, 0.002
-# Nodes and weights that stand for the integral: 8 Gauss points in each of 8 parts.
-INTEGRAL = [np.concatenate([(part + (x + 1) / 2) / 8 for part in range(8)]), np.tile(w / 16, 8)]
-LOWEST = 1e-8  # drawn in place of distances below
+# The nodes and weights used for the integral: 8 Gauss points in each of 8 parts.
+INTEGRAL = [np.concatenate([(part + (NODES + 1) / 2) / 8 for part in range(8)]), np.tile(WEIGHTS / 16, 8)]
+LOWEST = 1e-8  # shorter distances are drawn here
+
+
+@dataclass
+class Case:
+    """A model with facts, to be attributed with a preset or rule."""
+
+    name: str
+    preset: str
+    jobs: Callable[[Path], Iterator["Job"]]  # makes the jobs in a folder, when they are needed: loading takes long
 
 
 @dataclass
 class Job:
-    """What `attribute` takes."""
+    """The arguments of `attribute`."""
 
     model: str
     dtype: str
@@ -82,52 +95,68 @@ class Job:
 
 def parse() -> argparse.Namespace:
     parser = flags.parser(__doc__)
-    parser.add_argument("--real", nargs=4, action="append", default=[], metavar=("NAME", "MODEL", "DATA", "FACTS"))
-    parser.add_argument("--sharp", action="store_true", help="random models, sharp on purpose")
-    parser.add_argument("--other", help="a checkout of another commit")
-    parser.add_argument("--out", default="figures/quadrature", help="a folder")
-    parser.add_argument("--seed", type=int, default=42, help="of the draw")
+    parser.add_argument(
+        "--real",
+        nargs=4,
+        action="append",
+        default=[],
+        metavar=("NAME", "MODEL", "DATA", "FACTS"),
+        help="use this model and so many facts of this file; can be given several times",
+    )
+    parser.add_argument("--sharp", action="store_true", help="use random models, made sharp")
+    parser.add_argument("--other", help="also use the engine of this checkout of another commit")
+    parser.add_argument("--out", default="figures/quadrature", help="the folder for the CSV files and the figure")
+    parser.add_argument("--seed", type=int, default=42, help="for the random facts")
     return parser.parse_args()
 
 
 def main() -> None:
-    chosen = parse()
-    out = make_folder(chosen.out)
+    args = parse()
+    out = make_folder(args.out)
     print(f"{runs.provenance(torch.device('cpu'))}\n")
-    print("| world | rule | prompts | points | median | 99 % | worst | other sets | beyond |")
+    print("| model, facts | rule | prompts | points | median | 99 % | worst | other sets | beyond |")
     print("|---|---|---|---|---|---|---|---|---|")
-    for world, preset, jobs in worlds(chosen):
-        path = out / f"{world} {preset}.csv"
+    if args.sharp:
+        cases = sharp_cases()
+    elif args.real:
+        cases = real_cases(args.real, args.seed)
+    else:
+        cases = sample_cases(args.seed)
+    for case in cases:
+        path = out / f"{case.name} {case.preset}.csv"
         if not path.exists():
             with tempfile.TemporaryDirectory() as folder:
-                rows = list(measured(list(jobs(Path(folder))), chosen.other))
+                rows = list(compare(list(case.jobs(Path(folder))), args.other))
             with path.open("w", newline="") as file:
                 csv.writer(file).writerows([["engine", "prompt", "distance", "other", "beyond", "points"], *rows])
         with path.open() as file:
-            found = list(csv.DictReader(file))
-        for engine in dict.fromkeys(row["engine"] for row in found):
-            print(told(world, f"`{preset}`, {engine}", [row for row in found if row["engine"] == engine]), flush=True)
+            rows_by_engine: dict[str, list[dict]] = {}
+            for row in csv.DictReader(file):
+                rows_by_engine.setdefault(row["engine"], []).append(row)
+        for engine, engine_rows in rows_by_engine.items():
+            print(summary_line(case.name, f"`{case.preset}`, {engine}", engine_rows), flush=True)
     print(f"\nfigure: {plot(out)}")
 
 
-def worlds(chosen: argparse.Namespace) -> Iterator[tuple]:
-    """The name, a preset or rule, and the jobs: made when they are needed, as loading takes long."""
+def sharp_cases() -> Iterator[Case]:
     dai = asdict(PRESETS["dai"])
-    if chosen.sharp:
-        yield "sharp", "riemann", lambda folder: sharp(folder, dai)
-        yield "sharp", "gauss", lambda folder: sharp(folder, dai | {"rule": "gauss"})
-        return
-    if chosen.real:
-        for name, model, data, count in chosen.real:
-            yield name, "dai", lambda _, given=(model, data, int(count)): of_facts(*given, "dai", chosen.seed)
-        return
-    for name, (model, data, count) in WORLDS.items():
+    yield Case("sharp", "riemann", partial(sharp_jobs, preset=dai))
+    yield Case("sharp", "gauss", partial(sharp_jobs, preset=dai | {"rule": "gauss"}))
+
+
+def real_cases(models: list[list[str]], seed: int) -> Iterator[Case]:
+    for name, model, data, count in models:
+        yield Case(name, "dai", lambda _, job=(model, data, int(count), "dai", seed): fact_jobs(*job))
+
+
+def sample_cases(seed: int) -> Iterator[Case]:
+    for name, (model, data, count) in CASES.items():
         for preset in PRESETS if name.startswith("bilingual") else ["dai"]:
-            yield name, preset, lambda _, given=(model, data, count, preset): of_facts(*given, chosen.seed)
+            yield Case(name, preset, lambda _, job=(model, data, count, preset, seed): fact_jobs(*job))
 
 
-def of_facts(model: Path, data: Path | str, count: int, preset: str, seed: int) -> Iterator[Job]:
-    """One prompt of each of so many facts, of the relations in turn; `data` may be a language of the sample's mLAMA."""
+def fact_jobs(model: Path | str, data: Path | str, count: int, preset: str, seed: int) -> Iterator[Job]:
+    """One job: a random prompt of each of `count` facts. `data` is a file or a language of the sample's mLAMA."""
     bags = mlama.read(SAMPLE / "mlama", [data]).bags(data) if data in ("en", "zh") else facts.read_bags(str(data))
     tokenizer, loaded = loading.load(str(model), None, "float32", torch.device("cpu"))
     adapter = loading.adapt(loaded)
@@ -138,76 +167,79 @@ def of_facts(model: Path, data: Path | str, count: int, preset: str, seed: int) 
             break
         rng = runs.rng(seed, "quadrature", number)
         bag = rng.choice(bags[list(bags)[number % len(bags)]])
-        ((found,),) = locator.encoder.facts([[rng.choice(bag)]])
-        if not locator.skipped(found):
-            encoded.append(found)
-    baselines = [locator.baselines(found) for found in encoded] if PRESETS[preset].replaced else None
-    prompts = [(list(found.ids), list(found.positions), list(found.answers)) for found in encoded]
-    # Divided by a sum that may be next to nothing, all points differ from themselves by 2e-3 in float32.
+        ((prompt,),) = locator.encoder.facts([[rng.choice(bag)]])
+        if not locator.skipped(prompt):
+            encoded.append(prompt)
+    baselines = [locator.baselines(prompt) for prompt in encoded] if PRESETS[preset].replaced else None
+    prompts = [(list(prompt.ids), list(prompt.positions), list(prompt.answers)) for prompt in encoded]
+    # Dividing by a sum that may be almost zero makes a difference of 2e-3 in float32, even between two ways to add up
+    # all points.
     dtype = "float64" if PRESETS[preset].by_layer else "float32"
     yield Job(str(model), dtype, adapter.causal, prompts, baselines, asdict(PRESETS[preset]))
 
 
-def sharp(folder: Path, preset: dict) -> Iterator[Job]:
+def sharp_jobs(folder: Path, preset: dict) -> Iterator[Job]:
     for name, tiny in FAMILIES.items():
         for activation in ACTIVATIONS:
             for times in TIMES:
                 path = str(folder / f"{name} {activation} {times}")
                 tiny.sharp(name, activation, times).save_pretrained(path)
-                asked = [(ids, [position], [answer]) for ids, position, answer in random_prompts(name in CAUSAL)]
-                yield Job(path, "float64", name in CAUSAL, asked, None, preset)
+                prompts = [(ids, [position], [answer]) for ids, position, answer in random_prompts(name in CAUSAL)]
+                yield Job(path, "float64", name in CAUSAL, prompts, None, preset)
 
 
-def measured(jobs: list[Job], other: str | None) -> Iterator[list]:
-    """For each engine and prompt: the distance, whether other neurons are strong, and such as are not just there."""
+def compare(jobs: list[Job], other: str | None) -> Iterator[list]:
+    """Yield a row per engine and prompt: distance, whether other neurons are strong, whether any is not borderline."""
     for job in jobs:
         job.preset = {name: job.preset[name] for name in ("rule", "points", "joined", "difference", "by_layer")}
-    # All the points, as they are; for the integral far more.
+    # The truth: all points of a sum; for the integral, far more points.
     (*_, last) = ladder(jobs[0].preset["rule"], POINTS)
     all_points = Rule("all", *INTEGRAL) if jobs[0].preset["rule"] == "gauss" else replace(last, between=None)
     truths = [attribute(**asdict(job), rules=[all_points])[0] for job in jobs]
     engines = {"certified": [attribute(**asdict(job)) for job in jobs]}
     if other:
-        engines["other"] = elsewhere(jobs, other)
-    for engine, found in engines.items():
-        for (of_job, points), truth in zip(found, truths, strict=True):
-            for number, (ours, theirs) in enumerate(zip(of_job, truth, strict=True)):
-                if not np.any(theirs):  # so sharp that nothing moves at any point
+        engines["other"] = attribute_elsewhere(jobs, other)
+    for engine, results in engines.items():
+        for (job_scores, points), truth in zip(results, truths, strict=True):
+            for number, (scores, expected) in enumerate(zip(job_scores, truth, strict=True)):
+                if not np.any(expected):  # the model is so sharp that no point moves the probability
                     continue
-                distance = np.linalg.norm(ours - theirs) / np.linalg.norm(theirs)
-                differ = (ours >= SHARE * ours.max()) != (theirs >= SHARE * theirs.max())
-                beyond = differ & (np.abs(theirs / theirs.max() - SHARE) > NEAR)
+                distance = np.linalg.norm(scores - expected) / np.linalg.norm(expected)
+                differ = (scores >= SHARE * scores.max()) != (expected >= SHARE * expected.max())
+                beyond = differ & (np.abs(expected / expected.max() - SHARE) > NEAR)
                 yield [engine, number, distance, int(differ.any()), int(beyond.any()), points]
 
 
-def elsewhere(jobs: list[Job], checkout: str) -> list[tuple[np.ndarray, float]]:
+def attribute_elsewhere(jobs: list[Job], checkout: str) -> list[tuple[np.ndarray, float]]:
+    """Run the jobs with the engine of another checkout."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "jobs.json").write_text(json.dumps(list(map(asdict, jobs))))
         script = [sys.executable, str(Path(__file__).with_name("attributing.py")), name]
         subprocess.run(script, env=os.environ | {"PYTHONPATH": f"{checkout}/src"}, check=True)
         points = json.loads((folder / "points.json").read_text())
-        return [(np.load(folder / f"{number}.npy"), each) for number, each in enumerate(points)]
+        return [(np.load(folder / f"{number}.npy"), job_points) for number, job_points in enumerate(points)]
 
 
-def told(world: str, rule: str, rows: list[dict]) -> str:
+def summary_line(case: str, rule: str, rows: list[dict]) -> str:
     distances = np.array([float(row["distance"]) for row in rows])
     points = np.mean([float(row["points"]) for row in rows])
     median, most, worst = np.quantile(distances, (0.5, 0.99, 1))
     counts = " | ".join(str(sum(int(row[key]) for row in rows)) for key in ("other", "beyond"))
-    return f"| {world} | {rule} | {len(rows)} | {points:.1f} | {median:.0e} | {most:.1e} | {worst:.1e} | {counts} |"
+    return f"| {case} | {rule} | {len(rows)} | {points:.1f} | {median:.0e} | {most:.1e} | {worst:.1e} | {counts} |"
 
 
 def plot(folder: Path) -> Path:
-    """For each distance the share of prompts whose own is not larger; a panel an engine, a line a world."""
-    worlds = {path.stem: list(csv.DictReader(path.open())) for path in sorted(folder.glob("*.csv"))}
-    engines = sorted({row["engine"] for rows in worlds.values() for row in rows}, reverse=True)
+    """Draw the share of prompts up to each distance, with a panel per engine and a line per case."""
+    cases = {path.stem: list(csv.DictReader(path.open())) for path in sorted(folder.glob("*.csv"))}
+    engines = sorted({row["engine"] for rows in cases.values() for row in rows}, reverse=True)
     figure, panels = plt.subplots(1, len(engines), figsize=(4.5 * len(engines), 3.6), sharey=True, squeeze=False)
     for axes, engine in zip(panels[0], engines, strict=True):
-        for name, rows in worlds.items():
-            own = sorted(max(float(row["distance"]), LOWEST) for row in rows if row["engine"] == engine)
-            if own:
-                axes.step(own, 100 * np.arange(1, len(own) + 1) / len(own), where="post", label=name)
+        for name, rows in cases.items():
+            distances = sorted(max(float(row["distance"]), LOWEST) for row in rows if row["engine"] == engine)
+            if distances:
+                shares = 100 * np.arange(1, len(distances) + 1) / len(distances)
+                axes.step(distances, shares, where="post", label=name)
         axes.axvline(1e-3, color="black", linewidth=0.6)
         axes.set(xscale="log", xlabel="relative distance", title=engine)
     panels[0][0].set_ylabel("% of prompts")

@@ -1,12 +1,12 @@
-"""How stage 1's cost grows: with the number of facts, and with tokens, layers and width.
+"""How the cost of stage 1 grows with the number of facts, and with tokens, layers and width.
 
     PYTHONPATH=src .venv/bin/python benchmarks/scaling.py --out figures/scaling       about 2 minutes on two cores
 
-BERTs with random weights, 6 layers of width 256 and 4 times as many neurons, prompts of 12 tokens, 9 a fact; one of
-these is varied at a time. Facts are attributed all together; of the rest a batch is measured, as large as the engine
-makes it. Measurements are repeated, one of each in turn, and the lowest is told: whatever else a machine does only adds
-to it. "arithmetic" is what the seconds would be if they grew as the number of operations in the matrix products does,
-from the common point of all lines on. Writes a figure and its numbers: .png, .pdf and .csv.
+Uses BERTs with random weights, 6 layers of width 256 and 4 times as many neurons, and prompts of 12 tokens, 9 per fact.
+One of these is varied at a time. When facts vary, all their prompts are attributed together; otherwise one batch is, as
+large as the engine makes it. All measurements are repeated in turn, and the lowest time is reported, because other work
+on the machine only adds to it. "arithmetic" is the time if it grew like the number of operations in the matrix
+products, starting from the setting that all lines share. Writes a figure and its numbers: .png, .pdf and .csv.
 """
 
 from kn.store.start import guard
@@ -32,7 +32,7 @@ PROMPTS, POINTS, VOCABULARY = 9, 20, 8192
 
 
 class Setting(NamedTuple):
-    facts: int | None = None  # none: as many prompts as make a batch
+    facts: int | None = None  # None: one batch of prompts
     tokens: int = 12
     layers: int = 6
     width: int = 256
@@ -50,49 +50,50 @@ LINES = {
 class Measured:
     engine: Engine
     prompts: list[tuple[list[int], int, int]]
-    arithmetic: float  # operations a prompt
-    seconds: list[float]  # a prompt
+    operations: float  # per prompt
+    seconds: list[float]  # per prompt, for each repeat
 
 
 def main() -> None:
     parser = flags.parser(__doc__)
-    parser.add_argument("--out", default="figures/scaling", help="the figure, without its ending")
+    parser.add_argument("--out", default="figures/scaling", help="the figure's path without its ending")
     parser.add_argument("--device", type=flags.device, default="auto", help="auto, cpu, cuda or cuda:N")
-    parser.add_argument("--dtype", choices=loading.DTYPES, default="float32", help="of the models")
-    parser.add_argument("--repeats", type=flags.positive, default=3, help="of every measurement")
-    parser.add_argument("--max_tokens", type=flags.positive, help="tokens a batch; none: as stage 1")
-    parser.add_argument("--seed", type=int, default=42, help="of weights and prompts")
+    parser.add_argument("--dtype", choices=loading.DTYPES, default="float32", help="the type of the models' weights")
+    parser.add_argument("--repeats", type=flags.positive, default=3, help="how often to repeat each measurement")
+    parser.add_argument("--max_tokens", type=flags.positive, help="tokens per batch (default: as in stage 1)")
+    parser.add_argument("--seed", type=int, default=42, help="for the random weights and prompts")
     args = parser.parse_args()
     device = devices.choose(args.device)
     torch.manual_seed(args.seed)
     torch.backends.cuda.matmul.allow_tf32 = args.dtype == "tf32"
     print(f"{runs.provenance(device)}\n")
 
-    points = {(name, value): Setting()._replace(**{name: value}) for name, of in LINES.items() for value in of}
-    measured = {setting: prepare(setting, args, device) for setting in {Setting(), *points.values()}}
+    points = {(name, value): Setting()._replace(**{name: value}) for name, values in LINES.items() for value in values}
+    dtype = loading.DTYPES[args.dtype]
+    measured = {setting: prepare(setting, dtype, args.max_tokens, device) for setting in {Setting(), *points.values()}}
     certificate = Certificate()
     for _ in range(args.repeats):
-        for of in measured.values():
-            took, found = timed(lambda of=of: list(of.engine.attribute(of.prompts)), device)
-            of.seconds.append(took / len(of.prompts))
-            certificate = sum((batch.certificate for batch in found), certificate)
+        for case in measured.values():
+            total, batches = timed(lambda case=case: list(case.engine.attribute(case.prompts)), device)
+            case.seconds.append(total / len(case.prompts))
+            certificate = sum((batch.certificate for batch in batches), certificate)
 
     common = measured[Setting()]
     rows = []
     for (name, value), setting in points.items():
-        of = measured[setting]
-        expected = min(common.seconds) * of.arithmetic / common.arithmetic
-        rows.append([name, value, len(of.prompts), min(of.seconds), max(of.seconds), expected])
-    header = ["varied", "value", "prompts", "seconds a prompt", "highest", "arithmetic"]
-    print(f"{'':8}{'':>6}{'prompts':>9}{'ms a prompt':>13}{'highest':>10}{'arithmetic':>12}{'ratio':>8}")
-    for name, value, prompts, *seconds in rows:
-        told = "".join(f"{1000 * each:{width}.2f}" for each, width in zip(seconds, (13, 10, 12), strict=True))
-        print(f"{name:8}{value:6}{prompts:9}{told}{seconds[0] / seconds[-1]:8.2f}")
+        case = measured[setting]
+        expected = min(common.seconds) * case.operations / common.operations
+        rows.append([name, value, len(case.prompts), min(case.seconds), max(case.seconds), expected])
+    header = ["varied", "value", "prompts", "seconds per prompt", "highest", "arithmetic"]
+    print(f"{'':8}{'':>6}{'prompts':>9}{'ms per prompt':>15}{'highest':>10}{'arithmetic':>12}{'ratio':>8}")
+    for name, value, prompts, lowest, highest, arithmetic in rows:
+        times = f"{1000 * lowest:15.2f}{1000 * highest:10.2f}{1000 * arithmetic:12.2f}"
+        print(f"{name:8}{value:6}{prompts:9}{times}{lowest / arithmetic:8.2f}")
     print(f"steps of the integration: {certificate.accepted}")
     print(f"figure: {draw(rows, header, Path(args.out))}")
 
 
-def prepare(setting: Setting, args, device: torch.device) -> Measured:
+def prepare(setting: Setting, dtype: torch.dtype, max_tokens: int | None, device: torch.device) -> Measured:
     config = BertConfig(
         vocab_size=VOCABULARY,
         num_hidden_layers=setting.layers,
@@ -100,30 +101,31 @@ def prepare(setting: Setting, args, device: torch.device) -> Measured:
         intermediate_size=4 * setting.width,
         num_attention_heads=setting.width // 64,
     )
-    model = BertForMaskedLM(config).to(device, loading.DTYPES[args.dtype]).eval().requires_grad_(False)
-    engine = Engine(loading.adapt(model), "riemann", POINTS, args.max_tokens)
+    model = BertForMaskedLM(config).to(device, dtype).eval().requires_grad_(False)
+    engine = Engine(loading.adapt(model), "riemann", POINTS, max_tokens)
     rule = engine.ladder[0]
-    a_batch = engine.batches.rows(setting.tokens, paid(rule))
-    count = setting.facts * PROMPTS if setting.facts else a_batch
+    batch_size = engine.batches.rows(setting.tokens, paid(rule))
+    count = setting.facts * PROMPTS if setting.facts else batch_size
     ids = torch.randint(VOCABULARY, (count, setting.tokens)).tolist()
     position = setting.tokens // 2
-    prompts = [(of_prompt, position, answer) for answer, of_prompt in enumerate(ids)]
-    list(engine.attribute(prompts[: a_batch // 4]))  # warm up
+    prompts = [(prompt_ids, position, answer) for answer, prompt_ids in enumerate(ids)]
+    list(engine.attribute(prompts[: batch_size // 4]))  # warm up
     return Measured(engine, prompts, operations(engine.adapter, setting.tokens, rule), [])
 
 
 def draw(rows: list[list], header: list[str], path: Path) -> Path:
     figure, panels = plt.subplots(1, len(LINES), figsize=(3 * len(LINES), 2.8))
     for axes, name in zip(panels, LINES, strict=True):
-        _, values, _, seconds, _, arithmetic = zip(*(row for row in rows if row[0] == name), strict=True)
+        line = [row for row in rows if row[0] == name]
+        values, seconds, arithmetic = [row[1] for row in line], [row[3] for row in line], [row[5] for row in line]
         axes.plot(values, seconds, "o", color="#0b5394", label="measured")
         axes.plot(values, arithmetic, "--", color="#e69f00", label="arithmetic")
         axes.set(xscale="log", yscale="log", xlabel=name)
         axes.set_xticks(values, [str(value) for value in values])
         axes.minorticks_off()
         low, high = min(*seconds, *arithmetic), max(*seconds, *arithmetic)
-        axes.set_ylim(min(low / 1.5, high / 12), max(high * 1.5, low * 12))  # what is flat should look flat
-    panels[0].set_ylabel("seconds a prompt")
+        axes.set_ylim(min(low / 1.5, high / 12), max(high * 1.5, low * 12))  # so that a flat line looks flat
+    panels[0].set_ylabel("seconds per prompt")
     panels[0].legend(frameon=False)
     return figures.save(figure, path, header, rows)
 

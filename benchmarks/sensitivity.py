@@ -1,7 +1,7 @@
 """How the neurons of a fact depend on what is chosen to find them: threshold, share of prompts, points of the integral.
 
     MODEL=data/sample/model DATA=data/sample RESULTS=results/sample bash 1_run_mlm.sh
-    PYTHONPATH=src python benchmarks/sensitivity.py --output_dir results/sample
+    PYTHONPATH=src .venv/bin/python benchmarks/sensitivity.py --output_dir results/sample
 
 From stage 1's results the neurons of every fact are found anew with each threshold t and each way to choose the share
 of prompts p: searched from p as stage 2 does, until a relation's facts have 2 to 5 neurons in the mean, or held at p.
