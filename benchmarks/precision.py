@@ -3,10 +3,10 @@
     PYTHONPATH=src .venv/bin/python benchmarks/precision.py MODEL FACTS --facts 140
 
 For example: data/sample/model data/sample/PARAREL/data_all.json. Attributes one prompt of each random fact with
-`riemann`. A prompt's neurons are those with at least 0.2 of its highest score, as in stage 2. "in common" is the size of
-the intersection of two sets divided by the size of their union, averaged over prompts. "distance" is the L2 distance of
-all scores of a prompt, divided by their norm in float32. "points" is the mean number of points per path, where a point
-counts by the number of layers above it.
+`riemann`. A prompt's neurons are those with at least 0.2 of its highest score, as in stage 2. "in common" is the size
+of the intersection of two sets divided by the size of their union, averaged over prompts. "distance" is the L2 distance
+of all scores of a prompt, divided by their norm in float32. "points" is the mean number of points per path, where a
+point counts by the number of layers above it.
 """
 
 from kn.store.start import guard
