@@ -102,7 +102,7 @@ def add_threshold_flag(parser: argparse.ArgumentParser) -> None:
 def _share(text: str) -> float:
     share = flags.number(text)
     if not KEPT_SHARE <= share < 1:
-        kept = f"stage 9 keeps only neurons with at least {KEPT_SHARE} of the highest score"
+        kept = f"stage 9 does not keep all neurons below {KEPT_SHARE} of the highest score"
         raise argparse.ArgumentTypeError(f"expected at least {KEPT_SHARE} and less than 1, found {text} ({kept})")
     return share
 
