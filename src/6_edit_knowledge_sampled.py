@@ -24,7 +24,7 @@ from kn.experiments import update_averages, updates
 from kn.experiments.given_draws import read_edits
 from kn.experiments.updates import EDITS, Edit, Strengths
 from kn.neurons import selection
-from kn.neurons.sets import Neuron
+from kn.neurons.sets import NeuronSet
 from kn.stage import flags, setup
 from kn.stage.runner import Task, Unit, run
 from kn.stage.setup import World
@@ -131,8 +131,8 @@ def measure(
     unit: Unit,
     relation: str,
     given: list[Edit] | None,
-    knowledge: list[list[Neuron]],
-    baseline: list[list[Neuron]],
+    knowledge: list[NeuronSet],
+    baseline: list[NeuronSet],
     pairs: list[Strengths],
     world: World,
     seed: int,

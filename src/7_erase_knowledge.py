@@ -18,8 +18,9 @@ from collections.abc import Iterable
 
 import numpy as np
 
+from kn.experiments.draws import FactId
 from kn.neurons import selection
-from kn.neurons.sets import Neuron
+from kn.neurons.sets import NeuronSet
 from kn.stage import flags, setup
 from kn.stage.runner import Task, run
 from kn.stage.setup import World
@@ -58,14 +59,14 @@ def main() -> None:
     common = {relation: selection.most_common(bags[relation], args.num_neurons) for relation in world.relations}
     erased = {}
     for relation, counted in common.items():
-        knowledge = [neuron for neuron, _ in counted]
+        knowledge = NeuronSet(neuron for neuron, _ in counted)
         rng = runs.rng(args.seed, "stage 7", "random neurons", relation)
         controls = selection.random_like(knowledge, world.adapter.d_ffn, rng)
         erased[relation] = dict(zip(ERASED, (knowledge, controls), strict=True))
-    facts = [(relation, fact) for relation in world.bags for fact in world.facts(relation)]
+    facts = [FactId(relation, fact) for relation in world.bags for fact in world.facts(relation)]
     data = {"data": runs.digest(world.bags)}
 
-    def task(name: str, erasures: dict[str, list[Neuron]], depends: dict) -> Task:
+    def task(name: str, erasures: dict[str, NeuronSet], depends: dict) -> Task:
         return Task(
             name,
             result_files.erasures(args.output_dir, name),
@@ -75,7 +76,7 @@ def main() -> None:
             unit=UNIT,
         )
 
-    tasks = [task(result_files.BEFORE, {"nothing": []}, {})]
+    tasks = [task(result_files.BEFORE, {"nothing": NeuronSet()}, {})]
     for relation, erasures in erased.items():
         depends = {"num_neurons": args.num_neurons, "seed": args.seed, "erased": runs.digest(erasures)}
         tasks.append(task(relation, erasures, depends))
@@ -98,7 +99,7 @@ def main() -> None:
 
 
 def measure(
-    unit: Iterable[int], erasures: dict[str, list[Neuron]], facts: list[tuple[str, int]], world: World
+    unit: Iterable[int], erasures: dict[str, NeuronSet], facts: list[FactId], world: World
 ) -> tuple[list[dict], dict]:
     """Per fact the number of its prompts, and for each erasure how many are right and their summed surprise."""
     from kn.methods.batched_edits import ColumnEdit, read_edited  # imports torch

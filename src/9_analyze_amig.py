@@ -1,47 +1,39 @@
-"""Stage 9: the neurons of each fact in one language, found AMIG's way and the first paper's, and how well either did.
+"""Stage 9: find the neurons of each fact in one language, by AMIG's method and the first paper's, and compare them.
 
     python src/9_analyze_amig.py --bert_model bert-base-multilingual-cased --languages en --pt_relation P19 P27
 
-For each fact's prompt and each `--presets`: how much each neuron contributes to the answer's probability. Written per
-relation to `<output_dir>/amig/en/amig-P19.jsonl`, a line a fact, see `src/kn/neurons/located.py`; the presets
-are those of `src/kn/methods/presets.py`. A causal model can only be asked facts whose answer comes last; how many there
-are is printed for each relation.
+First, for each fact and each of `--presets` (see `src/kn/methods/presets.py`), how much each neuron contributes to the
+answer's probability. Writes one line per fact to `<output_dir>/amig/en/amig-P19.jsonl` (see
+`src/kn/neurons/located.py`). A causal model can only answer prompts that end with the answer; the number of facts that
+were skipped is printed for each relation.
 
-Then, on the facts that all the presets could be asked for, the success rate: each preset's neurons, and as many random
-neurons of the same layers, are set to zero and doubled on the fact itself and on a random fact of another relation.
-Probabilities per fact: `localization-amig-P19.jsonl`; success rates of this run's relations: `localization.json`; the
-layers of the neurons: a figure in `--fig_dir`.
+Then the success rates, on the facts that all the presets could score: each preset's neurons, and as many random neurons
+of the same layers, are set to zero and doubled on the fact itself and on a random fact of another relation. Writes the
+probabilities per fact to `localization-amig-P19.jsonl`, and the success rates over this run's relations to
+`localization.json`. The figure in `--fig_dir` shows the layers of the neurons.
 
-Results do not name their model: give each model an `--output_dir` of its own. One of another model is refused.
+Results do not name their model, so give each model its own `--output_dir`. Results of another model are refused.
 """
 
 from kn.store.start import guard
 
 import argparse
-import json
-import time
 from collections import Counter
 from pathlib import Path
 
-import torch
-from torch import Tensor
-
-from kn.experiments import success
-from kn.experiments.draws import Unrelated
-from kn.methods.certificate import BOUNDS, Certificate, in_words
-from kn.methods.locator import Locator
+from kn.experiments import locating, success
+from kn.experiments.draws import FactUuid, Unrelated
 from kn.methods.presets import PRESETS, SIGNS, with_points
-from kn.methods.probing import Probe
-from kn.neurons import located, selection
-from kn.neurons.located import KEPT_LEAST, KEPT_SHARE, Located
-from kn.report import figures
+from kn.neurons import selection
+from kn.neurons.located import Located
 from kn.stage import flags, languages
 from kn.stage.languages import Language
-from kn.store import results, runs, shapes, summaries
-from kn.store.workers import FIRST, note
+from kn.stage.runner import Task, Unit, run
+from kn.store import result_files, runs, shapes, summaries
+from kn.store.workers import note
 
 UNIT = 32  # facts: what a killed run loses at most
-LOCALIZED = shapes.having({"uuid": shapes.text, "layers": shapes.each(shapes.whole)} | success.LINE)
+LINE = shapes.having({"uuid": shapes.text, "layers": shapes.each(shapes.whole)} | success.LINE)
 
 
 def parse() -> argparse.Namespace:
@@ -53,13 +45,13 @@ def parse() -> argparse.Namespace:
         nargs="+",
         choices=PRESETS,
         default=["amig", "dai"],
-        help=f"ways to find neurons that are compared; beware: {SIGNS}",
+        help=f"methods to compare; note that {SIGNS}",
     )
     parser.add_argument(
         "--points",
         type=flags.positive,
         default=20,
-        help="points of the sums that dai, amig-paper and amig-code are (AMIG: 10 or 20); amig is an integral",
+        help="points of the sums of dai, amig-paper and amig-code (AMIG: 10 or 20); amig is an integral",
     )
     parser.add_argument("--fig_dir", default="{FIGURES}", help="where the figure goes")
     return parser.parse_args()
@@ -67,191 +59,124 @@ def parse() -> argparse.Namespace:
 
 def main() -> None:
     args = parse()
-    if "amig-paper" in args.presets:
+    presets = list(dict.fromkeys(args.presets))
+    if "amig-paper" in presets:
         note(SIGNS)
-    (language,) = languages.open_languages(flags.model_args(args), languages.language_args(args), 1)
-    for preset in dict.fromkeys(args.presets):
-        locate(preset, language, args)
-    compare(list(dict.fromkeys(args.presets)), language, args)
+    (language,) = languages.open_languages(flags.model_args(args), languages.language_args(args), count=1)
+    for preset in presets:
+        locate(preset, args.points, language, args.output_dir)
+    unrelated = Unrelated([language])
+    lines = {preset: test(preset, language, unrelated, args.output_dir, args.seed) for preset in presets}
+    if all(lines.values()):
+        report(lines, language, args.output_dir, args.fig_dir, args.seed)
 
 
-# ---- finding neurons ----
+def locate(preset: str, points: int, language: Language, output_dir: str) -> None:
+    """Attribute the neurons of every fact."""
+    from kn.methods.certificate import BOUNDS  # imports torch
 
+    world, method = language.world, with_points(preset, points)
+    locator = world.locator(method)
 
-def locate(preset: str, language: Language, args: argparse.Namespace) -> None:
-    world = language.world
-    way = with_points(preset, args.points)
-    locator = Locator(way, world.adapter, world.encoder, args.max_tokens)
-    settings = world.settings | {"language": language.name, "preset": preset}
-    settings |= {"points": None if way.rule == "gauss" else way.points, "certificate": BOUNDS}
+    def task(relation: str) -> Task:
+        facts = language.facts[relation]
+        return Task(
+            relation,
+            result_files.located(output_dir, language.name, preset, relation),
+            len(facts),
+            depends={
+                "language": language.name,
+                "preset": preset,
+                "points": None if method.rule == "gauss" else method.points,
+                "certificate": BOUNDS,
+                "data": runs.digest([[uuid, fact.bag] for uuid, fact in facts.items()]),
+            },
+            measure=lambda unit: locating.locate(unit, relation, language, locator),
+            unit=UNIT,
+        )
 
-    def of_relation(relation: str) -> results.Result:
-        uuids = list(language.facts[relation])
-
-        def work(unit: range, done: results.Done) -> tuple[list[str], dict]:
-            return attribute([uuids[number] for number in unit], relation, language, locator, done)
-
-        data = runs.digest([[uuid, fact.bag] for uuid, fact in language.facts[relation].items()])
-        path = located.path(args.output_dir, language.name, preset, relation)
-        record = located.record(args.output_dir, language.name, preset)
-        units = results.units(len(uuids), UNIT)
-        return results.Result(path, relation, units, work, settings | {"data": data}, record)
-
-    for result in results.make(map(of_relation, world.relations), runs.provenance(world.device), world.lanes):
-        about = "is there already, skipped" if result.was_there else told(result.about)
+    record = result_files.located_record(output_dir, language.name, preset)
+    for result in run(world, record, map(task, world.relations)):
+        about = "is there already, skipped" if result.was_there else locating.describe(result.about)
         print(f"{preset} {result.name}: {result.path}, {about}")
 
 
-def attribute(
-    uuids: list[str], relation: str, language: Language, locator: Locator, done: results.Done
-) -> tuple[list[str], dict]:
-    started = time.perf_counter()
-    lines, asked, skipped = {}, {}, Counter()
-    certificate = Certificate()
-    for uuid in uuids:
-        fact, encoded = language.facts[relation][uuid], language.encoded(relation, uuid)
-        lines[uuid] = {"uuid": uuid, "lineid": fact.lineid, "text": fact.bag[0][0], "answer": fact.answer}
-        if reason := locator.skipped(encoded):
-            lines[uuid]["skipped"] = reason
-            skipped[reason] += 1
-        else:
-            asked[uuid] = encoded
-    done(len(uuids) - len(asked))
-    names, right = list(asked), 0
-    for batch in locator.attribute(list(asked.values())):
-        certificate += batch.certificate
-        off = None if batch.completeness is None else batch.completeness.tolist()
-        probabilities, neurons = batch.own.tolist(), highest(batch.answer)
-        for row, place in enumerate(batch.prompts):
-            is_right = batch.predicted[row] == asked[names[place]].answers
-            found = {"probability": probabilities[row], "right": is_right, "neurons": neurons[row]}
-            lines[names[place]] |= found | ({"completeness": off[row]} if off else {})
-            right += is_right
-        done(len(batch.prompts))
-    summary = {"scored": len(asked), "right": right, "skipped": skipped, **certificate.summary()}
-    summary["not certified"] = [[names[place], layer] for place, layer in certificate.failed]
-    texts = [json.dumps(line, ensure_ascii=False) for line in lines.values()]
-    return texts, summary | {"seconds": time.perf_counter() - started}
+def test(preset: str, language: Language, unrelated: Unrelated, output_dir: str, seed: int) -> dict[str, list[dict]]:
+    """Measure what changing the preset's neurons does. Returns the lines by relation, in the first process."""
+    world = language.world
 
-
-def highest(scores: Tensor) -> list[list[list]]:
-    """Of each prompt the triplets worth keeping, the highest first. Waits for the device twice."""
-    width = scores.shape[2]
-    ordered, places = scores.flatten(1).sort(descending=True, stable=True)
-    shares = ((ordered >= KEPT_SHARE * ordered[:, :1]) & (ordered[:, :1] > 0)).sum(1)
-    counts = [max(KEPT_LEAST, count) for count in shares.tolist()]
-    most = max(counts)
-    values, numbers = torch.stack([ordered[:, :most].double(), places[:, :most].double()]).cpu()
-    return [
-        [[place // width, place % width, score] for score, place in zip(*of_prompt, strict=True)]
-        for of_prompt in (
-            (values[row, :count].tolist(), numbers[row, :count].long().tolist()) for row, count in enumerate(counts)
+    def task(relation: str) -> Task:
+        facts = [fact for fact in language.located(output_dir, preset, relation).values() if not fact.skipped]
+        others = [unrelated.draw(relation, runs.rng(seed, "stage 9", relation, fact.uuid)) for fact in facts]
+        return Task(
+            relation,
+            result_files.localization(output_dir, language.name, preset, relation),
+            len(facts),
+            depends={
+                "preset": preset,
+                "threshold": language.threshold,
+                "seed": seed,
+                "neurons": runs.digest([[fact.uuid, fact.text, fact.strong(language.threshold)] for fact in facts]),
+                "others": runs.digest([[fact, language.facts[fact.relation][fact.uuid].bag] for fact in others]),
+            },
+            measure=lambda unit: measure(unit, preset, relation, facts, others, language, seed),
+            unit=UNIT,
         )
-    ]
 
-
-def told(entry: dict) -> str:
-    """One line for the user about a finished relation."""
-    if not entry["facts"]:
-        return "no facts"
-    parts = [f"{entry['scored']} of {entry['facts']} facts scored in {entry['seconds']:.0f} s"]
-    parts.append(f"{entry['right'] / max(entry['scored'], 1):.0%} predicted right")
-    parts += [f"skipped: {count} ({reason})" for reason, count in entry["skipped"].items()]
-    if entry["steps"]:
-        parts.append(in_words(entry))
-    return "; ".join(parts)
-
-
-# ---- how well they are localized ----
-
-
-def compare(presets: list[str], language: Language, args: argparse.Namespace) -> None:
-    """The success rates of the presets, of the facts that each could be asked for."""
-    unrelated, probe = Unrelated([language]), Probe(language.world.adapter, args.max_tokens)
-    measured = [test(preset, language, unrelated, probe, args) for preset in presets]
-    if not FIRST:
-        return
-    lines, counts = {}, {preset: Counter() for preset in presets}
-    for relation in language.world.relations:
-        of_presets = [of_preset[relation] for of_preset in measured]
-        common = [uuid for uuid in of_presets[0] if all(uuid in of_preset for of_preset in of_presets)]
-        merged = [success.together([of_preset[uuid] for of_preset in of_presets]) for uuid in common]
-        lines[relation] = [line for line in merged if success.complete(line)]
-        for preset, of_preset in zip(presets, of_presets, strict=True):
-            counts[preset].update(layer for uuid in common for layer in of_preset[uuid]["layers"])
-    rates = success.summary(lines, args.seed)
-    path = located.folder(args.output_dir, language.name) / "localization.json"
-    summaries.write(path, {"threshold": language.threshold, **rates})
-    print(f"\nSuccess rates in {language.name}, of neurons above {language.threshold:g} of the highest score")
-    print(success.table(rates["all"]))
-    shares = figures.shares(counts, language.world.adapter.n_layers)
-    figure = figures.layers(shares, Path(args.fig_dir) / f"amig_layers-{language.name}")
-    print(f"{path}, {figure}")
-
-
-def test(
-    preset: str, language: Language, unrelated: Unrelated, probe: Probe, args: argparse.Namespace
-) -> dict[str, dict[str, dict]]:
-    """What a preset's neurons do, by relation and uuid; in the first process."""
-    world, folder = language.world, located.folder(args.output_dir, language.name)
-    record = runs.Record(folder / f"localization-{preset}.args.json")
-    settings = world.settings | {"preset": preset, "threshold": language.threshold, "seed": args.seed}
-
-    def of_relation(relation: str) -> results.Result:
-        found = language.located(args.output_dir, preset, relation)
-        facts = [fact for fact in found.values() if not fact.skipped]
-        others = [unrelated.draw(relation, runs.rng(args.seed, "stage 9", relation, fact.uuid)) for fact in facts]
-
-        def work(unit: range, done: results.Done) -> tuple[list[str], dict]:
-            of_unit = [(facts[number], others[number]) for number in unit]
-            return measure(of_unit, preset, relation, language, probe, args.seed, done)
-
-        depends = {
-            "neurons": runs.digest([[fact.uuid, fact.text, fact.strong(language.threshold)] for fact in facts]),
-            "others": runs.digest([[other, language.facts[other[0]][other[1]].bag] for other in others]),
-        }
-        path = folder / f"localization-{preset}-{relation}.jsonl"
-        return results.Result(path, relation, results.units(len(facts), UNIT), work, settings | depends, record)
-
-    return {
-        result.name: {line["uuid"]: line for line, _ in shapes.lines(result.path, LOCALIZED)}
-        for result in results.make(map(of_relation, world.relations), runs.provenance(world.device), world.lanes)
-    }
+    record = result_files.localization_record(output_dir, language.name, preset)
+    results = run(world, record, map(task, world.relations))
+    return {result.name: [line for line, _ in shapes.lines(result.path, LINE)] for result in results}
 
 
 def measure(
-    unit: list[tuple[Located, list[str]]],
+    unit: Unit,
     preset: str,
     relation: str,
+    facts: list[Located],
+    others: list[FactUuid],
     language: Language,
-    probe: Probe,
     seed: int,
-    done: results.Done,
-) -> tuple[list[str], dict]:
-    """The facts' lines; each fact has with it another, to compare with."""
-    arms = []
-    for fact, _ in unit:
+) -> tuple[list[dict], dict]:
+    """Per fact, the probabilities on the fact and on its unrelated one with each arm's neurons zeroed and doubled."""
+    own, other, lines = [], [], []
+    for number in unit:
+        fact = facts[number]
         rng = runs.rng(seed, "stage 9", "random neurons", preset, relation, fact.uuid)
-        neurons = {preset: fact.strong(language.threshold)}
-        arms.append(selection.with_random(neurons, language.world.adapter.d_ffn, rng))
-    own = [(language.encoded(relation, fact.uuid), of) for (fact, _), of in zip(unit, arms, strict=True)]
-    other = [(language.encoded(*other), of) for (_, other), of in zip(unit, arms, strict=True)]
-    found = success.measure(probe, own + other)
-    lines = [
-        {
-            "uuid": fact.uuid,
-            "other": other,
-            "layers": [layer for layer, _ in of[preset]],
-            "neurons": {arm: len(neurons) for arm, neurons in of.items()},
-            "related": related,
-            "unrelated": unrelated,
-        }
-        for (fact, other), of, related, unrelated in zip(
-            unit, arms, found[: len(unit)], found[len(unit) :], strict=True
-        )
-    ]
-    done(len(unit))
-    return [json.dumps(line) for line in lines], {"prompts": len(found)}
+        neurons = fact.strong(language.threshold)
+        arms = selection.with_random({preset: neurons}, language.world.adapter.d_ffn, rng)
+        own.append((language.encoded(relation, fact.uuid), arms))
+        other.append((language.encoded(*others[number]), arms))
+        line = {"uuid": fact.uuid, "other": others[number], "layers": [layer for layer, _ in neurons]}
+        lines.append(line | {"neurons": {arm: len(arm_neurons) for arm, arm_neurons in arms.items()}})
+    probabilities = success.measure(language.world.probe, own + other)
+    for line, related, unrelated in zip(lines, probabilities[: len(own)], probabilities[len(own) :], strict=True):
+        line |= {"related": related, "unrelated": unrelated}
+    return lines, {"prompts": len(probabilities)}
+
+
+Lines = dict[str, dict[str, list[dict]]]  # by preset and relation
+
+
+def report(lines: Lines, language: Language, output_dir: str, fig_dir: str, seed: int) -> None:
+    """Write and print the success rates on the facts that all presets could score; draw the layers of the neurons."""
+    from kn.report import figures  # imports matplotlib, which takes a second
+
+    merged, layers = {}, {preset: Counter() for preset in lines}
+    for relation in language.world.relations:
+        by_preset = {preset: {line["uuid"]: line for line in lines[preset][relation]} for preset in lines}
+        first, *rest = by_preset.values()
+        scored = [uuid for uuid in first if all(uuid in others for others in rest)]
+        together = [success.together([by_uuid[uuid] for by_uuid in by_preset.values()]) for uuid in scored]
+        merged[relation] = list(filter(success.complete, together))
+        for preset, by_uuid in by_preset.items():
+            layers[preset].update(layer for uuid in scored for layer in by_uuid[uuid]["layers"])
+    rates = success.summary(merged, seed)
+    path = result_files.success_rates(output_dir, language.name)
+    summaries.write(path, {"threshold": language.threshold, **rates})
+    print(f"\nSuccess rates in {language.name}, of neurons above {language.threshold:g} of the highest score")
+    print(success.table(rates["all"]))
+    shares = figures.shares(layers, language.world.adapter.n_layers)
+    print(f"{path}, {figures.layers(shares, Path(fig_dir) / f'amig_layers-{language.name}')}")
 
 
 if __name__ == "__main__":

@@ -83,6 +83,7 @@ WITHOUT_TORCH_SCRIPTS = (
     "7_erase_knowledge",
     "8_plot",
     "8_report",
+    "9_analyze_amig",
     "10_language_independent",
     "11_degenerate",
     "12_fact_check",
