@@ -8,13 +8,12 @@ from pathlib import Path
 from kn.report.comparison import Row, Run, Section, Table, Values
 from kn.report.read_back import Measured, measured, read, read_if_there
 from kn.store import result_files, result_shapes
-from kn.store.result_shapes import Rates
+from kn.store.result_shapes import Rates, WithInterval
 
 LANGUAGES = {"en": "English", "zh": "Chinese"}
 MULTILINGUAL = {"bert-base-multilingual-cased": "mBERT", "mGPT": "mGPT"}
 MODELS = MULTILINGUAL | {"bert-base-cased": "BERT", "gpt2": "GPT-2"}  # all of the paper's
 PRESETS = {"dai": "B-KN", "amig": "AMIG"}  # the paper's names for them
-RATES = {"SR": "", "SR of medians": ", of medians", "SR of absolute changes": ", of absolute changes"}
 CUT = "Not checked: the paper's success rates depend on outliers cut by hand, and each row has other facts."
 UNKNOWN = "Not checked: the paper's numbers could not be confirmed."
 NEAR_ZERO = (
@@ -75,9 +74,9 @@ def degenerate(run: Run) -> Section:
                 scope = f"{arm}, {definition} definition"
                 values[f"{name}: pairs per fact", scope] = measured(counts, "pairs a fact")
                 values[f"{name}: facts with a pair (%)", scope] = measured(counts, "facts with a pair", 100)
-                shares = counts["percent by layer"]
+                shares: list[float | None] = counts["percent by layer"]
                 rows = [
-                    Row(f"layer {number} of {len(shares)}", scope, Measured(share or 0), None)
+                    Row(f"layer {number} of {len(shares)}", scope, Measured(share or 0))
                     for number, share in enumerate(shares, 1)
                 ]
                 layer_tables.append(Table(f"share of neurons (%) by layer: {name}, {scope}", rows))
@@ -114,11 +113,18 @@ def fact_checking(run: Run) -> Section:
 
 def success_rates(by_arm: dict[str, Rates], scope: str) -> Values:
     values: Values = {}
-    for name, suffix in RATES.items():
-        for arm, rates in by_arm.items():
-            if rates[name][0] is not None:
-                values[f"{scope}{suffix}", PRESETS.get(arm, arm)] = Measured(*rates[name])
-    return values
+    for arm, rates in by_arm.items():
+        values[scope, PRESETS.get(arm, arm)] = with_interval(rates["SR"])
+    for arm, rates in by_arm.items():
+        values[f"{scope}, of medians", PRESETS.get(arm, arm)] = with_interval(rates["SR of medians"])
+    for arm, rates in by_arm.items():
+        values[f"{scope}, of absolute changes", PRESETS.get(arm, arm)] = with_interval(rates["SR of absolute changes"])
+    return {key: value for key, value in values.items() if value}
+
+
+def with_interval(rate: WithInterval) -> Measured | None:
+    value, low, high = rate
+    return None if value is None else Measured(value, low, high)
 
 
 def with_model(run: Run, languages: str) -> str:

@@ -11,7 +11,7 @@ from typing import NamedTuple, TypedDict
 
 from tqdm import tqdm
 
-from kn.neurons.sets import read_neuron_sets
+from kn.neurons.sets import NeuronSet, read_neuron_sets
 from kn.store import origins, result_files
 from kn.store.files import SURROGATE, InputError, parsed, read_jsonl, reading
 from kn.store.result_shapes import MODIFIED_FACT, PROMPTS, SKIPPED, Prompt
@@ -80,7 +80,7 @@ def facts_of(output_dir: Path, kn_dir: Path, prefix: str) -> dict[str, RelationF
 def _fact(
     prompts: list[Prompt],
     scored: list[Prompt],
-    bag: list | None,
+    bag: NeuronSet | None,
     probabilities: list[list[float]] | None,
     columns: list[int | None],
 ) -> list:

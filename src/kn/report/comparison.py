@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from kn.report.published import Number, Published
+from kn.report.published import NOT_PUBLISHED, Number, Published
 from kn.report.read_back import Measured, read_if_there
 from kn.store import result_files, result_shapes, shapes
 
@@ -22,13 +22,17 @@ class Row:
     measure: str
     scope: str  # what it was measured on: an arm, a relation, a layer …
     ours: Measured | None  # None where it was not measured
-    number: Number | None  # None where the papers have none
+    number: Number = NOT_PUBLISHED
     comparable: bool = False  # whether this run has the paper's model, settings and data
 
     @property
+    def value(self) -> float | None:
+        return None if self.ours is None else self.ours.value
+
+    @property
     def difference(self) -> float | None:
-        reference = self.number and self.number.reference
-        return None if reference is None or self.ours is None else self.ours.value - reference
+        reference = self.number.reference
+        return None if reference is None or self.value is None else self.value - reference
 
     @property
     def checked(self) -> bool:
@@ -36,13 +40,15 @@ class Row:
 
     @property
     def outside(self) -> bool:
+        difference, tolerance = self.difference, self.number.tolerance
+        if not self.comparable or difference is None or tolerance is None:
+            return False
         # Decimal numbers are not exact in binary: 0.1 + 0.2 is not outside 0.3.
-        return self.checked and abs(self.difference) > self.number.tolerance * (1 + 1e-9) + 1e-12
+        return abs(difference) > tolerance * (1 + 1e-9) + 1e-12
 
     def cells(self) -> list[str]:
-        number = self.number or Number(None, None, False, None, "")
-        paper = "unknown" if number.unknown else as_published(number.paper)
-        rerun = as_published(number.rerun)
+        paper = "unknown" if self.number.unknown else as_published(self.number.paper)
+        rerun = as_published(self.number.rerun)
         return [self.measure, self.scope, paper, rerun, with_interval(self.ours), four_digits(self.difference, "+")]
 
 
@@ -168,7 +174,8 @@ class Run:
 
     def incomplete(self, relations: Iterable[str]) -> list[str]:
         """Says so if these relations are not all of the paper's data."""
-        facts, papers = {relation: self.facts.get(relation, 0) for relation in relations}, self.published.facts
+        facts = {relation: self.facts.get(relation, 0) for relation in relations}
+        papers = self.published.facts
         if facts == papers:
             return []
         return [
@@ -179,7 +186,8 @@ class Run:
         """What was measured and what is published, by measure and scope."""
         published = self.published.numbers(name)
         return [
-            Row(*key, values.get(key), published.get(key), comparable) for key in dict.fromkeys([*values, *published])
+            Row(*key, values.get(key), published.get(key, NOT_PUBLISHED), comparable)
+            for key in dict.fromkeys([*values, *published])
         ]
 
     def section(
@@ -189,7 +197,11 @@ class Run:
         relations: Iterable[str],
         stages: Iterable[str],
         series: Sequence[Series] = (),
-        **about,
+        *,
+        title: str,
+        command: str,
+        figures: Sequence[str] = (),
+        notes: Sequence[str] = (),
     ) -> Section:
         """A section of the first paper. `name` is that of its numbers in `data/paper_numbers.json`.
 
@@ -207,7 +219,8 @@ class Run:
                 # A relation's numbers can be compared if it is complete, whatever the others are.
                 whole = self.complete(key) if one.by == "relation" else not incomplete
                 comparable = not departures and whole
-                rows.append(Row(key, one.scope, one.values.get(key), published.get(key), comparable))
-            title = f"{one.measure} by {one.by}" + (f": {one.scope}" if one.scope != "all" else "")
-            tables.append(Table(title, rows))
-        return Section(tables=tables, departures=departures, incomplete=incomplete, **about)
+                number = published.get(key, NOT_PUBLISHED)
+                rows.append(Row(key, one.scope, one.values.get(key), number, comparable))
+            scope = f": {one.scope}" if one.scope != "all" else ""
+            tables.append(Table(f"{one.measure} by {one.by}{scope}", rows))
+        return Section(title, command, tables, list(figures), list(notes), departures, incomplete)

@@ -55,7 +55,7 @@ def bars(groups: list[str], series: dict[str, list[Measured | None]], labels: tu
     header = [labels[0]]
     for name in series:
         header += [name, f"{name}, low", f"{name}, high"]
-    rows = []
+    rows: list[list] = []
     for group, name in enumerate(groups):
         rows.append([name.replace("\n", " ")])
         for values in series.values():

@@ -125,7 +125,7 @@ def _describe(row: Row) -> str:
     number = row.number
     source = "rerun" if number.paper is None else "paper"
     return (
-        f"{row.measure}, {row.scope}: this run {four_digits(row.ours.value)}, "
+        f"{row.measure}, {row.scope}: this run {four_digits(row.value)}, "
         f"{source} {four_digits(number.reference)}, difference {four_digits(row.difference, '+')}, "
         f"tolerance {four_digits(number.tolerance)} ({number.reason})"
     )

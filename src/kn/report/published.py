@@ -43,6 +43,9 @@ class Number(NamedTuple):
         return self.rerun if self.paper is None else self.paper
 
 
+NOT_PUBLISHED = Number(None, None, False, None, "")
+
+
 class Published:
     def __init__(self, path: Path):
         content = read_json(path)
@@ -63,7 +66,8 @@ class Published:
                 else:
                     unknown = "paper" in entry and entry["paper"] is None
                     self._numbers[key] = Number(entry.get("paper"), entry.get("rerun"), unknown, *about)
-        self.facts = {relation: number.rerun for relation, number in self.series("data", "facts", "all").items()}
+        facts = self.series("data", "facts", "all")
+        self.facts = {relation: int(number.rerun or 0) for relation, number in facts.items()}
 
     def numbers(self, section: str) -> dict[tuple[str, str], Number]:
         """All single numbers of a section, by measure and scope."""

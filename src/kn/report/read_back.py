@@ -3,6 +3,7 @@
 Our results and the published program's, which have no intervals and no random neurons.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 from statistics import mean
 from typing import Any, NamedTuple
@@ -34,13 +35,13 @@ def read_if_there(path: Path, shape: Shape) -> Any:
     return read(path, shape) if path.exists() else None
 
 
-def measured(measures: Measures, name: str, scale: float = 1) -> Measured | None:
+def measured(measures: Mapping[str, Any], name: str, scale: float = 1) -> Measured | None:
     """A measure and its interval; None where nothing could be measured."""
     value = measures.get(name)
-    low, high = measures.get(f"{name}:interval") or (None, None)
     if value is None:
         return None
-    return Measured(*(None if number is None else scale * number for number in (value, low, high)))
+    low, high = measures.get(f"{name}:interval") or (None, None)
+    return Measured(scale * value, None if low is None else scale * low, None if high is None else scale * high)
 
 
 def statistics(kn_dir: Path) -> dict[str, NeuronStatistics]:
@@ -72,8 +73,8 @@ def distant(output_dir: Path) -> dict[str, list[float]]:
     for arm in (KNOWLEDGE, BASELINE):
         path = result_files.published_activations(output_dir, arm)
         facts_by_relation = read_if_there(path, result_shapes.PUBLISHED_ACTIVATIONS) or {}
-        relations = [_mean_activations(facts) for facts in facts_by_relation.values()]
-        relations = [activations for activations in relations if activations]
+        all_relations = [_mean_activations(facts) for facts in facts_by_relation.values()]
+        relations = [activations for activations in all_relations if activations]
         if relations:
             means[arm] = [mean(activations[kind] for activations in relations) for kind in range(len(KINDS))]
     return means

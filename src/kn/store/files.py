@@ -14,12 +14,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
-from typing import IO
+from typing import IO, Any, NoReturn
 
 try:
     import fcntl
 except ImportError:  # Windows has none: two runs on one folder do the work twice there
-    fcntl = None
+    fcntl = None  # type: ignore[assignment]
 
 UNFINISHED = ".unfinished"
 LONGEST_LINE = 1000  # characters in a message
@@ -47,13 +47,14 @@ class Entry(dict):
     """A JSON object that names its file when a key is missing."""
 
     __slots__ = ("place",)
+    place: str
 
-    def __missing__(self, key):
+    def __missing__(self, key: str) -> NoReturn:
         about = "is empty" if not self else f"has {', '.join(map(repr, list(self)[:8]))}"
         raise MissingKey(f"{self.place}: expected {key!r}, found an object that {about}; is it the right file?")
 
 
-def parsed(text: str, place: str, several_lines: bool = False):
+def parsed(text: str, place: str, several_lines: bool = False) -> Any:
     """The value of a JSON text. Any mistake in the text ends in one line that names the place."""
 
     def entry(pairs: list[tuple]) -> Entry:
@@ -65,7 +66,7 @@ def parsed(text: str, place: str, several_lines: bool = False):
         made.place = place
         return made
 
-    def constant(name: str):
+    def constant(name: str) -> NoReturn:
         raise InputError(f"{place}: expected a number, found {name}")
 
     try:
@@ -85,12 +86,12 @@ def parsed(text: str, place: str, several_lines: bool = False):
         raise InputError(f"{place}: a number has too many digits") from None
 
 
-def read_json(path: str | Path):
+def read_json(path: str | Path) -> Any:
     with reading(path) as file:
         return parsed(file.read(), str(path), several_lines=True)
 
 
-def read_object(path: str | Path) -> Entry:
+def read_object(path: str | Path) -> dict:
     """The object in a JSON file."""
     value = read_json(path)
     if not isinstance(value, dict):
@@ -155,7 +156,7 @@ def _sweep(folder: Path) -> None:
                 left.unlink()
 
 
-def lock(file, wait: bool) -> bool | None:
+def lock(file: IO, wait: bool) -> bool | None:
     """Lock a file until it is closed or the process ends. Whether that worked; None where there are no locks."""
     if not fcntl:
         return None
@@ -174,12 +175,12 @@ def remove_unfinished(path: Path) -> None:
         left.unlink(missing_ok=True)
 
 
-def write_json(path: str | Path, value, indent: int | None = 1) -> None:
+def write_json(path: str | Path, value: object, indent: int | None = 1) -> None:
     with writing(path) as file:
         file.write(json_text(value, indent))
 
 
-def json_text(value, indent: int | None = 1) -> str:
+def json_text(value: object, indent: int | None = 1) -> str:
     return json.dumps(value, indent=indent, ensure_ascii=False) + "\n"  # json.dump is ten times slower
 
 

@@ -28,7 +28,7 @@ def main() -> None:
     class Ended(SignalException):
         """A process ended the job, and has printed why."""
 
-    def end(*_) -> None:
+    def end(*_: object) -> None:
         raise Ended("", signal.SIGTERM)
 
     signal.signal(signal.SIGUSR1, end)

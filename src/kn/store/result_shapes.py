@@ -3,7 +3,7 @@
 Only what some reader needs is required. Files hold more, and the published program's hold less than ours.
 """
 
-from typing import Annotated, TypedDict
+from typing import Annotated, Any, TypedDict
 
 from kn.store.shapes import Problem, anything, each, either, having, number, optional, row, shape_of, table, text
 
@@ -21,7 +21,7 @@ def measures(value: object) -> Problem | None:
     return having({name: shape for name, shape in shapes.items() if name not in NOT_NUMBERS})(value)
 
 
-Measures = Annotated[dict[str, object], measures]
+Measures = Annotated[dict[str, Any], measures]
 WithInterval = Annotated[list[float | None], row(*[optional(number)] * 3)]  # the value, low, high
 Shares = Annotated[list[float | None], each(optional(number), "layer", least=1)]  # in percent, by layer
 
@@ -168,7 +168,7 @@ LOCATED_FACT, SKIPPED_FACT, SCORED_FACT = shape_of(LocatedFact), shape_of(Skippe
 # ---- stages 11 and 12 ----
 
 SHARES = having({"percent by layer": each(optional(number), "layer")})
-PairCounts = Annotated[dict[str, object], lambda value: measures(value) or SHARES(value)]
+PairCounts = Annotated[dict[str, Any], lambda value: measures(value) or SHARES(value)]
 
 
 class DegenerateCounts(TypedDict):

@@ -37,7 +37,7 @@ def digest(value: object) -> str:
     return hashlib.sha256(json.dumps(value).encode()).hexdigest()[:16]
 
 
-def rng(seed: int, *where) -> random.Random:
+def rng(seed: int, *where: str | int) -> random.Random:
     """A generator for each (stage, relation, fact …), so that order, processes and resuming do not change a draw."""
     return random.Random(f"{seed} {where}")
 
@@ -84,7 +84,7 @@ class Record:
             )
         return entry
 
-    def add(self, name: str, entry: dict) -> None:
+    def add(self, name: str, entry: dict | list) -> None:
         with locked(self.path.with_name(f".{self.path.name}.lock")):
             write_json(self.path, self.read() | {name: entry})
 
@@ -108,14 +108,18 @@ def locked(path: Path, wait: bool = True) -> Iterator[bool]:
 
 def _commit() -> str | None:
     """The program's commit, with a + if files have changed since; None outside a checkout."""
-    here = os.path.dirname(__file__)
     try:
-        ask = dict(cwd=here, capture_output=True, text=True, check=True, timeout=10)
-        commit = subprocess.run(["git", "rev-parse", "--short=12", "HEAD"], **ask).stdout.strip()
-        changed = subprocess.run(["git", "status", "--porcelain", "--untracked-files=no"], **ask).stdout
-        return commit + ("+" if changed.strip() else "")
+        commit = _git("rev-parse", "--short=12", "HEAD")
+        changed = _git("status", "--porcelain", "--untracked-files=no")
+        return commit + ("+" if changed else "")
     except (OSError, subprocess.SubprocessError):
         return None
+
+
+def _git(*arguments: str) -> str:
+    here = os.path.dirname(__file__)
+    done = subprocess.run(["git", *arguments], cwd=here, capture_output=True, text=True, check=True, timeout=10)
+    return done.stdout.strip()
 
 
 def _processor() -> str:

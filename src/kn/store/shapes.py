@@ -9,7 +9,7 @@ import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Annotated, NamedTuple, get_args, get_origin, get_type_hints, is_typeddict
+from typing import Annotated, Any, NamedTuple, get_args, get_origin, get_type_hints, is_typeddict
 
 from kn.store.files import InputError, read_jsonl
 
@@ -44,12 +44,12 @@ def short(value: object, longest: int = 80) -> str:
     return shown if len(shown) <= longest else shown[: longest - 1] + "…"
 
 
-def is_number(value: object) -> bool:
+def is_number(value: Any) -> bool:
     """Whether JSON calls it a number: not NaN, Infinity, true or false."""
     return type(value) in (int, float) and -LARGEST < value < LARGEST
 
 
-def is_whole(value: object) -> bool:
+def is_whole(value: Any) -> bool:
     return type(value) is int and 0 <= value < LARGEST
 
 
@@ -143,7 +143,7 @@ def _inside(name: str, problem: Problem) -> Problem:
 SIMPLE = {object: anything, str: text, bool: truth, int: whole, float: number}
 
 
-def shape_of(kind: object) -> Shape:
+def shape_of(kind: Any) -> Shape:
     """The shape of JSON of this type: simple ones, lists, dicts, TypedDicts, and these or None.
 
     `Annotated[type, shape]` has the given shape.

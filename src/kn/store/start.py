@@ -9,7 +9,7 @@ import sys
 import threading
 from collections.abc import Callable
 
-STOPPED = {
+STOPPED: dict[int, str] = {
     signal.SIGINT: "interrupted; run the same command again to resume",
     signal.SIGTERM: "stopped; run the same command again to resume",
 }
@@ -22,7 +22,7 @@ def _handle(handler: Callable | int) -> None:
                 signal.signal(number, handler)
 
 
-def _while_importing(number: int, _) -> None:
+def _while_importing(number: int, _: object) -> None:
     # An exception would be raised inside an import, and some modules turn it into another. Nothing is lost yet.
     if not globals().get("LAUNCHED"):  # else the launcher prints it
         os.write(2, f"{STOPPED[number]}\n".encode())
@@ -40,7 +40,7 @@ def guard(main: Callable[[], None]) -> None:
     """Run a script. A mistake of the user's ends with one line, and so does an interruption."""
     stopped: list[str] = []
 
-    def stop(number: int, _) -> None:
+    def stop(number: int, _: object) -> None:
         _handle(signal.SIG_IGN)  # once is enough
         stopped.append(STOPPED[number])
         raise KeyboardInterrupt
