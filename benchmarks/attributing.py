@@ -23,6 +23,11 @@ except ImportError:  # an earlier checkout, where all modules were in one folder
 
     from kn import models as loading
 
+try:
+    from kn.model.prompts import Prompt
+except ImportError:  # a checkout in which a prompt is a plain tuple
+    Prompt = None
+
 
 def attribute(
     model: str,
@@ -45,13 +50,16 @@ def attribute(
     engine = Engine(adapter, **{name: value for name, value in preset.items() if name in known})
     if rules:
         engine.ladder = rules
+    if Prompt:
+        prompts = [Prompt(*prompt) for prompt in prompts]
+    n_layers = len(adapter.blocks if hasattr(adapter, "blocks") else adapter.layers)
     run_on, layers_run = adapter.run_on, 0
 
     def counting(plain, starts, rows, ffn):
         """`starts` is a single layer in checkouts that run one layer at a time."""
         nonlocal layers_run
         start_layers = [starts] * len(rows) if isinstance(starts, int) else starts
-        layers_run += sum(len(adapter.layers) - start for start in start_layers) * len(ffn) // len(rows)
+        layers_run += sum(n_layers - start for start in start_layers) * len(ffn) // len(rows)
         return run_on(plain, starts, rows, ffn)
 
     adapter.run_on = counting
@@ -63,7 +71,7 @@ def attribute(
         scores /= scores.sum(-1, keepdims=True)
     paths_per_piece = [1] * len(prompts) if baselines is None or preset["joined"] else map(len, baselines)
     paths = sum(len(answers) * count for (_, _, answers), count in zip(prompts, paths_per_piece, strict=True))
-    return scores, layers_run / (paths * len(adapter.layers) * (len(adapter.layers) + 1) / 2)
+    return scores, layers_run / (paths * n_layers * (n_layers + 1) / 2)
 
 
 def main() -> None:

@@ -18,6 +18,7 @@ from kn.methods.attribution import Engine
 from kn.methods.certificate import Certificate, in_words
 from kn.model import devices, loading
 from kn.model.encoders import PostNormEncoder
+from kn.model.prompts import Prompt
 from kn.stage import flags
 from kn.store import runs
 from measuring import operations, peak_memory, reset_peak_memory, timed
@@ -49,12 +50,12 @@ def main() -> None:
 
     step = len(prompts) // args.published_prompts
     sample = prompts[step // 2 :: step]
-    seconds, expected = timed(lambda: [published(model, *prompt) for prompt in sample], device)
+    seconds, expected = timed(lambda: [published(model, prompt) for prompt in sample], device)
     seconds /= len(sample)
     print(f"{'':32}{'s per prompt':>14}{'prompts/s':>12}{'times faster':>14}{'share of peak':>15}{'memory':>10}")
     print(f"{'published way, float32':32}{seconds:14.4f}{1 / seconds:12.2f}{1:14.1f}")
     if IntegratedGradients:
-        captum_seconds, scores = timed(lambda: [by_captum(model, *prompt) for prompt in sample], device)
+        captum_seconds, scores = timed(lambda: [by_captum(model, prompt) for prompt in sample], device)
         captum_seconds /= len(sample)
         times = seconds / captum_seconds
         print(f"{'captum, float32':32}{captum_seconds:14.4f}{1 / captum_seconds:12.2f}{times:14.1f}")
@@ -81,19 +82,20 @@ def main() -> None:
         print(f"{'':32}fastest matrix product measured, {dtype}: {peak / 1e12:.2f} Tflop/s")
 
 
-def random_prompts(count: int) -> list[tuple[list[int], int, int]]:
+def random_prompts(count: int) -> list[Prompt]:
     prompts = []
     for number in range(count):
         length = LENGTHS[number % len(LENGTHS)]
         ids = torch.randint(1000, 28000, (length,))
         position = int(torch.randint(1, length - 1, ()))
         ids[position] = 103
-        prompts.append((ids.tolist(), position, int(torch.randint(1000, 28000, ()))))
+        prompts.append(Prompt(ids.tolist(), [position], [int(torch.randint(1000, 28000, ()))]))
     return prompts
 
 
-def published(model: BertForMaskedLM, ids: list[int], position: int, answer: int) -> list[torch.Tensor]:
+def published(model: BertForMaskedLM, prompt: Prompt) -> list[torch.Tensor]:
     """Attribute one prompt as the published program does: per layer, run the whole padded model at all points."""
+    ids, (position,), (answer,) = prompt
     padded = torch.zeros(1, PADDED, dtype=torch.long, device=model.device)
     padded[0, : len(ids)] = torch.tensor(ids)
     mask = (torch.arange(PADDED, device=model.device) < len(ids)).long()[None]
@@ -121,8 +123,9 @@ def published(model: BertForMaskedLM, ids: list[int], position: int, answer: int
     return attributions
 
 
-def by_captum(model: BertForMaskedLM, ids: list[int], position: int, answer: int) -> list[torch.Tensor]:
+def by_captum(model: BertForMaskedLM, prompt: Prompt) -> list[torch.Tensor]:
     """Compute the same sum with captum. Its integrated gradients treat the neurons at the mask as the input."""
+    ids, (position,), (answer,) = prompt
     tokens = torch.tensor([ids], device=model.device)
     attributions = []
     for layer in model.bert.encoder.layer:
@@ -150,7 +153,7 @@ def by_captum(model: BertForMaskedLM, ids: list[int], position: int, answer: int
 
 def fastest_product(adapter: PostNormEncoder) -> float:
     """The largest number of operations per second, over the sizes that matter here."""
-    layer = adapter.layers[0].up
+    layer = adapter.blocks[0].up
     best = 0.0
     for rows in (512, 1024, 2048, 4096) if adapter.device.type == "cpu" else (4096, 16384, 65536):
         x = torch.randn(rows, adapter.d_model, device=adapter.device, dtype=layer.weight.dtype)

@@ -15,6 +15,7 @@ from transformers import GPT2Config, GPT2LMHeadModel
 
 from kn.methods.attribution import Engine
 from kn.model import devices, loading
+from kn.model.prompts import Prompt
 from kn.stage import flags
 from kn.store import runs
 from measuring import peak_memory, reset_peak_memory, timed
@@ -35,7 +36,7 @@ def main() -> None:
     torch.manual_seed(args.seed)
     model = GPT2LMHeadModel(GPT2Config()).to(device).eval().requires_grad_(False)
     ids = torch.randint(50257, (args.prompts, args.tokens + 1))
-    prompts = [(row[:-1].tolist(), args.tokens - 1, int(row[-1])) for row in ids]
+    prompts = [Prompt(row[:-1].tolist(), [args.tokens - 1], [int(row[-1])]) for row in ids]
     print(f"{runs.provenance(device)}\n")
 
     few = ids[: args.whole_prompts].to(device)

@@ -19,7 +19,7 @@ from transformers import BertConfig, BertForMaskedLM
 from kn.experiments import degenerate
 from kn.methods.probing import Probe
 from kn.model import devices, loading
-from kn.model.inputs import Prompt
+from kn.model.prompts import Prompt
 from kn.neurons.sets import NeuronSet
 from kn.stage import flags
 from kn.store import runs
@@ -45,7 +45,7 @@ def main() -> None:
     prompts, facts = [], []
     for _ in range(args.facts):
         ids = [rng.randrange(1000, model.config.vocab_size) for _ in range(rng.choice(LENGTHS))]
-        prompts.append((ids, rng.randrange(1, len(ids) - 1), rng.randrange(1000, model.config.vocab_size)))
+        prompts.append(Prompt(ids, [rng.randrange(1, len(ids) - 1)], [rng.randrange(1000, model.config.vocab_size)]))
         layers = [rng.randrange(args.lowest_layer, n_layers) for _ in range(NEURONS)]
         facts.append(NeuronSet(zip(layers, rng.sample(range(d_ffn), NEURONS), strict=True)))
     suppressed = [degenerate.suppressions(neurons) for neurons in facts]
@@ -69,7 +69,7 @@ def one_by_one(
     """Per fact, the losses with each set of its neurons suppressed."""
 
     def probability(prompt: Prompt, neurons: degenerate.Suppressed) -> float:
-        ids, position, answer = prompt
+        ids, (position,), (answer,) = prompt
 
         def suppress(indices: list[int]) -> Callable:
             def hook(module, inputs, output):

@@ -28,6 +28,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig
 from kn.methods.attribution import Engine
 from kn.methods.quadrature import ladder, paid
 from kn.model import devices, loading
+from kn.model.prompts import Prompt
 from kn.stage import flags
 from kn.store import runs
 from measuring import peak_memory, reset_peak_memory, timed
@@ -163,7 +164,7 @@ def measure(name: str, chosen, device: torch.device, dtype: torch.dtype) -> None
     with torch.device(device):
         model = AutoModelForCausalLM.from_config(config, dtype=dtype).eval().requires_grad_(False)
     ids = torch.randint(config.vocab_size, (chosen.prompts, chosen.tokens + 1))
-    prompts = [(row[:-1].tolist(), chosen.tokens - 1, int(row[-1])) for row in ids]
+    prompts = [Prompt(row[:-1].tolist(), [chosen.tokens - 1], [int(row[-1])]) for row in ids]
     print(f"\n{name}, {config.num_hidden_layers} of {whole.n_layers} layers")
     print(f"{'':12}{'s per prompt':>14}{'of the whole':>14}{'times faster':>14}{'Tflop/s':>9}{'memory':>9}", flush=True)
 

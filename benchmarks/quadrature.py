@@ -171,7 +171,7 @@ def fact_jobs(model: Path | str, data: Path | str, count: int, preset: str, seed
         if not locator.skipped(prompt):
             encoded.append(prompt)
     baselines = [locator.baselines(prompt) for prompt in encoded] if PRESETS[preset].replaced else None
-    prompts = [(list(prompt.ids), list(prompt.positions), list(prompt.answers)) for prompt in encoded]
+    prompts = [encoded_prompt.prompt for encoded_prompt in encoded]
     # Dividing by a sum that may be almost zero makes a difference of 2e-3 in float32, even between two ways to add up
     # all points.
     dtype = "float64" if PRESETS[preset].by_layer else "float32"
@@ -184,7 +184,7 @@ def sharp_jobs(folder: Path, preset: dict) -> Iterator[Job]:
             for times in TIMES:
                 path = str(folder / f"{name} {activation} {times}")
                 tiny.sharp(name, activation, times).save_pretrained(path)
-                prompts = [(ids, [position], [answer]) for ids, position, answer in random_prompts(name in CAUSAL)]
+                prompts = random_prompts(name in CAUSAL)
                 yield Job(path, "float64", name in CAUSAL, prompts, None, preset)
 
 

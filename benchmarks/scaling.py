@@ -23,6 +23,7 @@ from kn.methods.attribution import Engine
 from kn.methods.certificate import Certificate
 from kn.methods.quadrature import paid
 from kn.model import devices, loading
+from kn.model.prompts import Prompt
 from kn.report import figures
 from kn.stage import flags
 from kn.store import runs
@@ -49,7 +50,7 @@ LINES = {
 @dataclass
 class Measured:
     engine: Engine
-    prompts: list[tuple[list[int], int, int]]
+    prompts: list[Prompt]
     operations: float  # per prompt
     seconds: list[float]  # per prompt, for each repeat
 
@@ -108,7 +109,7 @@ def prepare(setting: Setting, dtype: torch.dtype, max_tokens: int | None, device
     count = setting.facts * PROMPTS if setting.facts else batch_size
     ids = torch.randint(VOCABULARY, (count, setting.tokens)).tolist()
     position = setting.tokens // 2
-    prompts = [(prompt_ids, position, answer) for answer, prompt_ids in enumerate(ids)]
+    prompts = [Prompt(prompt_ids, [position], [answer]) for answer, prompt_ids in enumerate(ids)]
     list(engine.attribute(prompts[: batch_size // 4]))  # warm up
     return Measured(engine, prompts, operations(engine.adapter, setting.tokens, rule), [])
 

@@ -37,9 +37,9 @@ from kn.data import facts
 from kn.methods.attribution import Engine
 from kn.methods.attribution import strongest as strongest_scores
 from kn.methods.probing import Probe
+from kn.methods.scaling import Scaling
 from kn.model import devices, loading
-from kn.model.batches import Prompt
-from kn.model.prompts import Encoder
+from kn.model.prompts import Encoder, Prompt
 from kn.neurons.refining import Refining, refine_relation, strongest
 from kn.neurons.selection import random_like
 from kn.neurons.sets import Neuron, Triplet
@@ -199,7 +199,7 @@ def suppress(
             drawn = [random_like(neurons, probe.adapter.d_ffn, rng) for neurons in own]
             for prompt in fact_prompts:
                 relation_prompts.append(prompt)
-                scalings.append([(neurons, 0.0) for neurons in (*own, *drawn)])
+                scalings.append([Scaling(neurons, 0.0) for neurons in (*own, *drawn)])
                 measured.append((fact, different))
         changes: dict[tuple[int, frozenset[Neuron]], np.ndarray] = {}
         plain = 0.0

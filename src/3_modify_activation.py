@@ -20,6 +20,7 @@ import numpy as np
 
 from kn.experiments.draws import draw_unrelated
 from kn.experiments.given_draws import read_unrelated
+from kn.methods.scaling import Scaling
 from kn.neurons.sets import Neuron
 from kn.stage import flags, setup
 from kn.stage.runner import Task, Unit, run
@@ -122,7 +123,7 @@ def measure(
         for asked_fact, sides in sides_by_fact.items():
             for prompt in world.prompts(*asked_fact):
                 prompts.append(prompt)
-                scalings.append([(arms[name].neurons[fact], factor) for name, _ in sides for factor in factors])
+                scalings.append([Scaling(arms[name].neurons[fact], factor) for name, _ in sides for factor in factors])
                 destinations.append([line[name][side] for name, side in sides])
         lines.append(line)
     for probabilities, lists in zip(world.probe.scaled(prompts, scalings), destinations, strict=True):

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from kn.methods.quadrature import RULES
+from kn.methods.scaling import Scaling
 from kn.neurons import selection
 from kn.neurons.sets import NeuronSet
 from kn.stage import flags, setup
@@ -181,7 +182,7 @@ def effect(question: "Encoded", neurons: NeuronSet, model: Model, seed: int) -> 
     sets = [neurons] + [
         selection.random_like(neurons, d_ffn, runs.rng(seed, "ask", number)) for number in range(RANDOM_SETS)
     ]
-    scalings = [(members, factor) for members in sets for factor in FACTORS]
+    scalings = [Scaling(members, factor) for members in sets for factor in FACTORS]
     (values,) = Probe(model.adapter, model.max_tokens).scaled([question.prompt], [scalings])
     plain, changed = float(values[0]), values[1:].reshape(len(sets), len(FACTORS))
     return dict(zip(CHANGES, [plain, *changed[0].tolist(), *changed[1:].mean(0).tolist()], strict=True))

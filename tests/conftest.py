@@ -16,6 +16,7 @@ import pytest
 import torch
 
 from kn.model import loading
+from kn.model.prompts import Prompt
 from kn.stage import flags
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -54,7 +55,8 @@ def encode_prompts(tokenizer, bags):
     for bag in bags:
         for text, answer, _ in bag:
             ids = tokenizer(text)["input_ids"]
-            prompts.append((ids, ids.index(tokenizer.mask_token_id), tokenizer.convert_tokens_to_ids(answer)))
+            position = ids.index(tokenizer.mask_token_id)
+            prompts.append(Prompt(ids, [position], [tokenizer.convert_tokens_to_ids(answer)]))
     return prompts
 
 

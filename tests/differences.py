@@ -26,6 +26,7 @@ from kn.methods.attribution import Engine
 from kn.methods.locator import Locator
 from kn.methods.presets import PRESETS
 from kn.methods.probing import Probe
+from kn.methods.scaling import Scaling
 from kn.model import loading
 from kn.neurons import sets
 from kn.stage import flags
@@ -107,7 +108,7 @@ def own_probability(model, prompt, emptied: int | None = None) -> float:
     logits = with_inputs(
         FAMILIES["bert"].projections(model), changed_at(prompt, change), lambda: logits_at(model, prompt)
     )
-    return logits.softmax(-1)[prompt[2]].item()
+    return logits.softmax(-1)[prompt.answers[0]].item()
 
 
 def stage_1(folder: Path) -> Iterator[Row]:
@@ -287,9 +288,11 @@ def stage_11(_: Path) -> Iterator[Row]:
     ours = degenerate.suppressing(Probe(loading.adapt(model)), asked)(list(map(degenerate.suppressions, bags)))
     off = []
     for prompt, bag, losses in zip(asked, bags, ours, strict=True):
-        plain = own_probabilities(model, prompt)[prompt[2]].item()
+        plain = own_probabilities(model, prompt)[prompt.answers[0]].item()
         for suppressed_neurons, loss in zip(degenerate.suppressions(bag), losses, strict=True):
-            off.append(loss - 1 + own_probabilities(model, prompt, suppressed_neurons, 0.0)[prompt[2]].item() / plain)
+            off.append(
+                loss - 1 + own_probabilities(model, prompt, suppressed_neurons, 0.0)[prompt.answers[0]].item() / plain
+            )
     what = "share of the probability lost without neurons and pairs, float64"
     yield "11", what, TRANSFORMERS, len(off), max(map(abs, off))
 
@@ -305,8 +308,10 @@ def families(_: Path) -> Iterator[Row]:
             for place, scores in zip(batch.prompts, batch.answer, strict=True):
                 slow = slow_attributions_of_family(name, model, asked[place], nodes, weights)
                 of_attributions.append(((scores - slow).norm() / slow.norm()).item())
-        for prompt, found in zip(asked, Probe(adapter).scaled(asked, [[(NEURONS, 0.0)]] * len(asked)), strict=True):
-            ids, position, answer = prompt
+        for prompt, found in zip(
+            asked, Probe(adapter).scaled(asked, [[Scaling(NEURONS, 0.0)]] * len(asked)), strict=True
+        ):
+            ids, (position,), (answer,) = prompt
             theirs = logits_at(model, prompt)
             ours = adapter.run(torch.tensor([ids]), torch.tensor([position])).logits[0]
             of_logits.append(((ours - theirs).abs().max() / theirs.abs().max()).item())

@@ -7,6 +7,8 @@ import torch
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForMaskedLM
 
+from kn.model.prompts import Prompt
+
 WORDS, LENGTH = 60, 9
 SHAPE = {
     "hidden_size": 24,
@@ -115,14 +117,14 @@ CAUSAL = {
 FAMILIES = MASKED | CAUSAL
 
 
-def prompts(causal: bool, count: int = 4) -> list[tuple[list[int], int, int]]:
-    """Token ids, readout position and answer: prompts of two lengths, for masked models with any position."""
+def prompts(causal: bool, count: int = 4) -> list[Prompt]:
+    """Answers of one piece; prompts of two lengths, and for masked models positions anywhere."""
     rng = torch.Generator().manual_seed(3)
     prompts = []
     for number in range(count):
         ids = torch.randint(3, WORDS, (LENGTH + number % 2,), generator=rng).tolist()
         position = len(ids) - 1 - 2 * (number == 2) if causal else (2, 5, 0, 8)[number % 4]
-        prompts.append((ids, position, (11, 40, 17, 59)[number % 4]))
+        prompts.append(Prompt(ids, [position], [(11, 40, 17, 59)[number % 4]]))
     return prompts
 
 

@@ -178,7 +178,7 @@ def test_an_adapter_that_is_wrong_is_noticed(name, entries, wrong, dtype):
     model = tiny(name, dtype, **entries)
     adapter = loading.adapt(model)
     check(model, adapter)
-    for layer in adapter.layers:
+    for layer in adapter.blocks:
         vars(layer).update(wrong)
     assert f"{next(iter(entries))} = " in differ(model, adapter)
 
@@ -186,7 +186,7 @@ def test_an_adapter_that_is_wrong_is_noticed(name, entries, wrong, dtype):
 def test_only_prompts_that_a_run_can_have_are_compared():
     model = tiny("mistral", sliding_window=20)
     adapter = loading.adapt(model)
-    for layer in adapter.layers:
+    for layer in adapter.blocks:
         layer.window = None
     agreement.check(model, adapter, "NAME", 20)
     with pytest.raises(InputError):
@@ -213,7 +213,7 @@ def test_large_scores_are_finite_in_float16_where_transformers_are(name):
     for module in asks + keys:
         module.weight *= 300
     adapter = loading.adapt(model)
-    for ids, position, _ in prompts(name in CAUSAL):
+    for ids, (position,), _ in prompts(name in CAUSAL):
         with torch.no_grad():
             theirs = model(input_ids=torch.tensor([ids])).logits[0, position]
         assert theirs.isfinite().all()

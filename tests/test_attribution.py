@@ -9,6 +9,7 @@ import torch
 from conftest import GOLDEN, RELATIONS, encode_prompts
 from kn.methods.attribution import Engine, strongest
 from kn.model import loading
+from kn.model.prompts import Prompt
 from kn.store.files import InputError
 
 
@@ -27,7 +28,7 @@ def attributed(engine, prompts, what="answer"):
 
 
 def distances(ours, theirs):
-    """Relative L2 distance for each prompt."""
+    """The relative L2 distance per prompt."""
     ours, theirs = (torch.as_tensor(np.asarray(x, dtype=np.float64)).flatten(1) for x in (ours, theirs))
     return ((ours - theirs).norm(dim=1) / theirs.norm(dim=1)).numpy()
 
@@ -49,7 +50,7 @@ def test_equal_to_the_published_program(golden, golden_bags, published, rule, to
 
 def slow_attributions(model, prompt, points, weights, target=None):
     """One prompt, one layer at a time, straight from the definition: autograd through the whole transformers model."""
-    ids, position, answer = prompt
+    ids, (position,), (answer,) = prompt
     ids = torch.tensor([ids])
     target = answer if target is None else target
     layers = []
@@ -86,12 +87,12 @@ def test_equal_to_a_slow_loop_in_float64(golden64, golden_bags, relation):
 
 def test_the_predicted_tokens_attributions_are_those_of_that_token(golden64, golden_bags):
     tokenizer, model = golden64
-    ids, position, _ = encode_prompts(tokenizer, golden_bags["P36"][:1])[0]
-    wrong = (ids, position, tokenizer.convert_tokens_to_ids("the"))
+    ids, positions, _ = encode_prompts(tokenizer, golden_bags["P36"][:1])[0]
+    wrong = Prompt(ids, positions, [tokenizer.convert_tokens_to_ids("the")])
     engine = Engine(loading.adapt(model), "literal", 20, 2048)
     (batch,) = engine.attribute([wrong], answer=True, prediction=True)
-    predicted = model(torch.tensor([ids])).logits[0, position].argmax().item()
-    assert batch.predicted == [(predicted,)] and predicted != wrong[2]
+    predicted = model(torch.tensor([ids])).logits[0, positions[0]].argmax().item()
+    assert batch.predicted == [(predicted,)] and predicted != wrong.answers[0]
     points, weights = np.arange(20) / 20, np.full(20, 1 / 20)
     assert distances(batch.prediction, slow_attributions(model, wrong, points, weights, predicted)[None]).max() <= 1e-5
     assert distances(batch.answer, slow_attributions(model, wrong, points, weights)[None]).max() <= 1e-5
@@ -103,7 +104,7 @@ def test_activations_and_probabilities_are_the_models(golden, golden_bags):
     for batch in Engine(loading.adapt(model), "riemann", 20, 2048).attribute(prompts, answer=False):
         assert batch.answer is None and batch.prediction is None
         for row, place in enumerate(batch.prompts):
-            ids, position, _ = prompts[place]
+            ids, (position,), _ = prompts[place]
             kept = []
             hooks = [
                 layer.intermediate.register_forward_hook(
@@ -119,11 +120,11 @@ def test_activations_and_probabilities_are_the_models(golden, golden_bags):
 
 
 def test_gauss_adds_up_to_the_change_in_probability(golden, golden_bags):
-    """Completeness: per layer, the attributions sum to the probability less that with the layer's neurons at 0."""
+    """Completeness: a layer's attributions add up to the probability minus that with the layer's neurons at 0."""
     tokenizer, model = golden
     prompts = [p for relation in RELATIONS for p in encode_prompts(tokenizer, golden_bags[relation][8:12])]
     ours = attributed(Engine(loading.adapt(model), "gauss", 20, 2048), prompts)
-    for (ids, position, answer), scores in zip(prompts, ours, strict=True):
+    for (ids, (position,), (answer,)), scores in zip(prompts, ours, strict=True):
         full = model(torch.tensor([ids])).logits[0, position].softmax(-1)[answer]
         for layer, of_layer in zip(model.bert.encoder.layer, scores, strict=True):
 

@@ -1,4 +1,4 @@
-"""A shortage of memory makes batches smaller, and nothing else: lanes lower the limit once, records stay the same."""
+"""A shortage of memory makes batches smaller and changes nothing else: threads lower the limit once, records stay."""
 
 import threading
 from types import SimpleNamespace
@@ -9,9 +9,10 @@ import torch
 from conftest import read, run, stage1_flags
 from kn.model import batches
 from kn.model.batches import Batches
+from kn.model.prompts import Prompt
 from kn.store.files import InputError
 
-PROMPTS = [([5, 6, 7, 8], 2, 7)] * 8
+PROMPTS = [Prompt([5, 6, 7, 8], [2], [7])] * 8
 
 
 @pytest.fixture(autouse=True)
@@ -40,7 +41,7 @@ def test_lanes_that_meet_with_one_shortage_lower_the_limit_once():
             tried.append(len(places))
             if first:
                 first = False
-                together.wait(10)  # both are at work with the same limit
+                together.wait(10)  # both use the same limit
                 raise torch.OutOfMemoryError
             return len(places)
 
@@ -55,7 +56,7 @@ def test_lanes_that_meet_with_one_shortage_lower_the_limit_once():
 
 
 def test_a_single_prompt_is_too_large_only_when_the_limit_cannot_be_lower():
-    """The last one of its length is alone in its batch whatever the limit, and other lanes may hold the memory."""
+    """The last prompt of its length is alone in its batch whatever the limit, and other threads may hold the memory."""
     shared, calls = Batches(of_four_tokens(), 32), 0
 
     def work(places, rows):

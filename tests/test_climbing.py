@@ -1,4 +1,4 @@
-"""The certificate: where few points are accepted they are enough, and rounding makes nobody climb."""
+"""The certificate: where few points are accepted, they are enough; and rounding alone does not make a layer climb."""
 
 from collections import Counter
 
@@ -13,6 +13,7 @@ from kn.methods.attribution import Engine
 from kn.methods.certificate import BETWEEN, BOUNDS, Certificate
 from kn.methods.quadrature import Rule
 from kn.model import loading
+from kn.model.prompts import Prompt
 from kn.store import origins
 from kn.store.files import InputError
 from kn.store.runs import Record
@@ -43,7 +44,7 @@ def test_few_points_are_enough_where_they_are_accepted(name, activation, times):
     found = certificate(engine, prompts)
     assert sum(found.accepted.values()) == len(prompts) * adapter.n_layers
     assert found.discrepancy <= BETWEEN
-    if times == 1:  # or all was evaluated
+    if times == 1:  # or all points were evaluated
         assert found.accepted["literal-20"] < len(prompts) * adapter.n_layers
 
 
@@ -91,8 +92,8 @@ def test_a_climb_pays_for_new_nodes_only(monkeypatch):
 
 def test_targets_do_not_depend_on_each_other(golden, golden_bags):
     tokenizer, model = golden
-    ids, position, _ = encode_prompts(tokenizer, golden_bags["P36"][:1])[0]
-    prompts = [(ids, position, tokenizer.convert_tokens_to_ids("the"))]
+    ids, positions, _ = encode_prompts(tokenizer, golden_bags["P36"][:1])[0]
+    prompts = [Prompt(ids, positions, [tokenizer.convert_tokens_to_ids("the")])]
     engine = Engine(loading.adapt(model), "riemann", 20)
     (both,) = engine.attribute(prompts, answer=True, prediction=True)
     alone = attributed(engine, prompts), attributed(engine, prompts, "prediction")
@@ -119,9 +120,9 @@ def test_rounding_makes_nobody_climb(golden_bags, dtype, shift, low, high):
         total = Certificate()
         for bags in golden_bags.values():
             (prompt,) = encode_prompts(tokenizer, [bags[0][:1]])
-            bias[prompt[2]] += shift
+            bias[prompt.answers[0]] += shift
             (batch,) = engine.attribute([prompt])
-            bias[prompt[2]] -= shift
+            bias[prompt.answers[0]] -= shift
             assert low <= batch.own <= high
             total += batch.certificate
         assert sum(total.accepted.values()) == len(golden_bags) * 5
@@ -129,7 +130,7 @@ def test_rounding_makes_nobody_climb(golden_bags, dtype, shift, low, high):
     assert all(ours <= exact for ours, exact in zip(rungs[dtype], rungs["float64"], strict=True))
 
 
-# ---- results of before ----
+# ---- earlier results ----
 
 
 @pytest.mark.parametrize("rule, valid", [("riemann", False), ("gauss", False), ("literal", True)])

@@ -115,10 +115,10 @@ def test_losses_are_those_of_suppressing_one_set_at_a_time(golden64, golden_bags
         facts.append([[layer, index] for index, layer in enumerate(layers)])
     expected = []
     for prompt, neurons in zip(prompts, facts, strict=True):
-        plain = own_probabilities(model, prompt)[prompt[2]].item()
+        plain = own_probabilities(model, prompt)[prompt.answers[0]].item()
         sets = degenerate.suppressions(neurons)
         assert len(sets) == 6 + 15
-        expected.append([1 - own_probabilities(model, prompt, s, 0.0)[prompt[2]].item() / plain for s in sets])
+        expected.append([1 - own_probabilities(model, prompt, s, 0.0)[prompt.answers[0]].item() / plain for s in sets])
     probe = Probe(loading.adapt(model), 200)
     losses = degenerate.suppressing(probe, prompts)([degenerate.suppressions(neurons) for neurons in facts])
     for fact_losses, expected_losses in zip(losses, expected, strict=True):

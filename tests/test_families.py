@@ -10,8 +10,10 @@ from families import CAUSAL, FAMILIES, prompts, with_inputs
 from kn.methods.attribution import Engine
 from kn.methods.batched_edits import ColumnEdit, read_edited
 from kn.methods.probing import Probe
+from kn.methods.scaling import Scaling
 from kn.methods.weight_edits import direction, edit_fact, erase
 from kn.model import loading
+from kn.model.prompts import Prompt
 
 NEURONS = [[2, 33], [0, 5], [2, 7], [1, 39]]
 
@@ -32,16 +34,16 @@ def asked(name):
 
 
 def logits_at(model, prompt):
-    ids, position, _ = prompt
+    ids, (position,), _ = prompt
     return model(input_ids=torch.tensor([ids])).logits[0, position]
 
 
 def changed_at(prompt, change):
-    """A change for `with_inputs` at the read-out position alone."""
+    """A change for `with_inputs` that only affects the read-out position."""
 
     def changed(number, inputs):
         inputs = inputs.clone()
-        inputs[0, prompt[1]] = change(number, inputs[0, prompt[1]])
+        inputs[0, prompt.positions[0]] = change(number, inputs[0, prompt.positions[0]])
         return inputs
 
     return changed
@@ -67,7 +69,7 @@ def test_logits_are_those_of_transformers(name, asked, dtype, tolerance):
     adapter = loading.adapt(model)
     assert (adapter.n_layers, adapter.d_model, adapter.d_ffn) == (3, 24, 40)
     for prompt in asked:
-        ids, position, _ = prompt
+        ids, (position,), _ = prompt
         plain = adapter.run(torch.tensor([ids]), torch.tensor([position]))
         theirs = logits_at(model, prompt)
         assert torch.allclose(plain.logits[0], theirs, rtol=0, atol=tolerance * theirs.abs().max().item())
@@ -76,9 +78,9 @@ def test_logits_are_those_of_transformers(name, asked, dtype, tolerance):
 
 def test_the_longest_input_is_one_that_the_model_takes(name, model):
     adapter = loading.adapt(model)
-    prompt = ([5, 7] * 16)[: adapter.longest], adapter.longest - 1, 11
-    assert len(prompt[0]) == (31 if "roberta" in name else 32)  # its positions begin beyond the padding's
-    ours = adapter.run(torch.tensor([prompt[0]]), torch.tensor([prompt[1]])).logits[0]
+    prompt = Prompt(([5, 7] * 16)[: adapter.longest], [adapter.longest - 1], [11])
+    assert len(prompt.ids) == (31 if "roberta" in name else 32)  # its positions begin beyond the padding's
+    ours = adapter.run(torch.tensor([prompt.ids]), torch.tensor(prompt.positions)).logits[0]
     assert torch.allclose(ours, logits_at(model, prompt), rtol=1e-5, atol=1e-5)
 
 
@@ -91,14 +93,14 @@ def slow_attributions(name, model, prompt, nodes, weights):
             scaled = (node * own).detach().requires_grad_()
             change = changed_at(prompt, lambda n, x, layer=layer, scaled=scaled: scaled if n == layer else x)
             logits = with_inputs(FAMILIES[name].projections(model), change, lambda: logits_at(model, prompt))
-            total += weight * torch.autograd.grad(logits.softmax(-1)[prompt[2]], scaled)[0]
+            total += weight * torch.autograd.grad(logits.softmax(-1)[prompt.answers[0]], scaled)[0]
         layers.append(own * total)
     return torch.stack(layers)
 
 
 @pytest.mark.parametrize("rule", ["literal", "gauss"])
 def test_attributions_are_those_of_a_slow_loop(name, model, asked, rule):
-    """At the points of the rule; whether they are enough is for `test_quadrature` and the engine's own estimate."""
+    """At the points of the rule. Whether these are enough is tested in `test_quadrature` and `test_climbing`."""
     engine = Engine(loading.adapt(model), rule, 20)
     engine.ladder = [replace(engine.ladder[-1], between=None)]  # accepted as it is
     ((nodes, weights),) = [(taken.nodes, taken.weights) for taken in engine.ladder]
@@ -111,7 +113,7 @@ def test_attributions_are_those_of_a_slow_loop(name, model, asked, rule):
 def test_several_points_of_several_prompts_are_run_on_as_each_alone(name, model):
     """Prompts of one batch with different read-out positions, and rows in any order."""
     adapter = loading.adapt(model)
-    (ids, first, _), _, (others, second, _), _ = prompts(name in CAUSAL)
+    (ids, (first,), _), _, (others, (second,), _), _ = prompts(name in CAUSAL)
     assert len(ids) == len(others) and first != second
     plain = adapter.run(torch.tensor([ids, others]), torch.tensor([first, second]))
     rows = torch.tensor([1, 0])
@@ -119,23 +121,23 @@ def test_several_points_of_several_prompts_are_run_on_as_each_alone(name, model)
         ffn = torch.randn(6, adapter.d_model, dtype=torch.float64, generator=torch.manual_seed(number))
         together = adapter.run_on(plain, [number] * 2, rows, ffn)
         for row, (place, given) in enumerate(zip((1, 1, 1, 0, 0, 0), ffn, strict=True)):
-            prompt = ((ids, first), (others, second))[place]
+            prompt = (Prompt(ids, [first], [0]), Prompt(others, [second], [0]))[place]
 
             def replace(_, __, output, given=given, prompt=prompt):
                 output = output.clone()
-                output[0, prompt[1]] = given
+                output[0, prompt.positions[0]] = given
                 return output
 
             hook = FAMILIES[name].projections(model)[number].register_forward_hook(replace)
-            theirs = logits_at(model, (*prompt, 0))
+            theirs = logits_at(model, prompt)
             hook.remove()
             assert torch.allclose(together[row], theirs, rtol=0, atol=1e-5), (number, row)
 
 
 def test_rows_that_start_in_different_layers_are_run_on_as_each_alone(name, model):
-    """From the lowest layer, one between and the highest, also with neurons changed in the layers above."""
+    """From the lowest, a middle and the highest layer, also with neurons changed in the layers above."""
     adapter = loading.adapt(model)
-    (ids, first, _), _, (others, second, _), _ = prompts(name in CAUSAL)
+    (ids, (first,), _), _, (others, (second,), _), _ = prompts(name in CAUSAL)
     plain = adapter.run(torch.tensor([ids, others]), torch.tensor([first, second]))
     starts, rows = [0, 0, 1, adapter.n_layers - 1, adapter.n_layers - 1], torch.tensor([1, 0, 1, 0, 1])
     ffn = torch.randn(2 * len(rows), adapter.d_model, dtype=torch.float64, generator=torch.manual_seed(0))
@@ -151,15 +153,15 @@ def test_rows_that_start_in_different_layers_are_run_on_as_each_alone(name, mode
 
 
 def test_interventions_are_those_of_hooks(name, model, asked):
-    scalings = [(NEURONS, 0.0), (NEURONS[2:], 2.0), ([[1, 4]], -3.0)]
+    scalings = [Scaling(NEURONS, 0.0), Scaling(NEURONS[2:], 2.0), Scaling([[1, 4]], -3.0)]
     probe = Probe(loading.adapt(model))
     found = probe.scaled(asked, [scalings] * len(asked))
     readings = probe.read(asked)
     moved = []
     for number, prompt in enumerate(asked):
         plain = logits_at(model, prompt).softmax(-1)
-        expected = [plain[prompt[2]].item()]
-        for neurons, factor in scalings:
+        expected = [plain[prompt.answers[0]].item()]
+        for neurons, factor, _ in scalings:
 
             def scaled(layer, own, neurons=neurons, factor=factor):
                 own = own.clone()
@@ -171,19 +173,19 @@ def test_interventions_are_those_of_hooks(name, model, asked):
             logits = with_inputs(
                 FAMILIES[name].projections(model), changed_at(prompt, scaled), lambda p=prompt: logits_at(model, p)
             )
-            expected.append(logits.softmax(-1)[prompt[2]].item())
+            expected.append(logits.softmax(-1)[prompt.answers[0]].item())
         assert found[number] == pytest.approx(expected, abs=1e-6)
         moved.append(abs(expected[1] / expected[0] - 1))
         assert readings.predicted[number] == (plain.argmax().item(),)
-        assert readings.ranks[number] == (plain > plain[prompt[2]]).sum().item()
+        assert readings.ranks[number] == (plain > plain[prompt.answers[0]]).sum().item()
     assert max(moved) > 1e-2  # or nothing was tested
 
 
 def test_many_edits_read_together_are_those_of_weights(name, model):
-    """Each prompt with each edit, in batches of both: different first layers, two read-out positions of a text."""
+    """Every prompt with every edit, mixed in batches: different first layers, two read-out positions in one text."""
     asked = prompts(name in CAUSAL, 8)
-    (ids, first, answer), (_, second, _) = asked[0], asked[2]
-    asked += [(ids, second, answer), (ids, (first, second), (answer, 40))]
+    (ids, (first,), (answer,)), (_, (second,), _) = asked[0], asked[2]
+    asked += [Prompt(ids, [second], [answer]), Prompt(ids, [first, second], [answer, 40])]
     probe = Probe(loading.adapt(model))
     updated, erased = NEURONS[1:], [[2, 33], [1, 4]]
     edits = {
@@ -196,16 +198,14 @@ def test_many_edits_read_together_are_those_of_weights(name, model):
     }
 
     def probability(ids, positions, answers):
-        if isinstance(answers, int):
-            positions, answers = [positions], [answers]
-        of_pieces = [(ids, position, piece) for position, piece in zip(positions, answers, strict=True)]
-        return np.mean([logits_at(model, prompt).softmax(-1)[prompt[2]].item() for prompt in of_pieces])
+        of_pieces = [Prompt(ids, [position], [piece]) for position, piece in zip(positions, answers, strict=True)]
+        return np.mean([logits_at(model, prompt).softmax(-1)[prompt.answers[0]].item() for prompt in of_pieces])
 
     expected = {}
     for edit, made in edits.items():
         with made():
             expected[edit] = [probability(*prompt) for prompt in asked]
-    for kinds in (list(edits), list(edits)[1:]):  # with prompts that are read as they are, and without
+    for kinds in (list(edits), list(edits)[1:]):  # with and without prompts that are read unedited
         variants = [[kinds[(place + shift) % len(kinds)] for place in range(len(asked))] for shift in range(len(kinds))]
         for variant, found in zip(variants, read_edited(probe, asked, variants), strict=True):
             wanted = [expected[edit][place] for place, edit in enumerate(variant)]
@@ -214,7 +214,7 @@ def test_many_edits_read_together_are_those_of_weights(name, model):
 
 
 def test_edits_act_on_what_neurons_write_and_end(name, asked):
-    """Beside the columns nothing changes, and afterwards nothing has."""
+    """Only the columns change, and at the end they are restored."""
     tiny = FAMILIES[name]
     model = tiny.model(name, torch.float32)
     before = {key: weight.clone() for key, weight in model.state_dict().items()}
@@ -222,7 +222,7 @@ def test_edits_act_on_what_neurons_write_and_end(name, asked):
     plain = probe.read(asked).probabilities
 
     def columns():
-        """What each of the neurons adds to the FFN's output, asked of transformers' modules."""
+        """What each neuron adds to the FFN's output, according to transformers' modules."""
         empty = torch.zeros(1, 40)
         modules = tiny.projections(model)
         return [modules[layer](torch.eye(40)[index : index + 1]) - modules[layer](empty) for layer, index in NEURONS]
@@ -237,13 +237,13 @@ def test_edits_act_on_what_neurons_write_and_end(name, asked):
             expected = column + column.norm() * (8 * new - 1.5 * old)
             assert torch.allclose(edited, expected, atol=1e-4)
         changed = {key for key, weight in model.state_dict().items() if not torch.equal(weight, before[key])}
-        assert len(changed) == 3  # one matrix a layer
-        own = [logits_at(model, prompt).softmax(-1)[prompt[2]].item() for prompt in asked]
+        assert len(changed) == 3  # one matrix per layer
+        own = [logits_at(model, prompt).softmax(-1)[prompt.answers[0]].item() for prompt in asked]
         assert probe.read(asked).probabilities == pytest.approx(own, abs=1e-5)
         assert np.abs(np.array(own) - plain).max() > 1e-4
     with torch.no_grad(), erase(model, NEURONS):
         assert all(column.abs().max() < 1e-6 for column in columns())
-        own = [logits_at(model, prompt).softmax(-1)[prompt[2]].item() for prompt in asked]
+        own = [logits_at(model, prompt).softmax(-1)[prompt.answers[0]].item() for prompt in asked]
         assert probe.read(asked).probabilities == pytest.approx(own, abs=1e-5)
     after = model.state_dict()
     assert all(torch.equal(after[key].view(torch.uint8), before[key].view(torch.uint8)) for key in before)

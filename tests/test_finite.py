@@ -1,4 +1,4 @@
-"""Numbers that are not finite: never a result, but a line that names the prompt and the layer."""
+"""Numbers that are not finite never become a result, but an error that names the prompt and the layer."""
 
 import pytest
 import torch
@@ -7,15 +7,17 @@ from families import CAUSAL, FAMILIES, prompts
 from kn.methods.attribution import Engine
 from kn.methods.batched_edits import ColumnEdit, read_edited
 from kn.methods.probing import Probe
+from kn.methods.scaling import Scaling
 from kn.model import finite, loading
 from kn.model.batches import Rows
+from kn.model.prompts import Prompt
 from kn.store.files import InputError
 
 NEURONS = [[0, 1], [2, 3]]
 WAYS = {
     "read": lambda adapter, asked: Probe(adapter).read(asked),
     "activations": lambda adapter, asked: Probe(adapter).activations(asked, [NEURONS] * len(asked)),
-    "scaled": lambda adapter, asked: Probe(adapter).scaled(asked, [[(NEURONS, 0.0)]] * len(asked)),
+    "scaled": lambda adapter, asked: Probe(adapter).scaled(asked, [[Scaling(NEURONS, 0.0)]] * len(asked)),
     "rewritten": lambda adapter, asked: read_edited(Probe(adapter), asked, [[ColumnEdit(NEURONS)] * len(asked)]),
     "attributed": lambda adapter, asked: list(Engine(adapter, "riemann", 5).attribute(asked)),
 }
@@ -45,15 +47,15 @@ def test_the_layer_is_named(name, way, bad):
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("name", ["bert", "gpt2"])
 def test_the_prompt_is_named(name, way):
-    """Its word is broken, those of the others are not."""
+    """Only this prompt contains the damaged word."""
     model, adapter, asked = tiny(name)
     adapter.spell = lambda ids: f"a text of {len(ids)}, {ids[0]}"
-    (token,) = asked[3][0][:1]
+    token = asked[3].ids[0]
     assert not any(token in ids for ids, _, _ in asked[:3])
     model.get_input_embeddings().weight[token] = float("nan")
-    adapter.decoder.layer = torch.nn.Linear(24, 60)  # or all logits were of the same weights
+    adapter.decoder.layer = torch.nn.Linear(24, 60)  # untied, or the damaged word would affect all logits
     line = refused(way, adapter, asked)
-    assert f"in the embeddings, of the prompt 'a text of {len(asked[3][0])}, {token}'" in line
+    assert f"in the embeddings, of the prompt 'a text of {len(asked[3].ids)}, {token}'" in line
 
 
 def test_the_head_is_named():
@@ -65,26 +67,26 @@ def test_the_head_is_named():
 def test_what_only_the_change_makes_is_named():
     _, adapter, asked = tiny("gpt2", torch.float16)
     with pytest.raises(InputError, match=r"in float16, with changed neurons, of the prompt .*: set DTYPE=float32"):
-        Probe(adapter).scaled(asked, [[(NEURONS, 1.0), (NEURONS, 1e38)]] * len(asked))
+        Probe(adapter).scaled(asked, [[Scaling(NEURONS, 1.0), Scaling(NEURONS, 1e38)]] * len(asked))
 
 
 def test_a_gradient_that_is_not_finite_is_named():
     _, adapter, asked = tiny("bert")
-    rows = Rows([(ids, [position], [answer]) for ids, position, answer in asked[::2]], torch.device("cpu"))
+    rows = Rows(asked[::2], torch.device("cpu"))
     scores = torch.zeros(2, 3, 40)
     finite.check(adapter, rows, scores, None)
     scores[1, 2, 7] = float("nan")
     with pytest.raises(InputError, match="in the gradients of layer 2, of the prompt ") as caught:
         finite.check(adapter, rows, torch.zeros(2), scores)
-    assert str(asked[2][0]) in str(caught.value)
+    assert str(asked[2].ids) in str(caught.value)
 
 
 def test_pieces_of_an_answer_belong_to_their_prompt():
     model, adapter, asked = tiny("bert")
-    (ids, position, answer), other = asked[0], asked[2]
-    several = [(ids, (position, position + 1), (answer, 12)), (other[0], (1, 2), (answer, 12))]
-    token = next(token for token in other[0] if token not in ids)
+    (ids, (position,), (answer,)), other = asked[0], asked[2].ids
+    several = [Prompt(ids, (position, position + 1), (answer, 12)), Prompt(other, (1, 2), (answer, 12))]
+    token = next(token for token in other if token not in ids)
     model.get_input_embeddings().weight[token] = float("nan")
     adapter.decoder.layer = torch.nn.Linear(24, 60)
     for way in WAYS:
-        assert str(other[0]) in refused(way, adapter, several)
+        assert str(other) in refused(way, adapter, several)

@@ -1,4 +1,4 @@
-"""What a Python script may ask in many ways, and what ends in one line because it would be read somewhere else."""
+"""What a Python script may ask for, and what is refused in one line because the wrong thing would be read."""
 
 import numpy as np
 import pytest
@@ -8,27 +8,32 @@ from families import FAMILIES, prompts
 from kn.methods.attribution import Engine
 from kn.methods.batched_edits import ColumnEdit, read_edited
 from kn.methods.probing import Probe
+from kn.methods.scaling import Scaling
 from kn.methods.weight_edits import edit_fact, erase
 from kn.model import loading
+from kn.model.prompts import Prompt
 from kn.store.files import InputError
 
 IDS = [5, 9, 30, 7]  # of 60 tokens; the models have 3 layers of 40 neurons
 WRONG_PROMPTS = {
-    "prompt 1: expected positions from 0 to 3, found -1": (IDS, -1, 11),
-    "prompt 1: expected positions from 0 to 3, found 4": (IDS, 4, 11),
-    r"prompt 1: expected positions from 0 to 3, found \[1, -2\]": (IDS, [1, -2], [11, 12]),
-    "prompt 1: expected positions from 0 to 3, found True": (IDS, True, 11),
-    "prompt 1: expected positions from 0 to 3, found 1.0": (IDS, 1.0, 11),
-    "prompt 1: expected token ids from 0 to 59, found -1": ([5, -1, 7], 1, 11),
-    "prompt 1: expected token ids from 0 to 59, found 60": ([5, 60, 7], 1, 11),
-    "prompt 1: answer: expected token ids from 0 to 59, found 60": (IDS, 1, 60),
-    "prompt 1: answer: expected token ids from 0 to 59, found -1": (IDS, [1], [-1]),
-    "prompt 1: answer: expected token ids from 0 to 59, found Paris": (IDS, 1, "Paris"),
-    r"expected a position for each piece of the answer, found \[1, 2\] for \[11\]": (IDS, [1, 2], [11]),
-    r"expected a position for each piece of the answer, found \[\] for \[\]": (IDS, [], []),
-    "prompt 1: has 0 tokens, the model reads 1 to 32": ([], 0, 11),
-    "prompt 1: has 33 tokens, the model reads 1 to 32": ([5] * 33, 1, 11),
-    r"prompt 1: expected \(token ids, positions, answers\)": (IDS, 1),
+    r"prompt 1: expected positions from 0 to 3, found \[-1\]": Prompt(IDS, [-1], [11]),
+    r"prompt 1: expected positions from 0 to 3, found \[4\]": Prompt(IDS, [4], [11]),
+    r"prompt 1: expected positions from 0 to 3, found \[1, -2\]": Prompt(IDS, [1, -2], [11, 12]),
+    r"prompt 1: expected positions from 0 to 3, found \[True\]": Prompt(IDS, [True], [11]),
+    r"prompt 1: expected positions from 0 to 3, found \[1.0\]": Prompt(IDS, [1.0], [11]),
+    "prompt 1: expected positions from 0 to 3, in a list, found 1": Prompt(IDS, 1, [11]),
+    "prompt 1: expected token ids from 0 to 59, found -1": Prompt([5, -1, 7], [1], [11]),
+    "prompt 1: expected token ids from 0 to 59, found 60": Prompt([5, 60, 7], [1], [11]),
+    "prompt 1: expected token ids from 0 to 59, in a list, found The capital": Prompt("The capital", [1], [11]),
+    "prompt 1: answer: expected token ids from 0 to 59, found 60": Prompt(IDS, [1], [60]),
+    "prompt 1: answer: expected token ids from 0 to 59, found -1": Prompt(IDS, [1], [-1]),
+    "prompt 1: answer: expected token ids from 0 to 59, found Paris": Prompt(IDS, [1], ["Paris"]),
+    "prompt 1: answer: expected token ids from 0 to 59, in a list, found 11": Prompt(IDS, [1], 11),
+    r"expected one position per piece of the answer, found \[1, 2\] for \[11\]": Prompt(IDS, [1, 2], [11]),
+    r"expected one position per piece of the answer, found \[\] for \[\]": Prompt(IDS, [], []),
+    "prompt 1: has 0 tokens, the model reads 1 to 32": Prompt([], [0], [11]),
+    "prompt 1: has 33 tokens, the model reads 1 to 32": Prompt([5] * 33, [1], [11]),
+    r"prompt 1: expected Prompt\(ids, positions, answers\), found \(\[5": (IDS, [1], [11]),
 }
 WRONG_NEURONS = ([-1, 0], [3, 0], [0, -1], [0, 40], [0, 1.0], [True, 0], [2], 2)
 
@@ -57,11 +62,12 @@ def attributed(adapter, asked, **more):
 
 @pytest.mark.parametrize("line, wrong", WRONG_PROMPTS.items(), ids=range(len(WRONG_PROMPTS)))
 def test_a_wrong_prompt_is_one_line(adapter, line, wrong):
-    asked = [(IDS, 1, 11), wrong]
+    asked = [Prompt(IDS, [1], [11]), wrong]
     for ask in (
         lambda: attributed(adapter, asked),
+        lambda: attributed(adapter, asked, baselines=[[IDS], [IDS]]),
         lambda: Probe(adapter).read(asked),
-        lambda: Probe(adapter).scaled(asked, [[([[1, 2]], 0.0)]] * 2),
+        lambda: Probe(adapter).scaled(asked, [[Scaling([[1, 2]], 0.0)]] * 2),
         lambda: Probe(adapter).activations(asked, [[[1, 2]]] * 2),
     ):
         with pytest.raises(InputError, match=line):
@@ -70,14 +76,14 @@ def test_a_wrong_prompt_is_one_line(adapter, line, wrong):
 
 @pytest.mark.parametrize("wrong", WRONG_NEURONS, ids=str)
 def test_a_wrong_neuron_is_one_line(model, adapter, wrong):
-    asked, neurons = [(IDS, 1, 11)], [[1, 2], wrong]
+    asked, neurons = [Prompt(IDS, [1], [11])], [[1, 2], wrong]
 
     def with_context(context):
         with context:
             pass
 
     for ask in (
-        lambda: Probe(adapter).scaled(asked, [[(neurons, 0.0)]]),
+        lambda: Probe(adapter).scaled(asked, [[Scaling(neurons, 0.0)]]),
         lambda: Probe(adapter).activations(asked, [neurons]),
         lambda: read_edited(Probe(adapter), asked, [[ColumnEdit(neurons)]]),
         lambda: with_context(erase(model, neurons)),
@@ -87,10 +93,30 @@ def test_a_wrong_neuron_is_one_line(model, adapter, wrong):
             ask()
 
 
+@pytest.mark.parametrize("numbers", [int, np.int64, torch.tensor])
+def test_neurons_to_change_are_a_set(model, adapter, numbers):
+    """Naming one twice would change it once in the weights and twice in the activations."""
+    repeated = [list(map(numbers, neuron)) for neuron in ([1, 2], [0, 3], [1, 2])]
+    asked = [Prompt(IDS, [1], [11])]
+    before = adapter.value_vectors(1).clone()
+    for change in (
+        lambda: Probe(adapter).scaled(asked, [[Scaling(repeated, 0.0)]]),
+        lambda: Probe(adapter).scaled(asked, [[Scaling([[2, 2]], 0.0, repeated)]]),
+        lambda: read_edited(Probe(adapter), asked, [[ColumnEdit(repeated)]]),
+        lambda: erase(model, repeated).__enter__(),
+        lambda: edit_fact(model, repeated, 11, 12, 1, 8).__enter__(),
+    ):
+        with pytest.raises(InputError, match=r"^neuron \[1, 2\] is named twice: expected different neurons$"):
+            change()
+    assert torch.equal(adapter.value_vectors(1), before)
+    (activations,) = Probe(adapter).activations(asked, [repeated])  # to read, it is a list
+    assert activations[0] == activations[2] != activations[1]
+
+
 @pytest.mark.parametrize("layer", [-1, 3, 0.5])
 def test_a_layer_that_the_model_lacks_is_one_line(adapter, layer):
     with pytest.raises(InputError, match=f"layer {layer}: expected layers from 0 to 2"):
-        attributed(adapter, [(IDS, 1, 11)], layers=[0, layer])
+        attributed(adapter, [Prompt(IDS, [1], [11])], layers=[0, layer])
 
 
 @pytest.mark.parametrize(
@@ -104,7 +130,7 @@ def test_a_layer_that_the_model_lacks_is_one_line(adapter, layer):
 )
 def test_wrong_baselines_are_one_line(adapter, baselines, line):
     with pytest.raises(InputError, match=line):
-        attributed(adapter, [(IDS, 1, 11)], baselines=baselines)
+        attributed(adapter, [Prompt(IDS, [1], [11])], baselines=baselines)
 
 
 @pytest.mark.parametrize("old, new", [(-1, 12), (11, 60), (11, [12, 60]), (11, "x")])
@@ -120,13 +146,13 @@ def test_numbers_may_be_those_of_numpy_and_torch(name, model, adapter):
     asked = prompts(causal=name == "llama")
     neurons = [[2, 33], [0, 5]]
     for kind in (np.int64, np.uint8, torch.tensor):
-        same = [(list(map(kind, ids)), kind(position), kind(answer)) for ids, position, answer in asked]
-        same[1] = (np.array(asked[1][0]), torch.tensor([asked[1][1]]), np.array([asked[1][2]]))
+        same = [Prompt(*(list(map(kind, column)) for column in prompt)) for prompt in asked]
+        same[1] = Prompt(np.array(asked[1].ids), torch.tensor(asked[1].positions), np.array(asked[1].answers))
         assert torch.equal(attributed(adapter, same, layers=[kind(1)]), attributed(adapter, asked, layers=[1]))
         ours, plain = Probe(adapter), Probe(adapter)
         assert np.array_equal(ours.read(same).probabilities, plain.read(asked).probabilities)
         kinds = [[kind(layer), kind(neuron)] for layer, neuron in neurons]
-        scaled = ours.scaled(same, [[(kinds, 2.0)]] * 4), plain.scaled(asked, [[(neurons, 2.0)]] * 4)
+        scaled = ours.scaled(same, [[Scaling(kinds, 2.0)]] * 4), plain.scaled(asked, [[Scaling(neurons, 2.0)]] * 4)
         assert np.array_equal(*scaled)
         weights = []
         for of_neurons, old, new in ((neurons, 11, (40, 17)), (kinds, kind(11), [kind(40), kind(17)])):
@@ -147,7 +173,10 @@ def test_attributions_come_without_gradients_around(name, adapter, around):
 
 def test_a_model_in_training_mode_is_refused(model, adapter):
     model.train()
-    for ask in (lambda: attributed(adapter, [(IDS, 1, 11)]), lambda: Probe(adapter).read([(IDS, 1, 11)])):
+    for ask in (
+        lambda: attributed(adapter, [Prompt(IDS, [1], [11])]),
+        lambda: Probe(adapter).read([Prompt(IDS, [1], [11])]),
+    ):
         with pytest.raises(InputError, match=r"training mode.*call model.eval\(\)"):
             ask()
 

@@ -1,4 +1,4 @@
-"""What a model takes of a machine's memory: loaded, and with its weights laid out for fast products."""
+"""How much memory a model takes: loaded, and with its weights packed for fast products."""
 
 import json
 import subprocess
@@ -15,7 +15,7 @@ from families import FAMILIES, prompts
 from kn.methods.attribution import Engine
 from kn.model import devices, linear, loading
 
-# Run in a process of its own, as memory that is free again may be used again. A thread looks at what the process has.
+# Run in its own process, since freed memory may be reused. A thread watches the memory of the process.
 MEASURING = """
 import json, sys, threading
 from pathlib import Path
@@ -23,6 +23,7 @@ from pathlib import Path
 import torch
 from kn.methods.attribution import Engine
 from kn.model import linear, loading
+from kn.model.prompts import Prompt
 
 folder, dtype, what, allowed = sys.argv[1], sys.argv[2], sys.argv[3], sys.argv[4] == "True"
 
@@ -47,14 +48,14 @@ def peak(work):
 
 
 torch.set_num_threads(1)
-_, small = loading.load(sys.argv[5], None, dtype, torch.device("cpu"))  # what libraries take the first time
-list(Engine(loading.adapt(small), "riemann", 20).attribute([([5, 6, 7, 8], 3, 9)]))
+_, small = loading.load(sys.argv[5], None, dtype, torch.device("cpu"))  # the memory that libraries take once
+list(Engine(loading.adapt(small), "riemann", 20).attribute([Prompt([5, 6, 7, 8], [3], [9])]))
 before = taken()
 loaded, (_, model) = peak(lambda: loading.load(folder, None, dtype, torch.device("cpu")))
 _, _ = peak(lambda: loading.fingerprint(model))  # reads every weight
 linear.fits = lambda model: allowed
 engine = Engine(loading.adapt(model), "riemann", 20)
-used, _ = peak(lambda: list(engine.attribute([([5, 6, 7, 8], 3, 9)])))
+used, _ = peak(lambda: list(engine.attribute([Prompt([5, 6, 7, 8], [3], [9])])))
 weights = sum(weight.nbytes for weight in model.parameters())
 print(json.dumps([(most - before) / weights for most in (loaded, used)]))
 """
@@ -92,7 +93,7 @@ def test_weights_are_in_memory_once_unless_they_are_laid_out(tmp_path, kept, dty
     loaded, used = measured(tmp_path, kept, dtype, what, allowed)
     assert loaded < 1.15 and used < most
     if allowed:
-        assert used > linear.COPIES - 0.5  # or what the rule counts on is not so
+        assert used > linear.COPIES - 0.5  # or the rule would overestimate
 
 
 def test_weights_are_laid_out_where_the_machine_has_the_memory(monkeypatch):
@@ -103,7 +104,7 @@ def test_weights_are_laid_out_where_the_machine_has_the_memory(monkeypatch):
         monkeypatch.setattr(devices, "memory", lambda memory=memory: memory * weights)
         monkeypatch.setattr(linear, "LOCAL_WORKERS", processes)
         adapter = loading.adapt(model)
-        found[memory, processes] = adapter.layers[0].down.packs
+        found[memory, processes] = adapter.blocks[0].down.packs
         (batch,) = Engine(adapter, "literal", 20).attribute(prompts(causal=True)[:1])
         found[memory] = batch.answer
     assert [found[key] for key in ((3.8, 1), (3.7, 1), (7.6, 2), (7.4, 2))] == [True, False, True, False]
@@ -112,7 +113,7 @@ def test_weights_are_laid_out_where_the_machine_has_the_memory(monkeypatch):
 
 
 def test_a_limit_of_a_container_is_the_memory_there_is(monkeypatch, tmp_path):
-    """Of a job three groups down, of which the one in the middle has a limit."""
+    """For a job nested in three groups, of which the middle one has a limit."""
     whole = devices.memory()
     (tmp_path / "sys/jobs/mine/step").mkdir(parents=True)
     for folder, limit in (("", "max"), ("jobs", "max"), ("jobs/mine", "1000000"), ("jobs/mine/step", "2000000")):

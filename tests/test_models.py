@@ -1,4 +1,4 @@
-"""Adapters against transformers' own logits; what a model that can't be used says."""
+"""Adapters against transformers' own logits; products with frozen weights; models that can't be used."""
 
 import json
 import random
@@ -12,8 +12,9 @@ from torch import nn
 from conftest import GOLDEN, encode_prompts
 from families import CAUSAL, FAMILIES, prompts
 from kn.methods.probing import Probe
-from kn.model import loading
+from kn.model import linear, loading
 from kn.model.linear import FrozenLinear, look_again
+from kn.store import workers
 from kn.store.files import InputError
 
 CPU = torch.device("cpu")
@@ -23,7 +24,7 @@ CPU = torch.device("cpu")
 def test_logits_are_those_of_transformers(golden_bags, dtype, tolerance):
     tokenizer, model = loading.load(str(GOLDEN / "model"), None, dtype, CPU)
     adapter = loading.adapt(model)
-    for ids, position, _ in encode_prompts(tokenizer, golden_bags["P36"][:4]):
+    for ids, (position,), _ in encode_prompts(tokenizer, golden_bags["P36"][:4]):
         ours = adapter.run(torch.tensor([ids]), torch.tensor([position])).logits[0]
         theirs = model(torch.tensor([ids])).logits[0, position]
         assert torch.allclose(ours, theirs, rtol=0, atol=tolerance)
@@ -34,9 +35,9 @@ def test_running_on_from_a_layer_changes_what_a_hook_in_the_model_changes(golden
     tokenizer, model = golden64
     adapter = loading.adapt(model)
     prompts = [prompt for bags in golden_bags.values() for prompt in encode_prompts(tokenizer, bags)]
-    groups = [[prompt for prompt in prompts if len(prompt[0]) == length] for length in range(8, 16)]
-    equal = max(groups, key=lambda group: len({position for _, position, _ in group}))
-    ids, positions, _ = (torch.tensor(column) for column in zip(*equal, strict=True))
+    groups = [[prompt for prompt in prompts if len(prompt.ids) == length] for length in range(8, 16)]
+    equal = max(groups, key=lambda group: len({prompt.positions[0] for prompt in group}))
+    ids, positions = torch.tensor([prompt.ids for prompt in equal]), torch.tensor([p.positions[0] for p in equal])
     first, last = positions.argmin().item(), positions.argmax().item()
     assert positions[first] < positions[last]
     plain = adapter.run(ids, positions)
@@ -68,6 +69,52 @@ def test_frozen_products_and_their_gradients_are_torchs(dtype, tolerance):
         found.append((out.float(), gradient.float()))
     for ours, theirs in zip(*found, strict=True):
         assert torch.allclose(ours, theirs, rtol=tolerance, atol=tolerance * theirs.abs().max().item())
+
+
+class Missing:
+    """What `torch.ops.mkldnn` is in a PyTorch without these operators: asking for one raises AttributeError."""
+
+
+class Failing:
+    def _reorder_linear_weight(self, weight, rows):
+        raise RuntimeError("expected 3 arguments\nbut got 2")
+
+
+class Differing:
+    def _reorder_linear_weight(self, weight, rows):
+        return weight
+
+    def _linear_pointwise(self, x, weight, bias, *_):
+        return nn.functional.linear(x, weight, bias) + 1e-3
+
+
+@pytest.fixture
+def notes(monkeypatch):
+    monkeypatch.setattr(workers, "NOTES", [])
+    linear.works.cache_clear()
+    yield workers.NOTES
+    linear.works.cache_clear()
+
+
+@pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="PyTorch has no oneDNN here")
+@pytest.mark.parametrize(
+    "operators, line", [(Missing, "AttributeError"), (Failing, "3 arguments but"), (Differing, "differ")]
+)
+def test_without_working_packed_products_there_is_a_line_and_the_same_result(monkeypatch, notes, operators, line):
+    monkeypatch.setattr(torch.ops, "mkldnn", operators())
+    x = torch.randn(3, 48, requires_grad=True)
+    for layer in (nn.Linear(48, 96).requires_grad_(False), nn.Linear(48, 5, bias=False).requires_grad_(False)):
+        frozen = FrozenLinear(layer)
+        assert torch.equal(frozen(x), layer(x))
+        assert torch.equal(*(torch.autograd.grad(of(x).square().sum(), x)[0] for of in (frozen, layer)))
+    assert len(notes) == 1 and line in notes[0] and "\n" not in notes[0]
+    assert "torch.nn.functional.linear is used instead" in notes[0]
+
+
+def test_with_working_packed_products_there_is_no_line(notes):
+    layer = nn.Linear(48, 96).requires_grad_(False)
+    assert FrozenLinear(layer).packs == torch.backends.mkldnn.is_available()
+    assert notes == []
 
 
 def through_data(layer):
@@ -119,7 +166,7 @@ def test_changed_weights_are_noticed(change, transposed):
 
 @pytest.mark.parametrize("name", ["bert", "gpt2", "llama"])
 def test_an_adapter_reads_the_model_as_it_is_now(name):
-    """Each parameter got other values in a way that PyTorch keeps no record of, or another tensor."""
+    """Every parameter is replaced, or overwritten in a way that PyTorch keeps no record of."""
     model = FAMILIES[name].model(name, torch.float32).requires_grad_(False)
     asked = prompts(name in CAUSAL)
     probe = Probe(loading.adapt(model))
@@ -162,7 +209,7 @@ def test_the_fingerprint_tells_types_and_configurations_apart():
 
 
 def test_the_fingerprint_is_that_of_the_model_wherever_it_lies(tmp_path):
-    """A copy, saved anew, with entries that act on nothing."""
+    """A saved copy with additional entries that have no effect."""
     for name in ("bert", "gpt2", "gemma3_text"):
         model = FAMILIES[name].model(name, torch.float32)
         before = loading.fingerprint(model)

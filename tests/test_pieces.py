@@ -1,4 +1,4 @@
-"""Answers of several pieces: how they are encoded, and what engine and probe make of them, against slow loops."""
+"""Answers of several pieces: how they are encoded, and how engine and probe treat them, against slow loops."""
 
 import numpy as np
 import pytest
@@ -10,8 +10,9 @@ from families import CAUSAL, FAMILIES, with_inputs
 from kn.methods.attribution import Engine
 from kn.methods.probing import Probe
 from kn.methods.quadrature import Rule
+from kn.methods.scaling import Scaling
 from kn.model import loading
-from kn.model.prompts import NOT_LAST, NOT_ONE_MASK, NOTHING_BEFORE, UNKNOWN, Encoder
+from kn.model.prompts import NOT_LAST, NOT_ONE_MASK, NOTHING_BEFORE, UNKNOWN, Encoder, Prompt
 from test_families import changed_at, logits_at, neurons_at, slow_attributions
 
 ENGLISH, CHINESE = ("The capital of France is [MASK].", "Parisia"), ("法国的首都是[MASK]。", "巴黎城")
@@ -66,7 +67,7 @@ def test_what_cannot_be_scored_says_why():
     assert why("The capital of France is [MASK].", longest=6) == "[MASK] stands beyond the first 6 word pieces"
     pieces = tokenizing.word_pieces()
     assert why("France is [MASK].", "☃", tokenizer=pieces, causal=False) == UNKNOWN
-    # Of three masks two are left.
+    # Two of three masks remain.
     assert (
         why("[MASK]", "巴黎城", longest=4, tokenizer=pieces, causal=False)
         == "[MASK] stands beyond the first 4 word pieces"
@@ -143,22 +144,22 @@ def model(name):
 
 @pytest.fixture(scope="module")
 def asked(name):
-    """Of equal length all but one, with one to three pieces."""
+    """Answers of one to three pieces; all prompts but one have the same length."""
     rng = torch.Generator().manual_seed(5)
     ids = torch.randint(3, 60, (4, 9), generator=rng).tolist()
     last = 8 if name in CAUSAL else 7
     return [
-        (ids[0], (last - 2, last - 1, last), (11, 40, 17)),
-        (ids[1], (last,), (59,)),
-        (ids[2], (last - 1, last), (12, 12)),
-        ([*ids[3], 33], (last, last + 1), (20, 44)),
+        Prompt(ids[0], (last - 2, last - 1, last), (11, 40, 17)),
+        Prompt(ids[1], (last,), (59,)),
+        Prompt(ids[2], (last - 1, last), (12, 12)),
+        Prompt([*ids[3], 33], (last, last + 1), (20, 44)),
     ]
 
 
 def alone(prompt):
     """Each piece as a prompt of its own."""
     ids, positions, answers = prompt
-    return [(ids, *piece) for piece in zip(positions, answers, strict=True)]
+    return [Prompt(ids, [position], [answer]) for position, answer in zip(positions, answers, strict=True)]
 
 
 @pytest.mark.parametrize("max_tokens", [None, 1])
@@ -194,39 +195,30 @@ def test_the_integral_adds_up_to_the_change_of_the_score(name, model, asked, mon
                     emptied = with_inputs(
                         FAMILIES[name].projections(model),
                         changed_at(piece, lambda n, x, layer=layer: torch.zeros_like(x) if n == layer else x),
-                        lambda piece=piece: logits_at(model, piece).softmax(-1)[piece[2]],
+                        lambda piece=piece: logits_at(model, piece).softmax(-1)[piece.answers[0]],
                     )
-                    changes.append(logits_at(model, piece).softmax(-1)[piece[2]] - emptied)
+                    changes.append(logits_at(model, piece).softmax(-1)[piece.answers[0]] - emptied)
                 assert of_layer.sum().item() == pytest.approx(torch.stack(changes).mean().item(), abs=1e-5)
 
 
 def test_a_probe_tells_the_mean_the_worst_rank_and_whether_all_are_right(model, asked):
     probe = Probe(loading.adapt(model), 200)
-    scalings = [([[2, 33], [0, 5]], 0.0), ([[1, 4]], 2.0)]
+    scalings = [Scaling([[2, 33], [0, 5]], 0.0), Scaling([[1, 4]], 2.0)]
     neurons = [[2, 33], [1, 39]]
     found = probe.read(asked)
-    # Each piece alone is what the families' tests compare with transformers.
+    # test_families compares each piece alone with transformers.
     for place, prompt in enumerate(asked):
         of_pieces = probe.read(alone(prompt))
         assert found.probabilities[place] == pytest.approx(of_pieces.probabilities.mean(), abs=1e-12)
         assert found.ranks[place] == of_pieces.ranks.max() and found.right[place] == of_pieces.right.all()
         assert found.predicted[place] == tuple(token for (token,) in of_pieces.predicted)
-        scaled = probe.scaled(alone(prompt), [scalings] * len(prompt[1]))
+        scaled = probe.scaled(alone(prompt), [scalings] * len(prompt.answers))
         (together,) = probe.scaled([prompt], [scalings])
         assert together == pytest.approx(np.mean(scaled, 0), abs=1e-12)
-        activations = probe.activations(alone(prompt), [neurons] * len(prompt[1]))
+        activations = probe.activations(alone(prompt), [neurons] * len(prompt.answers))
         (together,) = probe.activations([prompt], [neurons])
         assert together == pytest.approx(np.mean(activations, 0), abs=1e-12)
-    predicted = [(ids, positions, tokens) for (ids, positions, _), tokens in zip(asked, found.predicted, strict=True)]
-    half = (asked[0][0], asked[0][1], (*found.predicted[0][:2], (found.predicted[0][2] + 1) % 60))
+    predicted = [prompt._replace(answers=tokens) for prompt, tokens in zip(asked, found.predicted, strict=True)]
+    half = asked[0]._replace(answers=(*found.predicted[0][:2], (found.predicted[0][2] + 1) % 60))
     assert probe.read([*predicted, half]).right.tolist() == [True] * 4 + [False]
     assert not probe.read([*predicted, half]).ranks[:4].any()
-
-
-def test_an_answer_of_one_piece_may_stand_there_as_it_is(model, asked):
-    one = [piece for prompt in asked for piece in alone(prompt)]
-    tuples = [(ids, (position,), (answer,)) for ids, position, answer in one]
-    probe, engine = Probe(loading.adapt(model)), Engine(loading.adapt(model), "riemann", 20)
-    assert np.array_equal(probe.read(one).probabilities, probe.read(tuples).probabilities)
-    for bare, wrapped in zip(engine.attribute(one), engine.attribute(tuples), strict=True):
-        assert torch.equal(bare.answer, wrapped.answer)

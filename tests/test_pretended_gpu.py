@@ -20,6 +20,7 @@ from kn.methods.batched_edits import ColumnEdit, read_edited
 from kn.methods.probing import Probe
 from kn.methods.quadrature import ladder
 from kn.model import batches, loading
+from kn.model.prompts import Prompt
 
 DATA = GOLDEN / "data"
 FACTS = 8  # of each relation
@@ -121,8 +122,8 @@ def test_every_thread_has_it(gpu):
 @pytest.mark.parametrize("family", FAMILIES)
 def test_every_family_computes_there(gpu, family):
     prompts = families.prompts(family in CAUSAL)
-    ids, position, answer = prompts[0]
-    prompts.append((ids, [position - 1, position], [answer, answer + 1]) if position else prompts[0])
+    ids, (position,), (answer,) = prompts[0]
+    prompts.append(Prompt(ids, [position - 1, position], [answer, answer + 1]) if position else prompts[0])
     found = {}
     for device in ("cpu", "cuda"):
         model = FAMILIES[family].model(family, torch.float64).requires_grad_(False).to(device)

@@ -1,4 +1,4 @@
-"""What the probe reads against transformers' own forward pass, with hooks where neurons are changed."""
+"""The probe against transformers' own forward pass, in which hooks change neurons."""
 
 import numpy as np
 import pytest
@@ -6,12 +6,14 @@ import torch
 
 from conftest import RELATIONS, encode_prompts
 from kn.methods.probing import Probe
+from kn.methods.scaling import Scaling
 from kn.model import loading
 
 SCALINGS = [
-    [([[4, 70], [2, 5], [2, 9]], 0.0), ([[4, 70], [2, 5], [2, 9]], 2.0)],
-    [([], 0.0), ([[0, 1]], 3.5)],
-    [([[3, 149], [4, 44]], -1.0), ([[1, 7]], 0.0)],
+    [Scaling([[4, 70], [2, 5], [2, 9]], 0.0), Scaling([[4, 70], [2, 5], [2, 9]], 2.0)],
+    [Scaling([], 0.0), Scaling([[0, 1]], 3.5)],
+    [Scaling([[3, 149], [4, 44]], -1.0), Scaling([[1, 7]], 0.0)],
+    [Scaling([[4, 70], [2, 5]], 3.0, [[2, 5], [1, 60]]), Scaling([], 2.0, [[3, 7]])],  # the second set once more
 ]
 
 
@@ -26,7 +28,7 @@ def asked(golden64, golden_bags):
 
 def own_probabilities(model, prompt, neurons=(), factor=1.0):
     """transformers' distribution at the mask, with neurons scaled there by hooks."""
-    ids, position, _ = prompt
+    ids, (position,), _ = prompt
     hooks = []
     for layer, index in neurons:
 
@@ -47,17 +49,20 @@ def test_readings(asked):
     readings = probe.read(prompts)
     for number, prompt in enumerate(prompts):
         own = own_probabilities(model, prompt)
-        assert readings.probabilities[number] == pytest.approx(own[prompt[2]].item(), abs=1e-10)
+        assert readings.probabilities[number] == pytest.approx(own[prompt.answers[0]].item(), abs=1e-10)
         assert readings.predicted[number] == (own.argmax().item(),)
-        assert readings.ranks[number] == own.argsort(descending=True).tolist().index(prompt[2])
+        assert readings.ranks[number] == own.argsort(descending=True).tolist().index(prompt.answers[0])
 
 
 def test_neurons_scaled_at_the_mask(asked):
     probe, model, prompts = asked
     scalings = [SCALINGS[number % len(SCALINGS)] for number in range(len(prompts))]
     for prompt, of_prompt, found in zip(prompts, scalings, probe.scaled(prompts, scalings), strict=True):
-        expected = [own_probabilities(model, prompt)[prompt[2]].item()]
-        expected += [own_probabilities(model, prompt, *scaling)[prompt[2]].item() for scaling in of_prompt]
+        expected = [own_probabilities(model, prompt)[prompt.answers[0]].item()]
+        expected += [
+            own_probabilities(model, prompt, [*neurons, *then], factor)[prompt.answers[0]].item()
+            for neurons, factor, then in of_prompt
+        ]
         assert found == pytest.approx(expected, abs=1e-10)
         assert abs(expected[1] - expected[0]) > 1e-6 or not of_prompt[0][0]  # or nothing was tested
 
@@ -73,7 +78,9 @@ def test_activations(asked):
     probe, model, prompts = asked
     neurons = [[[4, 70], [0, 3], [4, 1]], [], [[2, 2]]]
     neurons = [neurons[number % 3] for number in range(len(prompts))]
-    for (ids, position, _), of_prompt, found in zip(prompts, neurons, probe.activations(prompts, neurons), strict=True):
+    for (ids, (position,), _), of_prompt, found in zip(
+        prompts, neurons, probe.activations(prompts, neurons), strict=True
+    ):
         kept = []
         hooks = [
             layer.intermediate.register_forward_hook(lambda m, i, out, kept=kept, at=position: kept.append(out[0, at]))

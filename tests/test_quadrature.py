@@ -1,4 +1,4 @@
-"""The rules against sums and integrals written out; what a certificate compares, against integrals written out."""
+"""The rules, and what the certificate compares, against sums and integrals written out."""
 
 import numpy as np
 import pytest
@@ -40,7 +40,7 @@ def test_each_rung_has_the_nodes_of_the_one_below_and_both_ends():
     for count in RUNGS:
         nodes = clenshaw_curtis_nodes(count)
         assert len(nodes) == count and (np.diff(nodes) > 0).all() and 0.5 in nodes
-        assert below < set(nodes.tolist())  # the very same numbers: what is known of a node is looked up by it
+        assert below < set(nodes.tolist())  # exactly the same numbers, since known values are looked up by their node
         below = set(nodes.tolist())
 
 

@@ -81,11 +81,11 @@ def test_answers_of_several_pieces_are_compared_as_if_edited_one_by_one(world):
     sizes = set()
     for edit, of_arms, line in zip(edits, arms, lines, strict=True):
         new = tuple(tokens(edit.target.split()))
-        ids, positions, answers = changed.prompts("P36", edit.fact)[edit.prompt]
+        question = changed.prompts("P36", edit.fact)[edit.prompt]
         asked = changed.encoded("P36", edit.fact, edit.target)[edit.prompt].prompt
-        assert asked[2] == new
-        sizes.add((len(answers), len(new)))
-        (old,) = probe.read([(ids, positions, answers)]).predicted
+        assert asked.answers == new
+        sizes.add((len(question.answers), len(new)))
+        (old,) = probe.read([question]).predicted
         inner = [prompt for fact in edit.inner for prompt in changed.prompts("P36", fact)]
         for arm, neurons in of_arms.items():
             for pair in pairs if neurons else []:
@@ -93,7 +93,7 @@ def test_answers_of_several_pieces_are_compared_as_if_edited_one_by_one(world):
                 for when in ("ori", "new"):
                     with edit_fact(world.opened.model, neurons if when == "new" else [], old, new, *pair):
                         own, target, others = (
-                            probe.read(prompts) for prompts in ([(ids, positions, old)], [asked], inner)
+                            probe.read(prompts) for prompts in ([question._replace(answers=old)], [asked], inner)
                         )
                     assert found[f"{when}_tgt_prob"] == pytest.approx(target.probabilities[0], abs=1e-5)
                     assert found[f"{when}_pred"] == " ".join(

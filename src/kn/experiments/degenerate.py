@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from kn.methods.scaling import Scaling
 from kn.neurons.sets import NEURON, Neuron, NeuronSet
 from kn.stats import intervals
 from kn.store import origins, result_files, shapes
@@ -33,7 +34,7 @@ from kn.store.runs import Record
 
 if TYPE_CHECKING:
     from kn.methods.probing import Probe
-    from kn.model.batches import Prompt
+    from kn.model.prompts import Prompt
     from kn.stage.languages import Language
 
 PRESET = "amig"  # of stage 9, whose neurons are tried
@@ -88,7 +89,7 @@ def suppressing(probe: Probe, prompts: list[Prompt]) -> Losses:
     """Measures the losses of facts with one prompt each on the model."""
 
     def losses(asked: list[list[Suppressed]]) -> list[np.ndarray]:
-        measured = probe.scaled(prompts, [[(neurons, 0.0) for neurons in fact_sets] for fact_sets in asked])
+        measured = probe.scaled(prompts, [[Scaling(neurons, 0.0) for neurons in fact_sets] for fact_sets in asked])
         # A probability of 0 has nothing to lose.
         return [1 - values[1:] / values[0] if values[0] else np.zeros(len(values) - 1) for values in measured]
 

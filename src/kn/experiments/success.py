@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from kn.methods.scaling import Scaling
 from kn.neurons.sets import Neuron
 from kn.stats import intervals
 from kn.stats.intervals import UNMEASURED, Columns, Measured
@@ -52,7 +53,9 @@ class Probabilities(NamedTuple):
 
 def measure(probe: Probe, prompts: list[tuple[Encoded, Arms]]) -> list[dict[str, Probabilities]]:
     """By arm, for each prompt. An arm that names a neuron twice scales it twice."""
-    scalings = [[(neurons, factor) for neurons in arms.values() for factor in FACTORS.values()] for _, arms in prompts]
+    scalings = [
+        [_scaling(neurons, factor) for neurons in arms.values() for factor in FACTORS.values()] for _, arms in prompts
+    ]
     measured = []
     answers = probe.scaled([encoded.prompt for encoded, _ in prompts], scalings)
     for (_, arms), probabilities in zip(prompts, answers, strict=True):
@@ -63,6 +66,14 @@ def measure(probe: Probe, prompts: list[tuple[Encoded, Arms]]) -> list[dict[str,
             by_arm[arm] = Probabilities(before, zeroed, doubled)
         measured.append(by_arm)
     return measured
+
+
+def _scaling(neurons: Sequence[Neuron], factor: float) -> Scaling:
+    """Seq-KN makes two edits in sequence: its arm names the neurons of both edits twice."""
+    first, again = [], []
+    for neuron in neurons:
+        (again if neuron in first else first).append(neuron)
+    return Scaling(first, factor, again)
 
 
 def rate(related: Sequence[Sequence[float]], unrelated: Sequence[Sequence[float]], seed: int) -> dict:

@@ -21,8 +21,7 @@ from kn.store.result_files import ARMS
 if TYPE_CHECKING:
     from kn.methods.batched_edits import ColumnEdit
     from kn.methods.probing import Readings
-    from kn.model.batches import Prompt
-    from kn.model.prompts import Encoded
+    from kn.model.prompts import Encoded, Prompt
 
 EDITS = 10  # per relation
 MOST_DRAWS = 10_000  # to find them
@@ -165,8 +164,7 @@ class _Comparison:
         self.old, self.new = old, new.answers
         inner = [prompt for fact in edit.inner for prompt in world.prompts(edit.relation, fact)]
         inter = [prompt for relation, fact in edit.inter for prompt in world.prompts(relation, fact)]
-        ids, positions, _ = question
-        self.prompts = [(ids, positions, old), new.prompt, *inner, *inter]
+        self.prompts = [question._replace(answers=old), new.prompt, *inner, *inter]
         self.ends = [2, 2 + len(inner)]
 
     def compare(self, before: Readings, after: Readings, world: World) -> dict:

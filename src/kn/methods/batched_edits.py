@@ -1,104 +1,110 @@
-"""Many edits at once: what the model says if neurons wrote something else, each prompt of a batch with its own edit.
+"""Many edits of weights at once: what the model predicts if each prompt of a batch has its own edit.
 
-The results are those of `editing`, but no weight is touched. A column v that becomes v + |v| * c changes the FFN's
-output by the neuron's activation times |v| * c, at every position; one that becomes zero, as if the neuron were not
-active. So prompts of different edits share batches, and what lies below an edit's lowest neuron is computed once for
+The results are those of `weight_edits`, but no weight is touched. If a column v becomes v + |v| * c, the FFN's output
+changes by the neuron's activation times |v| * c, at every position. If it becomes zero, the output is as if the neuron
+were inactive. So prompts with different edits share batches, and the layers below an edit's lowest neuron run once for
 all edits of a prompt.
 """
 
 from collections import defaultdict
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from kn.methods.probing import Probe, Readings, seen
+from kn.methods.probing import Probe, Readings, answer_columns
 from kn.model import finite, inputs
 from kn.model.adapters import Adapter, Pass
-from kn.model.batches import Prompt, Rows, upload
+from kn.model.batches import Rows, upload
+from kn.model.inputs import Neurons
+from kn.model.prompts import Prompt
 
 
-@dataclass(frozen=True, eq=False)  # tensors have no plain ==
+@dataclass(frozen=True, eq=False)  # compared by identity: tensors have no plain ==
 class ColumnEdit:
-    """Neurons `[layer, index]`, at least one; each of their columns v becomes v + |v| * added, or zero without that."""
+    """Different neurons, one at least. Their columns v become v + |v| * added, or zero if `added` is None."""
 
-    neurons: list[list[int]]
+    neurons: Neurons
     added: Tensor | None = None
 
 
 @torch.no_grad()
 def read_edited(
-    probe: Probe, prompts: list[Prompt], variants: list[list[ColumnEdit | None]], done: Callable = lambda count: None
+    probe: Probe,
+    prompts: list[Prompt],
+    variants: list[list[ColumnEdit | None]],
+    done: Callable[[int], None] = lambda count: None,
 ) -> list[Readings]:
-    """The readings of each variant, which has for each prompt a rewrite, or None to read it as it is.
+    """The readings of each variant, which has one edit per prompt, or None to read the prompt as it is.
 
-    `done` is called with the number of prompts that were finished.
+    `done` is called with the number of prompts just finished.
     """
-    for rewrite in {rewrite for variant in variants for rewrite in variant if rewrite}:
-        inputs.neurons(rewrite.neurons, probe.adapter)
-    found = [Readings.blank(len(prompts)) for _ in variants]
+    checked: dict[ColumnEdit | None, ColumnEdit | None] = {None: None}
+    for edit in {edit for variant in variants for edit in variant if edit}:
+        checked[edit] = replace(edit, neurons=inputs.different_neurons(edit.neurons, probe.adapter))
+    results = [Readings.blank(len(prompts)) for _ in variants]
 
-    def work(places: list[int], rows: Rows) -> None:
-        of_rows = [rows.spread([variant[place] for place in places]) for variant in variants]
-        starts = {_start(rewrite) for rewrites in of_rows for rewrite in rewrites if rewrite}
-        plainly = any(None in rewrites for rewrites in of_rows)
+    def work(batch: list[int], rows: Rows) -> None:
+        by_variant = [rows.spread([checked[variant[prompt]] for prompt in batch]) for variant in variants]
+        starts = {_start(edit) for edits in by_variant for edit in edits if edit}
+        plainly = any(None in edits for edits in by_variant)
         plain = probe.adapter.run(rows.ids, rows.positions, starts=starts, logits=plainly)
-        of_variants = [seen(rows, _logits(probe.adapter, plain, rewrites)) for rewrites in of_rows]
-        for readings, of_variant in zip(found, torch.stack(of_variants).cpu(), strict=True):
-            finite.check(probe.adapter, rows, of_variant[0])
-            readings.put(places, rows, of_variant)
+        stacked = torch.stack([answer_columns(rows, _logits(probe.adapter, plain, edits)) for edits in by_variant])
+        for readings, columns in zip(results, stacked.cpu(), strict=True):
+            finite.check(probe.adapter, rows, columns[0])
+            readings.put(batch, rows, columns)
 
-    for places, _ in probe.batches.over(prompts, 1, work):
-        done(len(places))
-    return found
+    for batch, _ in probe.batches.over(prompts, 1, work):
+        done(len(batch))
+    return results
 
 
-def _logits(adapter: Adapter, plain: Pass, rewrites: list[ColumnEdit | None]) -> Tensor:
-    """Those of the plain run where there is no rewrite."""
-    order = sorted((row for row, rewrite in enumerate(rewrites) if rewrite), key=lambda row: _start(rewrites[row]))
+def _logits(adapter: Adapter, plain: Pass, edits: list[ColumnEdit | None]) -> Tensor:
+    """One row per reading; rows without an edit are those of the plain run."""
+    order = sorted((row for row, edit in enumerate(edits) if edit), key=lambda row: _start(edits[row]))
     if not order:
         return plain.logits
-    changed = [rewrites[row] for row in order]
+    ordered = [edits[row] for row in order]
     rows = upload(order, adapter.device)
-    edited = adapter.run_edited(plain, rows, list(map(_start, changed)), _Writing(adapter, changed))
-    return edited[rows.argsort()] if len(order) == len(rewrites) else plain.logits.index_copy(0, rows, edited)
+    logits = adapter.run_edited(plain, rows, [_start(edit) for edit in ordered], _EditedFfn(adapter, ordered))
+    return logits[rows.argsort()] if len(order) == len(edits) else plain.logits.index_copy(0, rows, logits)
 
 
-def _start(rewrite: ColumnEdit) -> int:
-    return min(layer for layer, _ in rewrite.neurons)
+def _start(edit: ColumnEdit) -> int:
+    return min(layer for layer, _ in edit.neurons)
 
 
-class _Writing:
-    """What FFNs give where each row has its rewrite: the `ffn` of `run_edited`."""
+class _EditedFfn:
+    """The output of FFNs in which each row has its own edit: the `ffn` of `run_edited`."""
 
-    def __init__(self, adapter: Adapter, rewrites: list[ColumnEdit]):
+    def __init__(self, adapter: Adapter, edits: list[ColumnEdit]):
         self.adapter, self.device = adapter, adapter.device
         self.erased: dict[int, list[list[int]]] = defaultdict(list)  # by layer [row, index]
-        self.updated: dict[int, list[list[int]]] = {}  # by layer for each row its neurons
-        for row, rewrite in enumerate(rewrites):
-            for layer, index in map(list, dict.fromkeys(map(tuple, rewrite.neurons))):
-                if rewrite.added is None:
+        self.updated: dict[int, list[list[int]]] = {}  # by layer the indices of each row's neurons
+        for row, edit in enumerate(edits):
+            for layer, index in edit.neurons:
+                if edit.added is None:
                     self.erased[layer].append([row, index])
                 else:
-                    self.updated.setdefault(layer, [[] for _ in rewrites])[row].append(index)
+                    self.updated.setdefault(layer, [[] for _ in edits])[row].append(index)
         nothing = torch.zeros_like(adapter.ffn_bias(0))
         if self.updated:
-            self.added = torch.stack([nothing if one.added is None else one.added for one in rewrites])
+            self.added = torch.stack([nothing if edit.added is None else edit.added for edit in edits])
 
-    def __call__(self, number: int, neurons: Tensor) -> Tensor:
-        if number in self.erased:
-            rows, indices = upload(self.erased[number], self.device).T
+    def __call__(self, layer: int, neurons: Tensor) -> Tensor:
+        if layer in self.erased:
+            rows, indices = upload(self.erased[layer], self.device).T
             neurons = neurons.clone()
             neurons[rows, :, indices] = 0
-        ffn = self.adapter.layers[number].down(neurons)
-        if number not in self.updated:
+        ffn = self.adapter.blocks[layer].down(neurons)
+        if layer not in self.updated:
             return ffn
-        # As many neurons for each row, the missing ones of length 0.
-        of_rows = self.updated[number][: len(neurons)]
-        most = max(map(len, of_rows))
-        indices = upload([of_row + [0] * (most - len(of_row)) for of_row in of_rows], self.device)
-        there = upload([[n < len(of_row) for n in range(most)] for of_row in of_rows], self.device)
-        sizes = self.adapter.value_vectors(number)[:, indices].norm(dim=0) * there
+        # Every row gets as many neurons as the longest; those that pad it have a length of 0.
+        updated = self.updated[layer][: len(neurons)]
+        most = max(map(len, updated))
+        indices = upload([row + [0] * (most - len(row)) for row in updated], self.device)
+        real = upload([[n < len(row) for n in range(most)] for row in updated], self.device)
+        lengths = self.adapter.value_vectors(layer)[:, indices].norm(dim=0) * real
         active = neurons.gather(2, indices[:, None].expand(-1, neurons.shape[1], -1))
-        return ffn + (active * sizes[:, None]).sum(-1, keepdim=True) * self.added[: len(neurons), None]
+        return ffn + (active * lengths[:, None]).sum(-1, keepdim=True) * self.added[: len(neurons), None]

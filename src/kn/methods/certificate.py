@@ -1,33 +1,33 @@
-"""The certificate: when the attributions from a few nodes may stand for the whole sum.
+"""The certificate: when the attributions from a few nodes may replace the whole sum.
 
-A path leads through one layer of one reading: from where it begins (activations of 0, or those of a baseline sentence)
-to the layer's own activations. Along it F(a) is the target's probability. Each rung of a rule's ladder evaluates F, its
-slope F'(a) and the gradient g(a) at a few more nodes. Between each two neighbouring nodes, the integral of the
-polynomial through the slopes should be the change of F that was seen; the difference is the discrepancy. Also, the
-attributions should not be far from those that every second node gives. A layer of a prompt is accepted at the first
-rung where
+A path goes through one layer of one reading, from its beginning (activations of 0, or those for a baseline sentence) to
+the layer's own activations. Along the path, F(a) is the target's probability. Each rung of a rule's ladder evaluates F,
+its slope F'(a) and the gradient g(a) at some more nodes. Between neighbouring nodes, the integral of the polynomial
+through the slopes should equal the change of F; the difference is the discrepancy. The attributions should also be near
+those from every second node. A layer of a prompt is accepted at the first rung where
 
-    the discrepancies of a path add up to no more than TOLERANCE of the largest change from end to end, F(1) - F(0),
+    the discrepancies of a path add up to at most TOLERANCE times the largest change from end to end, F(1) - F(0),
         among the prompt's layers: a layer that hardly matters to the prompt need not be exact;
-    none of them exceeds BETWEEN of that: on a smooth curve neighbouring ones have opposite signs and cancel in the sum,
-        as they do in the attributions; a step leaves a single one, which stays;
-    none exceeds OWN of the layer's own range of F: a layer may only seem not to matter because its nodes miss what
-        happens, and then even the little they see is rarely explained;
-    the attributions differ from those of every second node by no more than MOVED over the number of nodes, relative to
-        the norm of the prompt's: F knows nothing of errors of g at right angles to the path. Few nodes may differ more,
-        since on smooth curves each rung gains digits; curves that need many nodes are not that smooth.
+    no discrepancy exceeds BETWEEN times this change: on a smooth curve, neighbouring ones have opposite signs and
+        cancel in the sum, as they do in the attributions, but a step leaves a single one, which stays;
+    none exceeds OWN times the layer's own range of F: a layer may seem not to matter only because its nodes miss what
+        happens, and then even the little that they see is rarely explained;
+    the attributions differ from those of every second node by at most MOVED over the number of nodes, relative to the
+        norm of the prompt's attributions: F does not depend on errors of g at right angles to the path. Few nodes may
+        differ more, since on smooth curves each rung gains digits; curves that need many nodes are not that smooth.
 
 Discrepancies are added up over the paths of a layer, as its attributions are.
 
-More nodes don't mend rounding, so what rounding explains is subtracted first. A model that computes with a relative
-precision eps (0.008 for bfloat16) has logits that are off by about eps times the largest of them, which moves F by
-F(1 - F) times that. Its FFN outputs are off by eps of their length, which moves F by eps times the length of the path
-times that of g. And F itself is known to the digits of a float32 at best. For the two nodes, the sum of these three
-exceeds 99 % of what bfloat16 and float16 change of the discrepancies of trained models. A gradient is off by a few eps
-of its length and, as the softmax rounds p - 1, by the digits of a float32 over 1 - F: if F is 1, by all of it.
+More nodes do not reduce rounding errors, so these are subtracted first. If a model computes with a relative precision
+eps (0.008 for bfloat16), its logits are off by about eps times the largest of them, which moves F by F(1 - F) times
+that. Its FFN outputs are off by eps times their length, which moves F by eps times the length of the path times the
+length of g. And F itself has at best the digits of a float32. For the two nodes of an interval, the sum of these three
+exceeds 99 % of the changes that bfloat16 and float16 make to the discrepancies of trained models. A gradient is off by
+a few eps times its length and, since the softmax rounds p - 1, by the digits of a float32 over 1 - F: by all of it if F
+is 1.
 
-The certificate cannot see a bend between two nodes after which F and g are as if it had not been there.
-docs/verification.md measures what that comes to.
+The certificate cannot see a bend between two nodes after which F and g are as if there had been none.
+docs/verification.md measures how often this matters.
 """
 
 from __future__ import annotations
@@ -50,12 +50,12 @@ BOUNDS = [TOLERANCE, BETWEEN, OWN, MOVED]  # as results record them
 
 @dataclass
 class Certificate:
-    """What stands behind the attributions of a batch. A layer of a prompt counts once for each target."""
+    """How the attributions of a batch were certified. A layer of a prompt counts once per target."""
 
     accepted: dict[str, int] = field(default_factory=dict)  # how many at each rung
     rounded: int = 0  # how many of them only because rounding explains the discrepancy
-    discrepancy: float = 0.0  # the largest accepted, without rounding, relative to the prompt's largest change
-    failed: list[tuple[int, int]] = field(default_factory=list)  # prompts and layers that nothing certifies
+    discrepancy: float = 0.0  # the largest accepted, less rounding, relative to the prompt's largest change
+    failed: list[tuple[int, int]] = field(default_factory=list)  # the prompts and layers that were not certified
 
     def __add__(self, other: Certificate) -> Certificate:
         accepted = {
@@ -65,12 +65,12 @@ class Certificate:
         return Certificate(accepted, self.rounded + other.rounded, discrepancy, self.failed + other.failed)
 
     def summary(self) -> dict:
-        """For a stage's record, which names what failed in its own way."""
+        """For a stage's record, which lists the failures itself."""
         return {"steps": self.accepted, "rounded": self.rounded, "largest discrepancy": self.discrepancy}
 
 
 def in_words(summary: dict) -> str:
-    """A line from a record's summary."""
+    """A line for the user, from a record's summary."""
     steps = summary["steps"]
     total = sum(steps.values())
     parts = [f"{name} for {count / total:.1%}" for name, count in steps.items() if count]
@@ -80,16 +80,16 @@ def in_words(summary: dict) -> str:
 
 
 class Evidence:
-    """What one rung shows about each layer: targets x prompts x layers, infinite where the rung did not climb."""
+    """What one rung measured for each layer: targets x prompts x layers, infinite for layers already accepted."""
 
     def __init__(self, changes: Tensor):
-        """`changes`: F(1) - F(0), which the rung brings up to date."""
+        """`changes`: F(1) - F(0), which the rung updates."""
         self.changes = changes
         self.off, self.bends, self.sums, self.ranges, self.moved = changes.new_full((5, *changes.shape), torch.inf)
 
-    def add(self, at: tuple, curves: Curves, rule: Rule, moved: Tensor, of_prompts: Callable) -> None:
-        """`at`: the place of some prompts and a layer; `moved`: how far their scores are from those of every second
-        node; `of_prompts` merges what is known of paths into what is known of prompts.
+    def add(self, at: tuple, curves: Curves, rule: Rule, moved: Tensor, by_prompt: Callable) -> None:
+        """`at` indexes some prompts and a layer; `moved` is how far their scores are from those of every second node;
+        `by_prompt` merges the values of paths into values of prompts.
         """
         values, (off, noise) = curves.values, discrepancies(curves, rule)
         ends = torch.stack(
@@ -101,7 +101,7 @@ class Evidence:
             -1,
         )
         sizes = off.abs()
-        merged = of_prompts(torch.cat([ends, sizes, sizes - noise], -1))
+        merged = by_prompt(torch.cat([ends, sizes, sizes - noise], -1))
         ends, sizes, beyond_noise = merged.split([3, off.shape[-1], off.shape[-1]], -1)
         self.changes[at], self.sums[at], self.ranges[at] = ends.unbind(-1)
         self.off[at] = sizes.amax(-1)
@@ -109,11 +109,11 @@ class Evidence:
         self.moved[at] = moved
 
     def accepted(self, rule: Rule, scores: Tensor, by_layer: bool) -> tuple[Tensor, Tensor, int, float]:
-        """Which layers are accepted, on the CPU; the limits that intervals are held to; how many were accepted only
-        because of rounding; the largest discrepancy accepted. This is the one wait of a rung for the device.
+        """Which layers are accepted, on the CPU; the limits for intervals; how many were accepted only because of
+        rounding; the largest accepted discrepancy. This is the only time a rung waits for the device.
 
-        `by_layer`: a layer's scores are divided by their own sum, so each layer matters as much as any other. As that
-        sum may be next to nothing, small errors grow, and the scores must move less.
+        `by_layer`: a layer's scores are divided by their own sum, so every layer matters as much as any other. The sum
+        may be close to zero, which magnifies errors, so the scores must move less.
         """
         scale = self.changes.abs()
         if not by_layer:

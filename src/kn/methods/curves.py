@@ -1,9 +1,10 @@
-"""The probability along paths through a layer, as evaluated at a few nodes, and how well its slopes explain it."""
+"""The probability along paths through a layer at a few nodes, and how well its slopes explain it."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -21,11 +22,11 @@ class Curves:
     roundings: Tensor  # how far rounding may have moved a value
     gradients: Tensor
 
-    def __getitem__(self, index) -> Curves:
+    def __getitem__(self, index: Any) -> Curves:
         return Curves(*(part[index] for part in self.parts()))
 
     def split(self, sizes: list[int]) -> list[Curves]:
-        """Apart again, along the paths."""
+        """Split along the paths."""
         return [Curves(*parts) for parts in zip(*(part.split(sizes, 1) for part in self.parts()), strict=True)]
 
     def parts(self) -> tuple[Tensor, ...]:
@@ -40,7 +41,7 @@ def concatenated(curves: list[Curves], dim: int) -> Curves:
 
 def discrepancies(curves: Curves, rule: Rule, size: Tensor | float = 1.0) -> tuple[Tensor, Tensor]:
     """How far the change of F between neighbouring nodes is from the integral of its slopes, and how much of that
-    rounding explains. `size` is that of the interval which the nodes divide.
+    distance rounding explains. `size` is the size of the interval that the nodes divide.
     """
     _, between = on_device(rule, curves.slopes)
     noise = curves.roundings
@@ -48,7 +49,7 @@ def discrepancies(curves: Curves, rule: Rule, size: Tensor | float = 1.0) -> tup
 
 
 def on_device(rule: Rule, like: Tensor) -> tuple[Tensor, Tensor | None]:
-    """A rule's weights, with those of every second node below them where it has them, and its `between`."""
+    """A rule's weights, followed by its `coarser` ones if it has any, and its `between`."""
     return _tensors(rule, like.device, like.dtype)
 
 

@@ -1,32 +1,32 @@
-"""What the model says at the read-out position, as it is and with neurons suppressed or amplified there.
+"""What the model predicts at the read-out position, as it is and with neurons suppressed or amplified there.
 
-Each piece of an answer is read at its own position, and neurons are changed there. What is told of the answer is the
-mean over its pieces, the rank of the worst, and right is what is right in all. Results come in the order of the
-prompts.
+Every piece of an answer is read, and neurons are scaled, at the piece's own position. Per prompt the results are the
+mean over the pieces; the rank is that of the worst piece, and the prediction is right if it is right in all pieces.
 
-Reading a value from a GPU waits for all that it has been given to do, so each batch is read once, at its end.
+Reading a value from a GPU waits for all work the GPU was given, so values are read once per batch, at its end.
 """
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from kn.methods.scaling import Scaling
 from kn.model import finite, inputs
 from kn.model.adapters import Adapter
-from kn.model.batches import Batches, Prompt, Rows, upload
+from kn.model.batches import Batches, Rows, upload
+from kn.model.inputs import Neurons
+from kn.model.prompts import Prompt
 
-# Neurons [layer, index], and what their activations are multiplied by: twice where a neuron is named twice, as by two
-# edits of which one is made while the other is in place.
-Scaling = tuple[list[list[int]], float]
+Change = dict[tuple[int, int], float]  # by layer and index, what a neuron's activation is multiplied by
 
 
 @dataclass
 class Readings:
-    """An entry a prompt."""
+    """One entry per prompt."""
 
     probabilities: np.ndarray  # of the answer
     ranks: np.ndarray  # of the answer; 0 is the most probable token
@@ -37,17 +37,17 @@ class Readings:
     def blank(cls, count: int) -> "Readings":
         return cls(np.zeros(count), np.zeros(count, int), [()] * count, np.zeros(count, bool))
 
-    def put(self, places: list[int], rows: Rows, seen: Tensor) -> None:
-        """What was `seen` of some prompts' readings, on the CPU."""
-        own, ranks, predicted, right = seen
-        self.probabilities[places] = rows.mean(own)
-        self.ranks[places] = rows.of_prompts(ranks.int().tolist(), max)
-        self.right[places] = rows.of_prompts(right.bool().tolist(), all)
-        for place, tokens in zip(places, rows.of_prompts(predicted.int().tolist(), tuple), strict=True):
-            self.predicted[place] = tokens
+    def put(self, prompts: list[int], rows: Rows, columns: Tensor) -> None:
+        """Fill in some prompts from the `answer_columns` of their readings, on the CPU."""
+        probabilities, ranks, predicted, right = columns
+        self.probabilities[prompts] = rows.mean(probabilities)
+        self.ranks[prompts] = rows.merged(ranks.int().tolist(), max)
+        self.right[prompts] = rows.merged(right.bool().tolist(), all)
+        for prompt, tokens in zip(prompts, rows.merged(predicted.int().tolist(), tuple), strict=True):
+            self.predicted[prompt] = tokens
 
-    def part(self, places: slice) -> "Readings":
-        return Readings(*(column[places] for column in vars(self).values()))
+    def part(self, prompts: slice) -> "Readings":
+        return Readings(self.probabilities[prompts], self.ranks[prompts], self.predicted[prompts], self.right[prompts])
 
 
 class Probe:
@@ -59,108 +59,116 @@ class Probe:
     def read(self, prompts: list[Prompt]) -> Readings:
         readings = Readings.blank(len(prompts))
 
-        def work(places: list[int], rows: Rows) -> None:
-            found = seen(rows, self.adapter.run(rows.ids, rows.positions).logits).cpu()
-            finite.check(self.adapter, rows, found[0])
-            readings.put(places, rows, found)
+        def work(batch: list[int], rows: Rows) -> None:
+            columns = answer_columns(rows, self.adapter.run(rows.ids, rows.positions).logits).cpu()
+            finite.check(self.adapter, rows, columns[0])
+            readings.put(batch, rows, columns)
 
         for _ in self.batches.over(prompts, 1, work):
             pass
         return readings
 
     @torch.no_grad()
-    def activations(self, prompts: list[Prompt], neurons: list[list[list[int]]]) -> list[np.ndarray]:
-        """For each prompt the activations of its neurons."""
-        neurons = [inputs.neurons(of_prompt, self.adapter) for of_prompt in neurons]
+    def activations(self, prompts: list[Prompt], neurons: Sequence[Neurons]) -> list[np.ndarray]:
+        """For each prompt the activations of its neurons, in their order."""
+        checked = [inputs.neurons(wanted, self.adapter) for wanted in neurons]
 
-        def work(places: list[int], rows: Rows) -> list[np.ndarray]:
+        def work(batch: list[int], rows: Rows) -> list[np.ndarray]:
             plain = self.adapter.run(rows.ids, rows.positions)
-            every = rows.mean(torch.stack(plain.neurons_at, 1).double())  # prompts x layers x d_ffn
-            wanted = [neurons[place] for place in places]
-            of_all = [(row, *neuron) for row, of_row in enumerate(wanted) for neuron in of_row]
-            found = every[tuple(upload(np.array(of_all, int).reshape(-1, 3).T, every.device))].cpu()
-            finite.check(self.adapter, rows, found, owners=rows.firsts([row for row, *_ in of_all]))
-            return np.split(found.numpy(), np.cumsum([len(of_row) for of_row in wanted])[:-1])
+            activations = rows.mean(torch.stack(plain.neurons_at, 1).double())  # prompts x layers x d_ffn
+            wanted = [(row, *neuron) for row, prompt in enumerate(batch) for neuron in checked[prompt]]
+            indices = upload(np.array(wanted, int).reshape(-1, 3).T, activations.device)
+            values = activations[tuple(indices)].cpu()
+            finite.check(self.adapter, rows, values, owners=rows.firsts([row for row, *_ in wanted]))
+            return np.split(values.numpy(), np.cumsum([len(checked[prompt]) for prompt in batch])[:-1])
 
-        return self._of_each(prompts, 1, work)
+        return self._per_prompt(prompts, 1, work)
 
     @torch.no_grad()
     def scaled(self, prompts: list[Prompt], scalings: list[list[Scaling]]) -> list[np.ndarray]:
-        """For each prompt the answer's probability as it is, then with each of its scalings."""
-        scalings = [
-            [(inputs.neurons(neurons, self.adapter), factor) for neurons, factor in of_prompt] for of_prompt in scalings
-        ]
+        """For each prompt the answer's probability as it is, then with each of the prompt's scalings."""
+        changes = [[self._change(*scaling) for scaling in per_prompt] for per_prompt in scalings]
 
-        def work(places: list[int], rows: Rows) -> list[np.ndarray]:
-            of_rows = rows.spread([scalings[place] for place in places])
-            return rows.of_prompts(self._scaled(rows, of_rows), lambda of_prompt: np.mean(of_prompt, 0))
+        def work(batch: list[int], rows: Rows) -> list[np.ndarray]:
+            per_reading = self._changed(rows, rows.spread([changes[prompt] for prompt in batch]))
+            return rows.merged(per_reading, lambda readings: np.mean(readings, 0))
 
-        return self._of_each(prompts, max(map(len, scalings), default=0), work)
+        return self._per_prompt(prompts, max(map(len, scalings), default=0), work)
 
-    def _of_each(self, prompts: list[Prompt], points: int, work: Callable[[list[int], Rows], list]) -> list:
-        found: list = [None] * len(prompts)
-        for places, values in self.batches.over(prompts, points, work):
-            for place, value in zip(places, values, strict=True):
-                found[place] = value
-        return found
+    def _change(self, neurons: Neurons, factor: float, then: Neurons = ()) -> Change:
+        change: Change = {}
+        for edited in (neurons, then):
+            for layer, index in inputs.different_neurons(edited, self.adapter):
+                change[layer, index] = change.get((layer, index), 1.0) * factor
+        return change
 
-    def _scaled(self, rows: Rows, scalings: list[list[Scaling]]) -> list[np.ndarray]:
-        """All scalings are run together, each from the layer of its lowest neuron."""
+    def _per_prompt(self, prompts: list[Prompt], points: int, work: Callable[[list[int], Rows], list]) -> list:
+        results: list = [None] * len(prompts)
+        for batch, values in self.batches.over(prompts, points, work):
+            for prompt, value in zip(batch, values, strict=True):
+                results[prompt] = value
+        return results
+
+    def _changed(self, rows: Rows, changes: list[list[Change]]) -> list[np.ndarray]:
+        """For each reading the answer's probability as it is and with each of its changes. All changes run together,
+        each from the layer of its lowest neuron.
+        """
         plain, answers = self.adapter.run(rows.ids, rows.positions), rows.answers
-        read = [_at(_probabilities(plain.logits), answers)]
+        probabilities = [_at(_probabilities(plain.logits), answers)]
         jobs = sorted(
-            (min(layer for layer, _ in neurons), row, place)
-            for row, of_row in enumerate(scalings)
-            for place, (neurons, _) in enumerate(of_row)
-            if neurons  # without any, nothing changes
+            (min(layer for layer, _ in change), row, number)
+            for row, per_row in enumerate(changes)
+            for number, change in enumerate(per_row)
+            if change  # without neurons, nothing changes
         )
         if jobs:
-            starts, order = [lowest for lowest, _, _ in jobs], [row for _, row, _ in jobs]
-            of_jobs = upload(order, answers.device)
-            change = _Change([scalings[row][place] for _, row, place in jobs], answers.device)
+            starts, job_rows = [start for start, _, _ in jobs], upload([row for _, row, _ in jobs], answers.device)
+            scale = _Scale([changes[row][number] for _, row, number in jobs], answers.device)
             ffn, first = [], 0
-            for lowest, count in sorted(Counter(starts).items()):
-                neurons = plain.neurons_at[lowest][of_jobs[first : first + count]]
-                ffn.append(self.adapter.layers[lowest].down(change(lowest, neurons, first)))
+            for start, count in sorted(Counter(starts).items()):
+                neurons = plain.neurons_at[start][job_rows[first : first + count]]
+                ffn.append(self.adapter.blocks[start].down(scale(start, neurons, first)))
                 first += count
-            logits = self.adapter.run_on(plain, starts, of_jobs, torch.cat(ffn), change)
-            read.append(_at(_probabilities(logits), answers[of_jobs]))
-        found = torch.cat(read).double().cpu()
-        finite.check(self.adapter, rows, found, owners=[*range(len(answers)), *(row for _, row, _ in jobs)])
-        own, changed = np.split(found.numpy(), [len(answers)])
-        found = [np.full(1 + len(of_row), own[row]) for row, of_row in enumerate(scalings)]
-        for (_, row, place), value in zip(jobs, changed, strict=True):
-            found[row][1 + place] = value
-        return found
+            logits = self.adapter.run_on(plain, starts, job_rows, torch.cat(ffn), scale)
+            probabilities.append(_at(_probabilities(logits), answers[job_rows]))
+        values = torch.cat(probabilities).double().cpu()
+        finite.check(self.adapter, rows, values, owners=[*range(len(answers)), *(row for _, row, _ in jobs)])
+        own, changed = np.split(values.numpy(), [len(answers)])
+        results = [np.full(1 + len(per_row), own[row]) for row, per_row in enumerate(changes)]
+        for (_, row, number), value in zip(jobs, changed, strict=True):
+            results[row][1 + number] = value
+        return results
 
 
-class _Change:
-    """Multiplies each row's neurons by its factor."""
+class _Scale:
+    """Multiplies neurons, each row of a batch by its own change."""
 
-    def __init__(self, scalings: list[Scaling], device: torch.device):
-        self.by_layer: dict[int, dict[tuple[int, int], float]] = {}
+    def __init__(self, changes: list[Change], device: torch.device):
+        self.by_layer: dict[int, list[tuple[int, int, float]]] = {}  # row, index, factor
         self.device = device
-        for row, (neurons, factor) in enumerate(scalings):
-            for layer, index in neurons:
-                factors = self.by_layer.setdefault(layer, {})
-                factors[row, index] = factors.get((row, index), 1.0) * factor
+        for row, change in enumerate(changes):
+            for (layer, index), factor in change.items():
+                self.by_layer.setdefault(layer, []).append((row, index, factor))
 
-    def __call__(self, number: int, neurons: Tensor, first: int = 0) -> Tensor:
-        """`neurons` are those of layer `number` in the rows from the `first` on."""
-        changes = [
+    def __call__(self, layer: int, neurons: Tensor, first: int = 0) -> Tensor:
+        """`neurons` are the layer's, in the rows from `first` on."""
+        wanted = [
             (row - first, index, factor)
-            for (row, index), factor in self.by_layer.get(number, {}).items()
+            for row, index, factor in self.by_layer.get(layer, [])
             if first <= row < first + len(neurons)
         ]
-        if not changes:
+        if not wanted:
             return neurons
-        rows, indices, factors = zip(*changes, strict=True)
-        rows, indices = upload([rows, indices], self.device)
-        return neurons.index_put((rows, indices), neurons[rows, indices] * upload(factors, self.device, neurons.dtype))
+        rows = upload([row for row, _, _ in wanted], self.device)
+        indices = upload([index for _, index, _ in wanted], self.device)
+        factors = upload([factor for _, _, factor in wanted], self.device, neurons.dtype)
+        return neurons.index_put((rows, indices), neurons[rows, indices] * factors)
 
 
-def seen(rows: Rows, logits: Tensor) -> Tensor:
-    """Of each reading the answer's probability and rank, the most probable token, and whether that is the answer."""
+def answer_columns(rows: Rows, logits: Tensor) -> Tensor:
+    """Four columns, one entry per reading: the answer's probability, its rank, the most probable token, and whether
+    that is the answer.
+    """
     probabilities = _probabilities(logits)
     own, predicted = _at(probabilities, rows.answers), probabilities.argmax(1)
     rank = (probabilities > own[:, None]).sum(1)

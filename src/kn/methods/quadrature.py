@@ -1,4 +1,4 @@
-"""Nodes and weights: at which points between 0 and 1 the gradient is evaluated, and how it is added up.
+"""Nodes and weights: at which points between 0 and 1 the gradient is evaluated, and how the values are added up.
 
 An attribution is a linear functional of the gradient g(a), a in [0, 1]:
 
@@ -7,15 +7,15 @@ An attribution is a linear functional of the gradient g(a), a in [0, 1]:
     gauss     the integral of g over [0, 1], by Clenshaw and Curtis
     right     (1/m) * sum of g(k/m), k = 1 .. m       the right Riemann sum, also of the polynomial
 
-Where g is smooth, a few nodes give these sums to many digits. But it need not be smooth, so each rule comes as a
-ladder of more and more nodes, and `climbing` certifies each rung before it is accepted. The nodes are those of
-Clenshaw and Curtis, 3, 5, 9 and 17 of them, both ends included. They nest, so a rung only pays for the nodes that the
-one below it lacks, and the node at 1, where nothing is scaled, is free: one plain backward pass gives the gradient
-there for all layers. The last rung of the two sums is the sum itself.
+If g is smooth, a few nodes give these sums to many digits. But g need not be smooth, so each rule is a ladder of more
+and more nodes, and `climbing` certifies every rung before it is accepted. The rungs have Clenshaw and Curtis' 3, 5, 9
+and 17 nodes, both ends included. They nest, so a rung only pays for the nodes that the one below it lacks. The node at
+1, where nothing is scaled, is free: one plain backward pass gives the gradient there for all layers. The last rung of
+the sums is the sum itself.
 
-What certifies a rung: with F the probability and f = dF/da its slope along the path, which is g times the direction of
-the path, F(b) - F(a) is the integral of f from a to b. F is known at the nodes from the same forward pass as g. So
-between each two neighbouring nodes the integral of the polynomial through f can be compared with what F really does.
+How a rung is certified: let F be the probability and f = dF/da its slope along the path, which is g times the direction
+of the path. F(b) - F(a) is the integral of f from a to b. F is known at the nodes from the same forward pass as g, so
+between neighbouring nodes, the integral of the polynomial through f can be compared with the actual change of F.
 """
 
 from dataclasses import dataclass
@@ -36,8 +36,8 @@ class Rule:
     name: str
     nodes: np.ndarray
     weights: np.ndarray
-    # Intervals x nodes: weights of the integral from each node to the next of the polynomial through all of them. None
-    # where all points of a sum are evaluated, so that there is nothing to certify.
+    # Intervals x nodes: weights of the integral, from each node to the next, of the polynomial through all nodes. None
+    # if all points of a sum are evaluated, so that there is nothing to certify.
     between: np.ndarray | None = None
     coarser: np.ndarray | None = None  # the same functional, of the polynomial through every second node
 
@@ -61,14 +61,14 @@ def ladder(rule: str, points: int) -> list[Rule]:
 
 
 def paid(rule: Rule) -> int:
-    """How many of the nodes have to be evaluated: all but 1."""
+    """How many nodes have to be evaluated: all but the one at 1."""
     return int((rule.nodes < 1).sum())
 
 
 def clenshaw_curtis_nodes(count: int) -> np.ndarray:
-    """Extrema of a Chebyshev polynomial, on [0, 1]."""
+    """The extrema of a Chebyshev polynomial, on [0, 1]."""
     nodes = np.sin(np.pi / 2 * np.arange(count) / (count - 1)) ** 2
-    nodes[[0, count // 2, -1]] = 0, 0.5, 1  # to the last digit
+    nodes[[0, count // 2, -1]] = 0, 0.5, 1  # exactly
     return nodes
 
 
@@ -78,7 +78,7 @@ def _short(name: str, count: int, moments: np.ndarray) -> Rule:
     coarser = np.zeros(count)
     coarser[::2] = _weights(nodes[::2], moments)
     x = 2 * nodes - 1
-    # What the first polynomials integrate to from 0 to each node: half of that over [-1, x].
+    # The integrals of the first polynomials from 0 to each node are half of those over [-1, x].
     integrals = [legendre.legval(x, legendre.legint(one, lbnd=-1)) / 2 for one in np.eye(count)]
     to_values = np.linalg.inv(legendre.legvander(x, count - 1))
     return Rule(name, nodes, _weights(nodes, moments), np.diff(np.stack(integrals, 1), axis=0) @ to_values, coarser)

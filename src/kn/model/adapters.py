@@ -1,15 +1,20 @@
-"""What all adapters have in common: the neurons of a model, and what one plain run over a batch of prompts leaves.
+"""What all adapters have in common, and what a plain run over a batch of prompts keeps.
 
-An adapter is all that the rest of the program knows of an architecture. It tells where the neurons are (the inputs of
-the FFN's output projection), runs the model once over a batch of prompts of equal length, and then runs it on from
-the FFN of one layer with another output at the read-out position, computing only what that changes. Or with other
-outputs of FFNs at every position, as an edit of weights makes them.
+An adapter is all that the rest of the program knows of an architecture. It knows where the neurons are (the inputs of
+the FFN's output projection) and runs the model once over a batch of prompts of equal length. Then it runs the model on
+from one layer, with another output of that layer's FFN at the read-out position, and computes only what this changes.
+It can also change FFNs at every position, as an edit of weights does.
+
+A layer is a number from 0; its parts are in the adapter's `blocks`.
 """
+
+from __future__ import annotations
 
 import json
 from bisect import bisect_right
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -17,80 +22,87 @@ from torch import Tensor, nn
 from kn.model.linear import FrozenLinear
 from kn.store.files import InputError
 
-Change = Callable[[int, Tensor], Tensor]  # the number of a layer and its neurons, rows x d_ffn, to changed ones
-Ffn = Callable[[int, Tensor], Tensor]  # the number of a layer and its neurons, rows x tokens x neurons, to the output
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig
+
+Change = Callable[[int, Tensor], Tensor]  # from a layer and its neurons, rows x d_ffn, to the changed neurons
+Ffn = Callable[[int, Tensor], Tensor]  # from a layer and its neurons, rows x tokens x d_ffn, to the FFN's output
 
 
 @dataclass
 class Pass:
-    """One plain run over a batch. Lists have an entry a layer; `rows` = prompts, `at` = the read-out position."""
+    """What one plain run over a batch keeps. The lists have one entry per layer; `_at` is at the read-out position."""
 
     positions: Tensor  # rows
-    probes: Tensor | None  # layers x rows x d_model of zeros, added to ffn_at; what to differentiate by
+    probes: Tensor | None  # layers x rows x d_model of zeros, added to ffn_at; gradients are taken with respect to it
     logits: Tensor = field(init=False)  # rows x vocabulary
     attended_at: list[Tensor] = field(default_factory=list)  # rows x d_model: what the FFN's output is added to
     neurons_at: list[Tensor] = field(default_factory=list)  # rows x d_ffn
     ffn_at: list[Tensor] = field(default_factory=list)  # rows x d_model: the output of the FFN's output projection
     keys: list[Tensor] = field(default_factory=list)
     values: list[Tensor] = field(default_factory=list)
-    inputs: dict[int, Tensor] = field(default_factory=dict)  # rows x tokens x d_model, of some layers
+    inputs: dict[int, Tensor] = field(default_factory=dict)  # by layer, rows x tokens x d_model; not of all layers
 
 
 class Adapter:
-    """A model of one family. Each kind of model, `encoders` and `decoders`, has a `run` and a `run_on` of its own."""
+    """A model of one family. `encoders` and `decoders` implement the runs for their kind of model."""
 
     families: tuple[str, ...]  # as transformers' `model_type` calls them
     causal: bool
     words: nn.Embedding
-    layers: list  # each with `down`, the FFN's output projection, a FrozenLinear
+    blocks: list  # one per layer, each with `down`, the FFN's output projection, a FrozenLinear
     longest: int  # the most tokens of an input
-    expected: tuple[tuple[str, object], ...]  # entries of the configuration, and the only value that is modelled
+    expected: tuple[tuple[str, object], ...]  # entries of the configuration, and the only value that is supported
 
     @classmethod
-    def check(cls, config) -> None:
-        """Refuse a configuration by which transformers computes something else than the adapter does."""
-        place = f"model {config.name_or_path or config.model_type}, config.json"
+    def check(cls, config: PreTrainedConfig) -> None:
+        """Refuse a configuration for which transformers would compute something else than the adapter."""
+        where = f"model {config.name_or_path or config.model_type}, config.json"
         if config.num_hidden_layers < 1:
-            raise InputError(f"{place}: num_hidden_layers is {config.num_hidden_layers}: expected 1 or more")
+            raise InputError(f"{where}: num_hidden_layers is {config.num_hidden_layers}: expected 1 or more")
         entries = config.to_dict()
         for entry, expected in (*cls.expected, ("quantization_config", None), ("per_layer_config", None)):
             value = entries.get(entry)
             if value not in (None, expected):
                 wanted = "none" if expected is None else json.dumps(expected)
-                raise InputError(f"{place}: {entry} is {str(value)[:60]}: expected {wanted}, no adapter models others")
+                raise InputError(
+                    f"{where}: {entry} is {str(value)[:60]}: expected {wanted}, the only value this program supports"
+                )
 
     def __init__(self, model: nn.Module):
         self.check(model.config)
-        self.spell: Callable[[list[int]], str] = str  # a prompt in an error line; better a tokenizer's `decode`
+        self.spell: Callable[[list[int]], str] = (
+            str  # shows a prompt in an error line; a tokenizer's `decode` is better
+        )
         self.words = model.get_input_embeddings()
         self.longest = model.config.max_position_embeddings
 
     @property
     def n_layers(self) -> int:
-        return len(self.layers)
+        return len(self.blocks)
 
     @property
     def d_model(self) -> int:
-        return self.layers[0].down.weight.shape[0]
+        return self.blocks[0].down.weight.shape[0]
 
     @property
     def d_ffn(self) -> int:
-        return self.layers[0].down.weight.shape[1]
+        return self.blocks[0].down.weight.shape[1]
 
     @property
     def device(self) -> torch.device:
         return self.words.weight.device
 
-    def value_vectors(self, number: int) -> Tensor:
-        """The output projection of a layer's FFN, d_model x d_ffn: its columns are what the neurons write."""
-        return self.layers[number].down.weight
+    def value_vectors(self, layer: int) -> Tensor:
+        """The FFN's output projection, d_model x d_ffn. Its columns are what the neurons write."""
+        return self.blocks[layer].down.weight
 
-    def ffn_bias(self, number: int) -> Tensor:
-        down: FrozenLinear = self.layers[number].down
+    def ffn_bias(self, layer: int) -> Tensor:
+        down: FrozenLinear = self.blocks[layer].down
         return down.weight.new_zeros(self.d_model) if down.bias is None else down.bias
 
     def embedding(self, token: int) -> Tensor:
-        """The token's word embedding: of a model with two, the one of its input."""
+        """The token's word embedding; the input's, if the model has another one for its output."""
         return self.words.weight[token]
 
     def unembed(self, vectors: Tensor) -> Tensor:
@@ -98,41 +110,42 @@ class Adapter:
         raise NotImplementedError
 
     def tokens(self, length: int, points: int) -> int:
-        """How many tokens a prompt costs that is run once, and then on from a layer so many times."""
+        """How many tokens of a batch a prompt counts for that is run once and then run on `points` times."""
         raise NotImplementedError
 
     def run(
         self, ids: Tensor, positions: Tensor, probe: bool = False, starts: Collection[int] = (), logits: bool = True
     ) -> Pass:
-        """Run the model over prompts of equal length, rows x tokens. `probe`: gradients by `probes` can be taken.
+        """Run the model over prompts of equal length, rows x tokens. With `probe`, gradients with respect to the
+        `probes` can be taken.
 
-        `starts`: the layers that `run_edited` will start from. Without `logits` the run ends at the highest of them.
+        `starts` are the layers that `run_edited` will start from. Without `logits` the run ends at the highest of them.
         """
         raise NotImplementedError
 
     def run_on(self, plain: Pass, starts: list[int], rows: Tensor, ffn: Tensor, change: Change | None = None) -> Tensor:
-        """Logits of the prompts `rows` of `plain` if an FFN gave `ffn` at the read-out position: each row that of its
-        layer in `starts`, which ascend. Rows that start higher join on the way, so each layer runs once for all.
+        """The logits of rows of `plain` if an FFN's output at the read-out position were `ffn`.
 
-        `ffn` may have several rows per row of `rows`, those of one together. `change` gets the number of a layer and
-        the neurons there of as many rows as started below it, and returns changed ones.
+        `starts` has the layer of that FFN for each of the `rows`, in ascending order. Rows that start higher join on
+        the way, so each layer runs once. `ffn` may have several rows per entry of `rows`, next to each other. `change`
+        is applied to the neurons above: it gets a layer and the neurons of the rows that started below it.
         """
         raise NotImplementedError
 
     def run_edited(self, plain: Pass, rows: Tensor, starts: list[int], ffn: Ffn) -> Tensor:
-        """Logits of the prompts `rows` of `plain` if FFNs gave something else, at every position.
+        """The logits of rows of `plain` if FFNs computed something else, at every position.
 
-        `starts` has for each row the first layer that differs; rows are in its order. `ffn` gets of each layer the
-        neurons of as many rows as have started, of the last one only those at the read-out position.
+        `starts` has the first layer that differs for each of the `rows`, in ascending order. `ffn` gets each layer's
+        neurons of the rows that have started; in the last layer only those at the read-out position.
         """
         raise NotImplementedError
 
-    def _joined(self, x: Tensor | None, plain: Pass, rows: Tensor, starts: list[int], number: int) -> Tensor:
-        """The input of a layer of an edited run: the rows that start there come as they are in the plain run."""
-        joining = rows[0 if x is None else len(x) : bisect_right(starts, number)]
+    def _joined(self, x: Tensor | None, plain: Pass, rows: Tensor, starts: list[int], layer: int) -> Tensor:
+        """The input of a layer in an edited run. Rows that start there have the plain run's input."""
+        joining = rows[0 if x is None else len(x) : bisect_right(starts, layer)]
         if not len(joining):
             return x
-        begun = plain.inputs[number][joining]
+        begun = plain.inputs[layer][joining]
         return begun if x is None else torch.cat([x, begun])
 
     def _probes(self, x: Tensor) -> Tensor:
@@ -140,7 +153,7 @@ class Adapter:
 
 
 def scaled(q: Tensor, k: Tensor, scale: float) -> tuple[Tensor, Tensor]:
-    """What is multiplied for the attention's scores. A product may be beyond float16, before it is scaled or after."""
+    """The factors of the attention's scores. In float16 a product could overflow, before it is scaled or after."""
     if q.dtype == torch.float16:
         q, k = q.float(), k.float()
     return q * scale, k

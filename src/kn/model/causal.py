@@ -1,17 +1,17 @@
-"""The families of causal models: where the parts of each are, and what only it does."""
+"""The families of causal models: where the parts of their models are, and what is special about each."""
 
 from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 
-from kn.model.decoders import Decoder, Layer, Rotation, unchanged
+from kn.model.decoders import Block, Decoder, Rotation, unchanged
 from kn.model.linear import FrozenLinear
 
 
-def _separate(layer: nn.Module, size: int, norms: tuple = (unchanged, unchanged)) -> Callable:
-    """Queries, keys and values from three products, the first two perhaps normalised head by head."""
-    products = [FrozenLinear(layer.q_proj), FrozenLinear(layer.k_proj), FrozenLinear(layer.v_proj)]
+def _separate(attention: nn.Module, size: int, norms: tuple = (unchanged, unchanged)) -> Callable:
+    """Queries, keys and values from three products. `norms` may normalise queries and keys, head by head."""
+    products = [FrozenLinear(attention.q_proj), FrozenLinear(attention.k_proj), FrozenLinear(attention.v_proj)]
     norms = (*norms, unchanged)
 
     def project(x: Tensor) -> tuple[Tensor, ...]:
@@ -35,19 +35,19 @@ class Gpt2(Decoder):
     def __init__(self, model: nn.Module):
         super().__init__(model)
         body, heads = model.transformer, model.config.n_head
-        self.places, self.final_norm = body.wpe, body.ln_f
-        # Its weights lie the other way round (Conv1D).
-        self.layers = [
-            Layer(
-                attention_norm=block.ln_1,
-                project=self._together(FrozenLinear(block.attn.c_attn, transposed=True), heads),
-                mix=FrozenLinear(block.attn.c_proj, transposed=True),
-                ffn_norm=block.ln_2,
-                neurons=_plain_ffn(FrozenLinear(block.mlp.c_fc, transposed=True), block.mlp.act),
-                down=FrozenLinear(block.mlp.c_proj, transposed=True),
-                scale=block.attn.scaling,
+        self.position_embeddings, self.final_norm = body.wpe, body.ln_f
+        # Its weights are inputs x outputs (Conv1D).
+        self.blocks = [
+            Block(
+                attention_norm=module.ln_1,
+                project=self._together(FrozenLinear(module.attn.c_attn, transposed=True), heads),
+                mix=FrozenLinear(module.attn.c_proj, transposed=True),
+                ffn_norm=module.ln_2,
+                neurons=_plain_ffn(FrozenLinear(module.mlp.c_fc, transposed=True), module.mlp.act),
+                down=FrozenLinear(module.mlp.c_proj, transposed=True),
+                scale=module.attn.scaling,
             )
-            for block in body.h
+            for module in body.h
         ]
 
     @staticmethod
@@ -55,7 +55,7 @@ class Gpt2(Decoder):
         return lambda x: product(x).unflatten(-1, (3, heads, -1)).unbind(-3)
 
     def embed(self, ids: Tensor) -> Tensor:
-        return self.words(ids) + self.places.weight[: ids.shape[1]]
+        return self.words(ids) + self.position_embeddings.weight[: ids.shape[1]]
 
 
 class GptNeo(Decoder):
@@ -64,18 +64,18 @@ class GptNeo(Decoder):
     def __init__(self, model: nn.Module):
         super().__init__(model)
         body = model.transformer
-        self.places, self.final_norm = body.wpe, body.ln_f
-        self.layers = []
-        for block in body.h:
-            attention = block.attn.attention
-            self.layers.append(
-                Layer(
-                    attention_norm=block.ln_1,
+        self.position_embeddings, self.final_norm = body.wpe, body.ln_f
+        self.blocks = []
+        for module in body.h:
+            attention = module.attn.attention
+            self.blocks.append(
+                Block(
+                    attention_norm=module.ln_1,
                     project=_separate(attention, attention.head_dim),
                     mix=FrozenLinear(attention.out_proj),
-                    ffn_norm=block.ln_2,
-                    neurons=_plain_ffn(FrozenLinear(block.mlp.c_fc), block.mlp.act),
-                    down=FrozenLinear(block.mlp.c_proj),
+                    ffn_norm=module.ln_2,
+                    neurons=_plain_ffn(FrozenLinear(module.mlp.c_fc), module.mlp.act),
+                    down=FrozenLinear(module.mlp.c_proj),
                     scale=1.0,
                     precise=True,
                     window=model.config.window_size if attention.attention_type == "local" else None,
@@ -83,7 +83,7 @@ class GptNeo(Decoder):
             )
 
     def embed(self, ids: Tensor) -> Tensor:
-        return self.words(ids) + self.places.weight[: ids.shape[1]]
+        return self.words(ids) + self.position_embeddings.weight[: ids.shape[1]]
 
 
 class GptJ(Decoder):
@@ -93,20 +93,20 @@ class GptJ(Decoder):
         super().__init__(model)
         body = model.transformer
         self.final_norm = body.ln_f
-        self.angles = body.h[0].attn.embed_positions  # sines, then cosines, of each position
-        self.layers = [
-            Layer(
-                attention_norm=block.ln_1,
-                project=_separate(block.attn, block.attn.head_dim),
-                mix=FrozenLinear(block.attn.out_proj),
-                ffn_norm=block.ln_1,
-                neurons=_plain_ffn(FrozenLinear(block.mlp.fc_in), block.mlp.act),
-                down=FrozenLinear(block.mlp.fc_out),
-                scale=block.attn.head_dim**-0.5,
+        self.angles = body.h[0].attn.embed_positions  # sines, then cosines, per position
+        self.blocks = [
+            Block(
+                attention_norm=module.ln_1,
+                project=_separate(module.attn, module.attn.head_dim),
+                mix=FrozenLinear(module.attn.out_proj),
+                ffn_norm=module.ln_1,
+                neurons=_plain_ffn(FrozenLinear(module.mlp.fc_in), module.mlp.act),
+                down=FrozenLinear(module.mlp.fc_out),
+                scale=module.attn.head_dim**-0.5,
                 precise=True,
                 parallel=True,
             )
-            for block in body.h
+            for module in body.h
         ]
 
     def rotations(self, x: Tensor) -> list[Rotation]:
@@ -125,18 +125,18 @@ class GptNeoX(Decoder):
         super().__init__(model)
         body, heads = model.gpt_neox, model.config.num_attention_heads
         self.rotary, self.final_norm = body.rotary_emb, body.final_layer_norm
-        self.layers = [
-            Layer(
-                attention_norm=block.input_layernorm,
-                project=self._by_head(FrozenLinear(block.attention.query_key_value), heads),
-                mix=FrozenLinear(block.attention.dense),
-                ffn_norm=block.post_attention_layernorm,
-                neurons=_plain_ffn(FrozenLinear(block.mlp.dense_h_to_4h), block.mlp.act),
-                down=FrozenLinear(block.mlp.dense_4h_to_h),
-                scale=block.attention.scaling,
-                parallel=block.use_parallel_residual,
+        self.blocks = [
+            Block(
+                attention_norm=module.input_layernorm,
+                project=self._by_head(FrozenLinear(module.attention.query_key_value), heads),
+                mix=FrozenLinear(module.attention.dense),
+                ffn_norm=module.post_attention_layernorm,
+                neurons=_plain_ffn(FrozenLinear(module.mlp.dense_h_to_4h), module.mlp.act),
+                down=FrozenLinear(module.mlp.dense_4h_to_h),
+                scale=module.attention.scaling,
+                parallel=module.use_parallel_residual,
             )
-            for block in body.layers
+            for module in body.layers
         ]
 
     @staticmethod
@@ -148,7 +148,7 @@ class GptNeoX(Decoder):
 
 
 class Llama(Decoder):
-    """Llama and what is built like it: RMS norms, turned queries and keys, gated FFN. A neuron is gate times up."""
+    """Llama and models like it: RMS norms, rotated queries and keys, a gated FFN. A neuron is gate times up."""
 
     families = ("llama", "qwen2", "qwen3", "gemma")
 
@@ -156,20 +156,20 @@ class Llama(Decoder):
         super().__init__(model)
         body = model.model
         self.rotary, self.final_norm = body.rotary_emb, body.norm
-        self.layers = []
-        for block in body.layers:
-            attention, ffn = block.self_attn, block.mlp
+        self.blocks = []
+        for module in body.layers:
+            attention, ffn = module.self_attn, module.mlp
             norms = getattr(attention, "q_norm", unchanged), getattr(attention, "k_norm", unchanged)
-            self.layers.append(
-                Layer(
-                    attention_norm=block.input_layernorm,
+            self.blocks.append(
+                Block(
+                    attention_norm=module.input_layernorm,
                     project=_separate(attention, attention.head_dim, norms),
                     mix=FrozenLinear(attention.o_proj),
-                    ffn_norm=block.post_attention_layernorm,
+                    ffn_norm=module.post_attention_layernorm,
                     neurons=_gated_ffn(FrozenLinear(ffn.gate_proj), ffn.act_fn, FrozenLinear(ffn.up_proj)),
                     down=FrozenLinear(ffn.down_proj),
                     scale=attention.scaling,
-                    # Llama and Gemma have none, whatever their configuration says.
+                    # Llama and Gemma have no window, whatever their configuration says.
                     window=getattr(attention, "sliding_window", None),
                 )
             )
@@ -179,28 +179,28 @@ class Llama(Decoder):
 
 
 class Mistral(Llama):
-    """Has the same window in all layers, whatever its configuration says of their types."""
+    """Uses the same window in all layers, whatever its configuration says about their types."""
 
     families = ("mistral",)
 
     def __init__(self, model: nn.Module):
         super().__init__(model)
-        for layer in self.layers:
-            layer.window = model.config.sliding_window
+        for block in self.blocks:
+            block.window = model.config.sliding_window
 
 
 class Gemma2(Llama):
-    """Normalises what attention and FFN give, too, and limits scores and logits."""
+    """Also normalises the outputs of attention and FFN, and caps scores and logits."""
 
     families = ("gemma2",)
 
     def __init__(self, model: nn.Module):
         super().__init__(model)
         self.cap = model.config.final_logit_softcapping
-        for layer, block in zip(self.layers, model.model.layers, strict=True):
-            layer.after_attention = block.post_attention_layernorm
-            layer.ffn_norm, layer.after_ffn = block.pre_feedforward_layernorm, block.post_feedforward_layernorm
-            layer.cap = block.self_attn.attn_logit_softcapping
+        for block, module in zip(self.blocks, model.model.layers, strict=True):
+            block.after_attention = module.post_attention_layernorm
+            block.ffn_norm, block.after_ffn = module.pre_feedforward_layernorm, module.post_feedforward_layernorm
+            block.cap = module.self_attn.attn_logit_softcapping
 
     def head(self, hidden: Tensor) -> Tensor:
         logits = super().head(hidden)
@@ -213,12 +213,12 @@ class Gemma3(Gemma2):
     def __init__(self, model: nn.Module):
         super().__init__(model)
         self.kinds = model.config.layer_types
-        for layer in self.layers:
-            layer.cap = None  # the configuration may name one, but transformers does not use it
+        for block in self.blocks:
+            block.cap = None  # the configuration may name one, but transformers does not use it
 
     def rotations(self, x: Tensor) -> list[Rotation]:
-        of_kind = {kind: _angles(self.rotary, x, kind) for kind in set(self.kinds)}
-        return [of_kind[kind] for kind in self.kinds]
+        angles = {kind: _angles(self.rotary, x, kind) for kind in set(self.kinds)}
+        return [angles[kind] for kind in self.kinds]
 
 
 def _angles(rotary: nn.Module, x: Tensor, *kind: str) -> Rotation:

@@ -1,4 +1,4 @@
-"""Where a process computes."""
+"""The device a process computes on, and its memory."""
 
 import os
 import sys
@@ -15,22 +15,22 @@ def choose(wanted: str, gpus: Sequence[int] = ()) -> torch.device:
     """`wanted` is auto, cpu, cuda or cuda:N."""
     named = f"{wanted} (--device, DEVICE)"
     if wanted in ("auto", "cuda") and torch.cuda.is_available():
-        # The processes of one machine take a GPU each.
-        several = gpus or range(LOCAL_WORKERS)
+        # Each process of a machine takes a GPU of its own.
+        available = gpus or range(LOCAL_WORKERS)
         named = f"--gpus {','.join(map(str, gpus))}" if gpus else f"GPUS={LOCAL_WORKERS}"
-        if len(several) <= LOCAL_RANK:
-            raise InputError(f"{named}: names {len(several)} GPUs for {LOCAL_WORKERS} processes")
-        wanted = f"cuda:{several[LOCAL_RANK]}"
-    chosen = torch.device("cpu" if wanted == "auto" else wanted)
-    if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():
+        if len(available) <= LOCAL_RANK:
+            raise InputError(f"{named}: names {len(available)} GPUs for {LOCAL_WORKERS} processes")
+        wanted = f"cuda:{available[LOCAL_RANK]}"
+    device = torch.device("cpu" if wanted == "auto" else wanted)
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise InputError(f"{named}: this machine has {torch.cuda.device_count()} CUDA devices")
-    if chosen.type == "cuda":
-        torch.cuda.set_device(chosen)
-    return chosen
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    return device
 
 
 def memory(groups: Path = Path("/proc/self/cgroup"), root: Path = Path("/sys/fs/cgroup")) -> int:
-    """The bytes of this machine, or as many as the container or the batch job may use."""
+    """The bytes of memory that this machine has, or that its container or batch job may use."""
     limits = [os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")] if hasattr(os, "sysconf") else []
     for line in groups.read_text().splitlines() if groups.exists() else []:
         _, kind, group = line.split(":", 2)

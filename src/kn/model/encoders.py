@@ -1,6 +1,6 @@
-"""Adapters of masked language models: every token looks at every other, and each sublayer is normalised after it.
+"""Adapters of masked language models: every token attends to every other, and each sublayer is normalised after it.
 
-A family is added by a class that says where the parts of its model are, as those at the end.
+To add a family, write a class that says where the parts of its model are, like those at the end of this file.
 """
 
 from bisect import bisect_left
@@ -24,8 +24,8 @@ class Norm:
 
 
 @dataclass
-class Layer:
-    """The parts of one layer of an encoder that normalises after each sublayer."""
+class Block:
+    """The parts of one layer."""
 
     query: FrozenLinear
     key: FrozenLinear
@@ -41,30 +41,30 @@ class Layer:
         return self.activation(self.up(attended))
 
     def rest(self, attended: Tensor, change: Callable[[Tensor], Tensor] | None = None) -> Tensor:
-        """The layer's output from what its attention sublayer gave; `change` may change the neurons."""
+        """The layer's output from that of its attention sublayer; `change` may change the neurons."""
         neurons = self.neurons(attended)
         return self.output_norm(self.down(change(neurons) if change else neurons) + attended)
 
 
 @dataclass
 class EncoderPass(Pass):
-    """Keys and values are rows x tokens x d_model, as are these; `inputs` are of all layers.
+    """Queries, keys and values are rows x tokens x d_model; `inputs` has all layers.
 
-    Of the last layer only what the logits depend on is computed: its query is rows x 1 x d_model.
+    In the last layer only what the logits depend on is computed: its query is rows x 1 x d_model.
     """
 
     queries: list[Tensor] = field(default_factory=list)
 
 
 class PostNormEncoder(Adapter):
-    """An encoder that normalises after each sublayer, with learnt positions: BERT and its kin."""
+    """An encoder that normalises after each sublayer, with learnt position embeddings: BERT and its relatives."""
 
     causal = False
-    # Tokens of a decoder look backwards only. Relative positions are ignored by transformers itself since version 5.
+    # A decoder's tokens attend backwards only. Relative positions are ignored by transformers itself since version 5.
     expected = (("is_decoder", False), ("position_embedding_type", "absolute"))
-    layers: list[Layer]
+    blocks: list[Block]
     embeddings: Callable[..., Tensor]
-    transform: Callable[[Tensor], Tensor]  # what the prediction head does before it compares with each word
+    transform: Callable[[Tensor], Tensor]  # the prediction head up to the product with the word embeddings
     decoder: FrozenLinear
 
     def __init__(self, model: nn.Module):
@@ -81,7 +81,7 @@ class PostNormEncoder(Adapter):
         return self.decoder(self.transform(hidden))
 
     def unembed(self, vectors: Tensor) -> Tensor:
-        return self.head(self.layers[-1].output_norm(vectors))
+        return self.head(self.blocks[-1].output_norm(vectors))
 
     def run(
         self, ids: Tensor, positions: Tensor, probe: bool = False, starts: Collection[int] = (), logits: bool = True
@@ -91,16 +91,16 @@ class PostNormEncoder(Adapter):
             x = self.embed(ids)
         plain = EncoderPass(positions, self._probes(x) if probe else None)
         at = (rows, positions)
-        for number, layer in enumerate(self.layers):
-            plain.inputs[number] = x.detach()
-            if not logits and number == max(starts):
+        for layer, block in enumerate(self.blocks):
+            plain.inputs[layer] = x.detach()
+            if not logits and layer == max(starts):
                 return plain
-            q, k, v, x = self._inputs(number, x, at)
-            if number == self.n_layers - 1:
+            q, k, v, x = self._inputs(layer, x, at)
+            if layer == self.n_layers - 1:
                 at = rows, torch.zeros_like(positions)
-            attended = layer.attention_norm(layer.mix(self._attend(q, k, v)) + x)
-            neurons = layer.neurons(attended)
-            ffn = layer.down(neurons)
+            attended = block.attention_norm(block.mix(self._attend(q, k, v)) + x)
+            neurons = block.neurons(attended)
+            ffn = block.down(neurons)
             for kept, value in (
                 (plain.queries, q),
                 (plain.keys, k),
@@ -111,8 +111,8 @@ class PostNormEncoder(Adapter):
             ):
                 kept.append(value.detach())
             if plain.probes is not None:
-                ffn = ffn.index_put(at, plain.probes[number], accumulate=True)
-            x = layer.output_norm(ffn + attended)
+                ffn = ffn.index_put(at, plain.probes[layer], accumulate=True)
+            x = block.output_norm(ffn + attended)
         plain.logits = self.head(x[at])
         return plain
 
@@ -121,70 +121,70 @@ class PostNormEncoder(Adapter):
     ) -> Tensor:
         points = len(ffn) // len(rows)
         starts, rows = [start for start in starts for _ in range(points)], rows.repeat_interleave(points)
-        every, positions = torch.arange(len(rows), device=rows.device), plain.positions[rows]
+        row_numbers, positions = torch.arange(len(rows), device=rows.device), plain.positions[rows]
         x, begun = None, 0
 
-        def started(number: int, end: int) -> Tensor:
-            """The output of the layer where these rows start, at the read-out position: all that changes there."""
-            attended = plain.attended_at[number][rows[begun:end]]
-            return self.layers[number].output_norm(ffn[begun:end] + attended)
+        def started(layer: int, end: int) -> Tensor:
+            """The output of the layer where rows start, at the read-out position, the only one that changes."""
+            attended = plain.attended_at[layer][rows[begun:end]]
+            return self.blocks[layer].output_norm(ffn[begun:end] + attended)
 
         for above in range(starts[0] + 1, self.n_layers):
-            layer, end = self.layers[above], bisect_left(starts, above)
+            block, end = self.blocks[above], bisect_left(starts, above)
             parts = []
             if begun:
-                parts.append(self._inputs(above, x, (every[:begun], positions[:begun])))
+                parts.append(self._inputs(above, x, (row_numbers[:begun], positions[:begun])))
             if begun < end:
-                at = every[: end - begun], positions[begun:end]
+                at = row_numbers[: end - begun], positions[begun:end]
                 parts.append(self._joining(plain, above, rows[begun:end], at, started(above - 1, end)))
             q, k, v, x = parts[0] if len(parts) == 1 else map(torch.cat, zip(*parts, strict=True))
             begun = end
-            at = every[:end], positions[:end] if above < self.n_layers - 1 else torch.zeros_like(positions[:end])
+            at = row_numbers[:end], positions[:end] if above < self.n_layers - 1 else torch.zeros_like(positions[:end])
 
             def change_at(neurons: Tensor, above: int = above, at: tuple = at) -> Tensor:
                 return neurons.index_put(at, change(above, neurons[at]))
 
-            x = layer.rest(layer.attention_norm(layer.mix(self._attend(q, k, v)) + x), change and change_at)
+            x = block.rest(block.attention_norm(block.mix(self._attend(q, k, v)) + x), change and change_at)
         hidden = [] if x is None else [x[:, 0]]
         if begun < len(rows):
             hidden.append(started(self.n_layers - 1, len(rows)))
         return self.head(torch.cat(hidden))
 
-    def _inputs(self, number: int, x: Tensor, at: tuple[Tensor, Tensor]) -> tuple[Tensor, ...]:
-        """Queries, keys, values and inputs of a layer. Of the last one only the read-out position matters."""
-        layer = self.layers[number]
-        k, v = layer.key(x), layer.value(x)
-        if number == self.n_layers - 1:
+    def _inputs(self, layer: int, x: Tensor, at: tuple[Tensor, Tensor]) -> tuple[Tensor, ...]:
+        """A layer's queries, keys, values and inputs. In the last layer only the read-out position matters."""
+        block = self.blocks[layer]
+        k, v = block.key(x), block.value(x)
+        if layer == self.n_layers - 1:
             x = x[at][:, None]
-        return layer.query(x), k, v, x
+        return block.query(x), k, v, x
 
     def _joining(
-        self, plain: EncoderPass, number: int, rows: Tensor, at: tuple[Tensor, Tensor], x_at: Tensor
+        self, plain: EncoderPass, layer: int, rows: Tensor, at: tuple[Tensor, Tensor], x_at: Tensor
     ) -> tuple[Tensor, ...]:
-        """The same, of rows whose input is `x_at` at the read-out position and the plain run's at the others."""
-        layer = self.layers[number]
-        q = layer.query(x_at)
-        k = plain.keys[number][rows].index_put_(at, layer.key(x_at))
-        v = plain.values[number][rows].index_put_(at, layer.value(x_at))
-        if number == self.n_layers - 1:
+        """The same for rows whose input is `x_at` at the read-out position, and the plain run's everywhere else."""
+        block = self.blocks[layer]
+        q = block.query(x_at)
+        k = plain.keys[layer][rows].index_put_(at, block.key(x_at))
+        v = plain.values[layer][rows].index_put_(at, block.value(x_at))
+        if layer == self.n_layers - 1:
             return q[:, None], k, v, x_at[:, None]
-        return plain.queries[number][rows].index_put_(at, q), k, v, plain.inputs[number][rows].index_put_(at, x_at)
+        return plain.queries[layer][rows].index_put_(at, q), k, v, plain.inputs[layer][rows].index_put_(at, x_at)
 
     def run_edited(self, plain: EncoderPass, rows: Tensor, starts: list[int], ffn: Ffn) -> Tensor:
         x = None
-        for number in range(starts[0], self.n_layers):
-            layer, x = self.layers[number], self._joined(x, plain, rows, starts, number)
+        for layer in range(starts[0], self.n_layers):
+            block, x = self.blocks[layer], self._joined(x, plain, rows, starts, layer)
             at = torch.arange(len(x), device=x.device), plain.positions[rows[: len(x)]]
-            q, k, v, x = self._inputs(number, x, at)
-            attended = layer.attention_norm(layer.mix(self._attend(q, k, v)) + x)
-            x = layer.output_norm(ffn(number, layer.neurons(attended)) + attended)
+            q, k, v, x = self._inputs(layer, x, at)
+            attended = block.attention_norm(block.mix(self._attend(q, k, v)) + x)
+            x = block.output_norm(ffn(layer, block.neurons(attended)) + attended)
         return self.head(x[:, 0])
 
     def _attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """Every token looks at every token: rows are prompts of equal length, so nothing is masked.
+        """Every token attends to every token: rows are prompts of equal length, so nothing is masked.
 
-        Written out, as `scaled_dot_product_attention` gains nothing with so few tokens: forward and backward on a CPU,
-        12 to 128 of them, it is 0.8 to 1.1 times as fast in float32, and 0.1 to 0.3 times in bfloat16.
+        Written out, because `scaled_dot_product_attention` gains nothing with so few tokens. Forward and backward on a
+        CPU, with 12 to 128 tokens, it is 0.8 to 1.1 times as fast in float32 and 0.1 to 0.3 times in bfloat16.
         """
         q, k, v = (x.unflatten(-1, (self.heads, -1)).transpose(1, 2) for x in (q, k, v))
         q, k = scaled(q, k, q.shape[-1] ** -0.5)
@@ -192,17 +192,17 @@ class PostNormEncoder(Adapter):
         return (weights @ v).transpose(1, 2).flatten(-2)
 
 
-def _layer_of_bert(layer: nn.Module) -> Layer:
-    return Layer(
-        query=FrozenLinear(layer.attention.self.query),
-        key=FrozenLinear(layer.attention.self.key),
-        value=FrozenLinear(layer.attention.self.value),
-        mix=FrozenLinear(layer.attention.output.dense),
-        attention_norm=Norm(layer.attention.output.LayerNorm),
-        up=FrozenLinear(layer.intermediate.dense),
-        activation=layer.intermediate.intermediate_act_fn,
-        down=FrozenLinear(layer.output.dense),
-        output_norm=Norm(layer.output.LayerNorm),
+def _bert_block(module: nn.Module) -> Block:
+    return Block(
+        query=FrozenLinear(module.attention.self.query),
+        key=FrozenLinear(module.attention.self.key),
+        value=FrozenLinear(module.attention.self.value),
+        mix=FrozenLinear(module.attention.output.dense),
+        attention_norm=Norm(module.attention.output.LayerNorm),
+        up=FrozenLinear(module.intermediate.dense),
+        activation=module.intermediate.intermediate_act_fn,
+        down=FrozenLinear(module.output.dense),
+        output_norm=Norm(module.output.LayerNorm),
     )
 
 
@@ -212,7 +212,7 @@ class Bert(PostNormEncoder):
     def __init__(self, model: nn.Module):
         super().__init__(model)
         self.embeddings, prediction = model.bert.embeddings, model.cls.predictions
-        self.layers = [_layer_of_bert(layer) for layer in model.bert.encoder.layer]
+        self.blocks = [_bert_block(module) for module in model.bert.encoder.layer]
         self.transform, self.decoder = prediction.transform, FrozenLinear(prediction.decoder)
 
 
@@ -222,23 +222,23 @@ class Roberta(PostNormEncoder):
     def __init__(self, model: nn.Module):
         super().__init__(model)
         self.embeddings, head = model.roberta.embeddings, model.lm_head
-        self.longest -= self.embeddings.padding_idx + 1  # positions are counted from there
-        self.layers = [_layer_of_bert(layer) for layer in model.roberta.encoder.layer]
+        self.longest -= self.embeddings.padding_idx + 1  # its positions start there
+        self.blocks = [_bert_block(module) for module in model.roberta.encoder.layer]
         self.transform = lambda hidden: head.layer_norm(gelu(head.dense(hidden)))
         self.decoder = FrozenLinear(head.decoder)
 
 
 class Electra(PostNormEncoder):
-    """The generator: the discriminator has no words to predict."""
+    """The generator. The discriminator does not predict words."""
 
     families = ("electra",)
 
     def __init__(self, model: nn.Module):
         super().__init__(model)
         self.embeddings = model.electra.embeddings
-        # Its word embeddings may be narrower than its layers.
+        # Word embeddings may be narrower than the layers.
         self.widen = getattr(model.electra, "embeddings_project", None)
-        self.layers = [_layer_of_bert(layer) for layer in model.electra.encoder.layer]
+        self.blocks = [_bert_block(module) for module in model.electra.encoder.layer]
         self.transform, self.decoder = model.generator_predictions, FrozenLinear(model.generator_lm_head)
 
     def embed(self, ids: Tensor) -> Tensor:
@@ -246,7 +246,7 @@ class Electra(PostNormEncoder):
         return self.widen(embedded) if self.widen else embedded
 
     def embedding(self, token: int) -> Tensor:
-        """What the word embedding adds to the layers' input: its direction there."""
+        """The word embedding as the layers see it."""
         embedding = super().embedding(token)
         return self.widen.weight @ embedding if self.widen else embedding
 
@@ -257,19 +257,19 @@ class DistilBert(PostNormEncoder):
     def __init__(self, model: nn.Module):
         super().__init__(model)
         self.embeddings = model.distilbert.embeddings
-        self.layers = [
-            Layer(
-                query=FrozenLinear(layer.attention.q_lin),
-                key=FrozenLinear(layer.attention.k_lin),
-                value=FrozenLinear(layer.attention.v_lin),
-                mix=FrozenLinear(layer.attention.out_lin),
-                attention_norm=Norm(layer.sa_layer_norm),
-                up=FrozenLinear(layer.ffn.lin1),
-                activation=layer.ffn.activation,
-                down=FrozenLinear(layer.ffn.lin2),
-                output_norm=Norm(layer.output_layer_norm),
+        self.blocks = [
+            Block(
+                query=FrozenLinear(module.attention.q_lin),
+                key=FrozenLinear(module.attention.k_lin),
+                value=FrozenLinear(module.attention.v_lin),
+                mix=FrozenLinear(module.attention.out_lin),
+                attention_norm=Norm(module.sa_layer_norm),
+                up=FrozenLinear(module.ffn.lin1),
+                activation=module.ffn.activation,
+                down=FrozenLinear(module.ffn.lin2),
+                output_norm=Norm(module.output_layer_norm),
             )
-            for layer in model.distilbert.transformer.layer
+            for module in model.distilbert.transformer.layer
         ]
         self.transform = lambda hidden: model.vocab_layer_norm(model.activation(model.vocab_transform(hidden)))
         self.decoder = FrozenLinear(model.vocab_projector)

@@ -1,7 +1,7 @@
-"""Numbers that are not finite end the run, with the prompt and the layer where the first one came up.
+"""Numbers that are not finite end the run, with an error that names the prompt and the first layer with such a number.
 
-A probability is not finite if any of the logits is not, or only infinitely low: so what is read of a batch in any case
-tells of all of it.
+A probability is not finite if any logit is NaN or infinite (unless it is minus infinity). So the values that are read
+from a batch anyway are enough to check all of it.
 """
 
 from collections.abc import Sequence
@@ -15,20 +15,20 @@ from kn.store.files import InputError
 
 
 def check(adapter: Adapter, rows: Rows, *values: Tensor | None, owners: Sequence[int] | None = None) -> None:
-    """`values` are of each reading or of each prompt of a batch, or of the readings `owners`; those that are
-    readings x layers x d_ffn are attributions. Waits for the device once.
+    """`values` have one entry per reading or per prompt of a batch, or per entry of `owners`, which are readings.
+    Values of three dimensions are attributions, … x layers x d_ffn. Waits for the device once.
     """
-    there = [of_rows for of_rows in values if of_rows is not None]
-    if torch.stack([of_rows.isfinite().all() for of_rows in there]).all():
+    given = [entries for entries in values if entries is not None]
+    if torch.stack([entries.isfinite().all() for entries in given]).all():
         return
-    bad = next(of_rows for of_rows in there if not of_rows.isfinite().all())
-    place = int(bad.reshape(len(bad), -1).isfinite().all(1).int().argmin())
+    bad = next(entries for entries in given if not entries.isfinite().all())
+    entry = int(bad.reshape(len(bad), -1).isfinite().all(1).int().argmin())
     if owners is None:
         owners = range(len(bad)) if len(bad) == len(rows.ids) else rows.firsts(range(len(bad)))
-    row = owners[place]
+    row = owners[entry]
     where = _first(adapter, rows, row)
-    if where is None:  # as the prompt is, all is finite
-        layer = int(bad[place].isfinite().all(1).int().argmin()) if bad.ndim == 3 else None
+    if where is None:  # the unchanged prompt gives finite numbers
+        layer = int(bad[entry].isfinite().all(1).int().argmin()) if bad.ndim == 3 else None
         where = "with changed neurons" if layer is None else f"in the gradients of layer {layer}"
     dtype = str(adapter.words.weight.dtype).removeprefix("torch.")
     remedy = "are the model's weights damaged?" if dtype in ("float32", "float64") else "set DTYPE=float32"
@@ -38,14 +38,14 @@ def check(adapter: Adapter, rows: Rows, *values: Tensor | None, owners: Sequence
 
 @torch.no_grad()
 def _first(adapter: Adapter, rows: Rows, row: int) -> str | None:
-    """Where the first one comes up when a prompt is read. It is run again, with all of it kept."""
+    """Where the first such number appears when a reading is run again, or None."""
     plain = adapter.run(rows.ids[row : row + 1], rows.positions[row : row + 1], starts=range(adapter.n_layers))
-    outputs = [*(plain.inputs[number] for number in range(1, adapter.n_layers)), plain.logits]
     if not plain.inputs[0].isfinite().all():
         return "in the embeddings"
-    of_layers = zip(plain.keys, plain.values, plain.attended_at, plain.neurons_at, plain.ffn_at, outputs, strict=True)
-    for number, of_layer in enumerate(of_layers):
-        *inside, output = (part.isfinite().all() for part in of_layer)
-        if not all(inside) or not (output or number == adapter.n_layers - 1):
-            return f"in layer {number}"
+    outputs = [*(plain.inputs[layer] for layer in range(1, adapter.n_layers)), plain.logits]
+    layers = zip(plain.keys, plain.values, plain.attended_at, plain.neurons_at, plain.ffn_at, outputs, strict=True)
+    for layer, parts in enumerate(layers):
+        *inside, output = (part.isfinite().all() for part in parts)
+        if not all(inside) or not (output or layer == adapter.n_layers - 1):
+            return f"in layer {layer}"
     return None if plain.logits.isfinite().all() else "in the prediction head"

@@ -1,96 +1,123 @@
-"""What is asked of a model, checked against it: prompts, baseline sentences, neurons, layers.
+"""Checks what callers ask of a model: prompts, baseline sentences, neurons, layers.
 
-Python counts -1 from the end, and PyTorch follows, so a wrong number is often read somewhere else instead of failing.
-Here it ends in one line. Numbers may be Python's, NumPy's or PyTorch's.
+Python counts -1 from the end, and so does PyTorch, so a wrong number would often be read somewhere else instead of
+failing. Here it is an error of one line. Numbers may be Python's, NumPy's or PyTorch's.
+
+Neurons to change are a set: naming one twice is an error, since some changes would then be made twice and others once.
+Neurons to read are a list, which may repeat.
 """
 
 from collections.abc import Iterable, Sequence
 from operator import index
 
 from kn.model.adapters import Adapter
+from kn.model.prompts import Prompt
 from kn.store.files import InputError
 
-Prompt = tuple[list[int], int | Sequence[int], int | Sequence[int]]
-Pieces = tuple[list[int], list[int], list[int]]  # a prompt with lists of positions and answers
+Neurons = Sequence[Sequence[int]]  # each [layer, index]
 
 
-def prompts(asked: Iterable[Prompt], adapter: Adapter) -> list[Pieces]:
+def prompts(given: Iterable[Prompt], adapter: Adapter) -> list[Prompt]:
+    """The prompts, with lists of Python's numbers."""
     if adapter.words.training:
         raise InputError("the model is in training mode, where dropout makes its numbers random: call model.eval()")
-    return [_prompt(prompt, f"prompt {number}", adapter) for number, prompt in enumerate(asked)]
+    return [_prompt(prompt, f"prompt {number}", adapter) for number, prompt in enumerate(given)]
 
 
-def _prompt(prompt: Prompt, place: str, adapter: Adapter) -> Pieces:
-    try:
-        ids, given, answers = prompt
-    except (TypeError, ValueError):
-        raise InputError(f"{place}: expected (token ids, positions, answers), found {str(prompt)[:80]}") from None
-    ids, answers = tokens(ids, adapter, place), tokens(answers, adapter, f"{place}: answer")
+def _prompt(prompt: Prompt, where: str, adapter: Adapter) -> Prompt:
+    if not isinstance(prompt, Prompt):
+        raise InputError(f"{where}: expected Prompt(ids, positions, answers), found {_short(prompt)}")
+    ids = tokens(prompt.ids, adapter, where)
+    answers = tokens(prompt.answers, adapter, f"{where}: answer")
     if not 0 < len(ids) <= adapter.longest:
-        raise InputError(f"{place}: has {len(ids)} tokens, the model reads 1 to {adapter.longest}")
-    positions = [_number(position, len(ids)) for position in _several(given)]
+        raise InputError(f"{where}: has {len(ids)} tokens, the model reads 1 to {adapter.longest}")
+    expected = f"{where}: expected positions from 0 to {len(ids) - 1}"
+    given = _listed(prompt.positions, expected)
+    positions = [_number(position, len(ids)) for position in given]
     if None in positions:
-        raise InputError(f"{place}: expected positions from 0 to {len(ids) - 1}, found {given}")
+        raise InputError(f"{expected}, found {given}")
     if len(positions) != len(answers) or not answers:
-        raise InputError(f"{place}: expected a position for each piece of the answer, found {given} for {answers}")
-    return ids, positions, answers
+        raise InputError(f"{where}: expected one position per piece of the answer, found {given} for {answers}")
+    return Prompt(ids, positions, answers)
 
 
-def baselines(asked: Iterable[Iterable[Iterable[int]]], of_prompts: Sequence[Prompt], adapter: Adapter) -> list:
+def baselines(
+    given: Iterable[Iterable[Iterable[int]]], prompts: Sequence[Prompt], adapter: Adapter
+) -> list[list[list[int]]]:
     """The token ids of each prompt's baseline sentences."""
-    found = [
-        [tokens(ids, adapter, f"prompt {number}: baseline {place}") for place, ids in enumerate(sentences)]
-        for number, sentences in enumerate(asked)
+    checked = [
+        [tokens(ids, adapter, f"prompt {number}: baseline {position}") for position, ids in enumerate(sentences)]
+        for number, sentences in enumerate(given)
     ]
-    if len(found) != len(of_prompts):
-        raise InputError(f"{len(found)} lists of baselines for {len(of_prompts)} prompts: expected one for each prompt")
-    for number, (sentences, (ids, *_)) in enumerate(zip(found, of_prompts, strict=True)):
+    if len(checked) != len(prompts):
+        raise InputError(f"{len(checked)} lists of baselines for {len(prompts)} prompts: expected one per prompt")
+    for number, (sentences, prompt) in enumerate(zip(checked, prompts, strict=True)):
         lengths = sorted({len(sentence) for sentence in sentences})
-        if lengths != [len(ids)]:
-            raise InputError(f"prompt {number}: expected baselines of its {len(ids)} tokens, found lengths {lengths}")
-    return found
+        if lengths != [len(prompt.ids)]:
+            expected = f"expected baselines of its {len(prompt.ids)} tokens"
+            raise InputError(f"prompt {number}: {expected}, found lengths {lengths}")
+    return checked
 
 
-def tokens(asked: int | Iterable[int], adapter: Adapter, place: str) -> list[int]:
-    known, asked = adapter.words.num_embeddings, _several(asked)
-    found = [_number(token, known) for token in asked]
-    if None in found:
-        wrong = asked[found.index(None)]
-        raise InputError(f"{place}: expected token ids from 0 to {known - 1}, found {str(wrong)[:80]}")
-    return found
+def tokens(given: Iterable[int], adapter: Adapter, where: str) -> list[int]:
+    vocabulary = adapter.words.num_embeddings
+    expected = f"{where}: expected token ids from 0 to {vocabulary - 1}"
+    given = _listed(given, expected)
+    ids = [_number(token, vocabulary) for token in given]
+    if None in ids:
+        raise InputError(f"{expected}, found {_short(given[ids.index(None)])}")
+    return ids
 
 
-def neurons(asked: Iterable[Sequence[int]], adapter: Adapter) -> list[list[int]]:
-    found = []
-    for neuron in asked:
+def neurons(given: Neurons, adapter: Adapter) -> list[list[int]]:
+    """A list of neurons, which may repeat."""
+    checked = []
+    for neuron in given:
         try:
-            layer, number = neuron
+            layer, unit = neuron
         except (TypeError, ValueError):
-            raise InputError(f"expected a neuron [layer, number], found {str(neuron)[:80]}") from None
-        found.append([_number(layer, adapter.n_layers), _number(number, adapter.d_ffn)])
-        if None in found[-1]:
-            of_model = f"{adapter.n_layers} layers of {adapter.d_ffn} neurons, both counted from 0"
-            raise InputError(f"there is no neuron [{layer}, {number}]: the model has {of_model}")
-    return found
+            raise InputError(f"expected a neuron [layer, index], found {_short(neuron)}") from None
+        checked.append([_number(layer, adapter.n_layers), _number(unit, adapter.d_ffn)])
+        if None in checked[-1]:
+            size = f"{adapter.n_layers} layers of {adapter.d_ffn} neurons, both counted from 0"
+            raise InputError(f"there is no neuron [{layer}, {unit}]: the model has {size}")
+    return checked
 
 
-def layers(asked: Iterable[int] | None, adapter: Adapter) -> list[bool]:
-    """Of each layer whether it is asked for; None: all are."""
-    asked = list(range(adapter.n_layers) if asked is None else asked)
-    wanted = [_number(layer, adapter.n_layers) for layer in asked]
+def different_neurons(given: Neurons, adapter: Adapter) -> list[list[int]]:
+    """A set of neurons, in the order given."""
+    checked, seen = neurons(given, adapter), set()
+    for neuron in map(tuple, checked):
+        if neuron in seen:
+            raise InputError(f"neuron {list(neuron)} is named twice: expected different neurons")
+        seen.add(neuron)
+    return checked
+
+
+def layers(given: Iterable[int] | None, adapter: Adapter) -> list[bool]:
+    """For each layer of the model whether it was given; None gives all."""
+    given = list(range(adapter.n_layers) if given is None else given)
+    wanted = [_number(layer, adapter.n_layers) for layer in given]
     if None in wanted:
-        raise InputError(f"layer {asked[wanted.index(None)]}: expected layers from 0 to {adapter.n_layers - 1}")
+        raise InputError(f"layer {given[wanted.index(None)]}: expected layers from 0 to {adapter.n_layers - 1}")
     return [layer in wanted for layer in range(adapter.n_layers)]
 
 
-def _several(value) -> list:
-    """A number alone is a list of one."""
-    is_one = isinstance(value, str) or not hasattr(value, "__len__") or getattr(value, "ndim", 1) == 0
-    return [value] if is_one else list(value)
+def _listed(values: Iterable, expected: str) -> list:
+    try:
+        if not isinstance(values, str):
+            return list(values)
+    except TypeError:  # a number alone
+        pass
+    raise InputError(f"{expected}, in a list, found {_short(values)}")
 
 
-def _number(value, end: int) -> int | None:
-    """The number, if it is a whole one from 0 up to before `end`."""
+def _short(value: object) -> str:
+    return str(value)[:80]
+
+
+def _number(value: object, end: int) -> int | None:
+    """The value if it is a whole number from 0 to below `end`."""
     try:
         number = index(value)
     except TypeError:

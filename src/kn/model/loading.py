@@ -1,10 +1,12 @@
-"""The models: which families there are, and loading one.
+"""Loading models, and the families there are.
 
-A family is added by an adapter, a class of some twenty lines that says where the parts of its model are: in `encoders`
-for masked models, in `causal` for causal ones. Write it as those at the end of these files, name in `families` what
-transformers calls `model_type`, and list the class in ADAPTERS below. A tiny configuration of it in
-`tests/families.py` then has everything tested: logits, attributions, interventions, edits.
+To add a family, write an adapter: a class of about twenty lines that says where the parts of the model are, in
+`encoders` for masked models and in `causal` for causal ones. Follow those at the end of these files, put transformers'
+`model_type` into `families`, and list the class in ADAPTERS below. With a tiny configuration in `tests/families.py`,
+everything is tested: logits, attributions, interventions, edits.
 """
+
+from __future__ import annotations
 
 import hashlib
 import json
@@ -14,6 +16,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -22,9 +25,12 @@ from kn.model import causal, encoders, linear, tokenizers
 from kn.model.adapters import Adapter
 from kn.store.files import InputError, read_object
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
 DTYPES = {
     "float32": torch.float32,
-    "tf32": torch.float32,  # float32 numbers, multiplied with TF32 precision
+    "tf32": torch.float32,  # float32 numbers, multiplied in TF32
     "bfloat16": torch.bfloat16,
     "float16": torch.float16,
     "float64": torch.float64,
@@ -37,11 +43,11 @@ ADAPTERS = (
 )
 FAMILIES = {family: adapter for adapter in ADAPTERS for family in adapter.families}
 
-# What checkpoints of earlier versions of transformers keep beside their weights: masks, positions, angles.
+# What checkpoints of earlier versions of transformers contain besides weights: masks, positions, angles.
 NO_WEIGHTS = re.compile(r"(attn|attention)\.(masked_)?bias$|position_ids$|rotary_emb\.inv_freq$|embed_positions$")
 
-# Entries of a configuration that do not act on logits.
-NOT_TELLING = re.compile(
+# Entries of a configuration that have no effect on logits.
+IRRELEVANT = re.compile(
     r"architectures|model_type|transformers_version|(torch_)?dtype|use_cache|_name_or_path|id2label|label2id|auto_map"
     r"|(bos|eos)_token_id|initializer_range|task_specific_params|gradient_checkpointing|\w*(dropout|pdrop)(_prob)?|summary_\w+"
     r"|output_\w+|return_dict"
@@ -52,11 +58,13 @@ NO_NETWORK = (
 )
 
 
-def load(name: str, revision: str | None, dtype: str, device: torch.device, lower_case: bool = False):
-    """The tokenizer and the model, frozen, of a folder or of a name on the hub. The model has all of its weights from
-    there: transformers fills in random numbers for any that are missing.
+def load(
+    name: str, revision: str | None, dtype: str, device: torch.device, lower_case: bool = False
+) -> tuple[PreTrainedTokenizerBase, PreTrainedModel]:
+    """The tokenizer and the frozen model, from a folder or by a name on the hub. A checkpoint that lacks weights is
+    refused: transformers would fill in random numbers.
     """
-    # Imported here: it takes seconds, which a stage that ends with an error line should not cost.
+    # Imported here because it takes seconds, which a stage that ends with an error should not cost.
     import huggingface_hub
     from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForMaskedLM, PreTrainedConfig
     from transformers.utils import logging
@@ -71,8 +79,8 @@ def load(name: str, revision: str | None, dtype: str, device: torch.device, lowe
         if Path(name).is_dir():
             entries = read_object(Path(name) / "config.json")
         elif Path(name).exists():
-            raise InputError(f"model {name}: a file; expected the folder it is in")
-        elif not re.fullmatch(r"\w[\w.-]*(/[\w.-]+)?", name):  # as models on the hub are called
+            raise InputError(f"model {name}: this is a file; expected the folder it is in")
+        elif not re.fullmatch(r"\w[\w.-]*(/[\w.-]+)?", name):  # not the name of a model on the hub
             raise InputError(f"model {name}: no such folder")
         else:
             source["local_files_only"] = not _hub_answers(name, revision)
@@ -83,7 +91,7 @@ def load(name: str, revision: str | None, dtype: str, device: torch.device, lowe
                     raise InputError(NO_NETWORK.format(name=name)) from None
                 raise
         family = entries.get("model_type")
-        if family not in list(FAMILIES):  # it may be anything, maybe nothing that can be looked up
+        if family not in list(FAMILIES):  # a list, since the entry may be something that has no hash
             raise InputError(
                 f"model {name}: it is of the family {family}; there are adapters for {', '.join(FAMILIES)}"
             )
@@ -97,7 +105,7 @@ def load(name: str, revision: str | None, dtype: str, device: torch.device, lowe
             config=config,
             dtype=DTYPES[dtype],
             output_loading_info=True,
-            ignore_mismatched_sizes=True,  # so that they come in the report
+            ignore_mismatched_sizes=True,  # the report then lists them
             **source,
         )
         _check_weights(name, model, **report)
@@ -112,32 +120,32 @@ def adapt(model: nn.Module) -> Adapter:
 
 
 def fingerprint(model: nn.Module) -> str:
-    """Another for other weights, and for another configuration: a run must not go on with another model."""
-    digest = hashlib.sha256(json.dumps(telling(model), sort_keys=True, default=str).encode())
-    names, weights = zip(*sorted(model.named_parameters()), strict=True)  # each once, also what the model has twice
+    """A digest of weights and configuration. A run must not resume with another model."""
+    digest = hashlib.sha256(json.dumps(relevant(model), sort_keys=True, default=str).encode())
+    names, weights = zip(*sorted(model.named_parameters()), strict=True)  # tied weights only once
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        for name, weight, of_weight in zip(names, weights, pool.map(_digest, weights), strict=True):
-            digest.update(f"{name} {tuple(weight.shape)} {weight.dtype} {of_weight}".encode())
+        for name, weight, own_digest in zip(names, weights, pool.map(_digest, weights), strict=True):
+            digest.update(f"{name} {tuple(weight.shape)} {weight.dtype} {own_digest}".encode())
     return f"sha256:{digest.hexdigest()}"
 
 
 def _digest(weight: Tensor) -> str:
-    """Of all its bytes. What lies on a GPU is fetched in parts."""
+    """Of all bytes of the weight, fetched in parts if it is on a GPU."""
     digest = hashlib.sha256()
     for part in weight.detach().flatten().split(1 << 24):
         digest.update(part.cpu().view(torch.uint8).numpy())
     return digest.hexdigest()
 
 
-def telling(model: nn.Module) -> dict:
-    """What a model's configuration says beyond what is usual in its family, and may act on what the model computes."""
+def relevant(model: nn.Module) -> dict:
+    """The entries of a configuration that differ from the family's defaults and may affect what the model computes."""
     entries = model.config.to_diff_dict()
-    return {key: value for key, value in sorted(entries.items()) if not NOT_TELLING.fullmatch(key)}
+    return {key: value for key, value in sorted(entries.items()) if not IRRELEVANT.fullmatch(key)}
 
 
 @contextmanager
 def line_for(name: str, verb: str = "load") -> Iterator[None]:
-    """A folder can be wrong in so many ways that transformers answers with any kind of exception."""
+    """Turn an exception into one line for the user. With a wrong folder transformers may raise any kind."""
     try:
         yield
     except InputError:
@@ -153,26 +161,26 @@ def _check_weights(
 ) -> None:
     """Refuse a checkpoint that lacks weights of the model, has them in other shapes, or has more in its layers."""
     if missing_keys:
-        there = f" It has {_listed(unexpected_keys)} that it should not have." if unexpected_keys else ""
+        more = f" It has {_listed(unexpected_keys)} that it should not have." if unexpected_keys else ""
         raise InputError(
             f"model {name}: the checkpoint lacks {_listed(missing_keys)}; expected all of {type(model).__name__}, with "
-            f"its prediction head.{there}"
+            f"its prediction head.{more}"
         )
     if mismatched_keys:
-        key, there, needed = min(mismatched_keys)
+        key, found, expected = min(mismatched_keys)
         raise InputError(
-            f"model {name}: {key} is {_shape(there)} in the checkpoint, by config.json it should be {_shape(needed)}"
+            f"model {name}: {key} is {_shape(found)} in the checkpoint, by config.json it should be {_shape(expected)}"
         )
     if error_msgs:
         raise InputError(f"model {name}: {_line(error_msgs[0])}")
-    # A pooler or a classifier beside the model changes nothing. More in a layer, or more layers, would.
-    lists = {of_list.group(1) for key in model.state_dict() if (of_list := re.search(r"(\w+)\.\d+\.", key))}
+    # An additional pooler or classifier changes nothing. More weights in a layer, or more layers, would.
+    lists = {match.group(1) for key in model.state_dict() if (match := re.search(r"(\w+)\.\d+\.", key))}
     in_layers = re.compile(rf"\b({'|'.join(lists)})\.\d+\.")
-    more = {key for key in unexpected_keys if in_layers.search(key) and not NO_WEIGHTS.search(key)}
-    if more:
+    additional = {key for key in unexpected_keys if in_layers.search(key) and not NO_WEIGHTS.search(key)}
+    if additional:
         raise InputError(
-            f"model {name}: the checkpoint has {_listed(more)}, which are no part of {type(model).__name__} with this "
-            "config.json"
+            f"model {name}: the checkpoint has {_listed(additional)}, which are no part of {type(model).__name__} with "
+            "this config.json"
         )
 
 
@@ -186,21 +194,21 @@ def _shape(size: torch.Size) -> str:
 
 
 def _hub_answers(name: str, revision: str | None) -> bool:
-    """Ask once, where transformers would try for half a minute. What was downloaded before is used in either case."""
+    """Ask once; transformers would try for half a minute. A model downloaded before is used in either case."""
     from huggingface_hub import get_hf_file_metadata, hf_hub_url
     from huggingface_hub.errors import EntryNotFoundError, RepositoryNotFoundError, RevisionNotFoundError
 
     try:
         get_hf_file_metadata(hf_hub_url(name, "config.json", revision=revision))
     except (EntryNotFoundError, RepositoryNotFoundError, RevisionNotFoundError):
-        pass  # transformers says it better
+        pass  # transformers reports these itself
     except Exception:
         return False
     return True
 
 
 def _line(error: Exception | str) -> str:
-    """The beginning of what it says, on one line."""
+    """The beginning of the message, on one line."""
     text = " ".join(re.sub(r"\x1b\[[0-9;]*m", "", str(error)).split())
     kind = f"{type(error).__name__}: " if isinstance(error, Exception) else ""
     return f"{kind}{text[:200]}{'…' if len(text) > 200 else ''}"

@@ -1,53 +1,71 @@
-"""Prompts as a model reads them, and what can't be read.
+"""Prompts as a model reads them: token ids, and where each piece of the answer is read.
 
-A masked model reads a prompt with a mask token for each piece of the answer. A causal one reads the text before the
-answer, and then the answer's pieces as if it had said them: each piece is read where the one before it stands, the
-first where the text ends. So of causal models only facts can be asked whose answer comes last.
+A masked model reads a prompt with one mask token per piece of the answer. A causal model reads the text before the
+answer, followed by all pieces but the last, as if it had generated them. Each piece is read at the token before it, and
+the first where the text ends. A causal model can therefore only be asked for answers that come last.
 """
+
+from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
+from typing import TYPE_CHECKING, NamedTuple
 
 from kn.data.facts import MASK, Bag
-from kn.model.batches import Prompt
 from kn.text import UNSPACED
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+# Reasons to skip a prompt, as results record them.
 NOT_LAST = "the answer does not come last"
 NOTHING_BEFORE = "nothing stands before the answer"
 UNKNOWN = "the answer is unknown to the model"
 NOT_ONE_MASK = f"the text does not have one {MASK} and no other mask"
 
 
+class Prompt(NamedTuple):
+    """What a model is asked. The answer has one or more pieces: piece i is the token `answers[i]`, and its probability
+    is read at the token `positions[i]`.
+
+        Prompt([101, 1996, 103, 102], [2], [3007])
+    """
+
+    ids: Sequence[int]
+    positions: Sequence[int]
+    answers: Sequence[int]
+
+
 @dataclass(frozen=True)
 class Encoded:
-    text: str  # as the tokenizer got it: with a mask token for each piece, or only what stands before the answer
+    text: str  # as the tokenizer got it: with one mask token per piece, or only what comes before the answer
     ids: list[int]
     tokens: list[str]
     positions: tuple[int, ...] = ()  # where each piece of the answer is read
     answers: tuple[int, ...] = ()  # the pieces
-    skipped: str | None = None  # the reason why it can't be scored
+    skipped: str | None = None  # why the prompt can't be scored
 
     @property
     def prompt(self) -> Prompt:
-        return self.ids, self.positions, self.answers
+        return Prompt(self.ids, self.positions, self.answers)
 
 
 class Encoder:
-    """Encodes facts for one model, cut to its longest input."""
+    """Encodes facts for one model, truncated to its longest input."""
 
-    def __init__(self, tokenizer, max_seq_length: int, causal: bool = False):
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, max_seq_length: int, causal: bool = False):
         self.tokenizer = tokenizer
         self.max_seq_length = max_seq_length
         self.causal = causal
-        # Some tokenizers take the beginning of any text for that of a word; the others want to see the space before it.
+        # Some tokenizers take the beginning of any text for the beginning of a word; others need a space before it.
         self.begins_words = "".join(tokenizer.tokenize("a")).startswith(("▁", "Ġ"))
-        # How an unknown piece is spelt differs: some tokenizers give its own letters.
+        # The tokenizer and its backend may have different tokens for unknown pieces.
         model = tokenizer.backend_tokenizer.model if tokenizer.is_fast else None
-        spelt = getattr(model, "unk_token", None)
-        self.unknown_ids = {tokenizer.unk_token_id, spelt and model.token_to_id(spelt), None}
+        unknown = getattr(model, "unk_token", None)
+        self.unknown_ids = {tokenizer.unk_token_id, unknown and model.token_to_id(unknown), None}
         self.closing = {tokenizer.sep_token_id, tokenizer.eos_token_id} - {None}
         self.beyond = f"{MASK} stands beyond the first {max_seq_length} word pieces"
 
@@ -56,59 +74,61 @@ class Encoder:
         return [[next(encoded) for _ in bag] for bag in bags]
 
     def sentences(self, texts: list[str]) -> list[Encoded]:
-        """Texts with one [MASK] whose answer does not matter: read there, or where a causal model's text ends."""
+        """Texts with one [MASK], whose answer does not matter. A causal model reads them up to the mask."""
         return self._encode([(text, None) for text in texts])
 
     def text(self, pieces: tuple[int, ...]) -> str:
-        """Some models have more tokens than their tokenizer: those are told as numbers."""
+        """The text of some tokens. A model may have more tokens than its tokenizer: these are written as numbers."""
         tokens = self.tokenizer.convert_ids_to_tokens(list(pieces))
         tokens = [str(piece) if token is None else token for piece, token in zip(pieces, tokens, strict=True)]
         text = self.tokenizer.convert_tokens_to_string(tokens).strip()
         return re.sub(f"(?<=[{UNSPACED}]) (?=[{UNSPACED}])", "", text)
 
     def unknown(self, answer: str) -> str | None:
-        """Why the answer can't be scored, whatever the prompt."""
+        """Why the answer can't be scored in any prompt, or None."""
         pieces = self._pieces("", answer)
         return pieces if isinstance(pieces, str) else None
 
     def _encode(self, prompts: list[tuple[str, str | None]]) -> list[Encoded]:
         cached = cache(self._pieces)
-        pieces = [self._asked(text, answer, cached) for text, answer in prompts]
+        pieces = [self._answer(text, answer, cached) for text, answer in prompts]
         if self.causal:
             texts = [text.partition(MASK)[0].rstrip() for text, _ in prompts]
-        else:  # what can't be scored is shown with one mask
-            texts = [
-                text.replace(MASK, self.tokenizer.mask_token * (1 if isinstance(of_answer, str) else len(of_answer)))
-                for (text, _), of_answer in zip(prompts, pieces, strict=True)
-            ]
+        else:
+            texts = []
+            for (text, _), answer in zip(prompts, pieces, strict=True):
+                masks = 1 if isinstance(answer, str) else len(answer)  # a skipped prompt is shown with one mask
+                texts.append(text.replace(MASK, self.tokenizer.mask_token * masks))
         ids = self.tokenizer(texts, return_attention_mask=False, verbose=False)["input_ids"] if texts else []
         return [self._read(*prompt) for prompt in zip(texts, ids, pieces, strict=True)]
 
-    def _asked(self, text: str, answer: str | None, pieces: Callable) -> tuple[int, ...] | str:
-        """The answer's pieces in this text, or why they can't be scored; one if the answer does not matter."""
+    def _answer(self, text: str, answer: str | None, pieces: Callable) -> tuple[int, ...] | str:
+        """The answer's pieces in this text, or why it can't be scored. Where the answer does not matter, any piece."""
         if text.count(MASK) != 1:
             return NOT_ONE_MASK
         if answer is None:
             return (0,)
-        if self.causal and not _closes(text.partition(MASK)[2]):
+        if self.causal and not _only_punctuation(text.partition(MASK)[2]):
             return NOT_LAST
         return pieces(self._context(text), answer)
 
     def _context(self, text: str) -> str:
-        """All that matters of the text before the answer, which mostly is whether it ends with a space."""
+        """As much of the text before the answer as its pieces depend on: for most tokenizers, whether it ends with a
+        space.
+        """
         before = text.partition(MASK)[0]
         if not before or before[-1].isspace():
             return before[-1:]
         return before if self.begins_words else ""
 
     def _pieces(self, before: str, answer: str) -> tuple[int, ...] | str:
-        """The answer's pieces as they come after `before`, or why it has none."""
+        """The pieces of the answer after the text `before`, or why it has none."""
         tokenize = self.tokenizer.tokenize
         pieces = tokenize(f" {answer}" if before.isspace() and not self.begins_words else answer)
         if before.strip():
-            both, first = tokenize(before + answer), tokenize(before)
-            if both[: len(first)] == first:
-                pieces = both[len(first) :]
+            both, prefix = tokenize(before + answer), tokenize(before)
+            if both[: len(prefix)] == prefix:
+                pieces = both[len(prefix) :]
         ids = self.tokenizer.convert_tokens_to_ids(pieces)
         return UNKNOWN if not ids or self.unknown_ids.intersection(ids) else tuple(ids)
 
@@ -124,10 +144,10 @@ class Encoder:
             skipped = skipped or (self.beyond if len(ids) > self.max_seq_length else None)
         else:
             if known and ids.count(self.tokenizer.mask_token_id) != len(known):
-                skipped = NOT_ONE_MASK  # the text has the tokenizer's own, too
+                skipped = NOT_ONE_MASK  # the text contains the tokenizer's own mask token, too
             if len(ids) > self.max_seq_length:
-                ids = ids[: self.max_seq_length - 1] + ids[-1:]  # the last one closes the text
-            masks = [place for place, token in enumerate(ids) if token == self.tokenizer.mask_token_id]
+                ids = ids[: self.max_seq_length - 1] + ids[-1:]  # keep the token that closes the text
+            masks = [position for position, token in enumerate(ids) if token == self.tokenizer.mask_token_id]
             positions = masks[: len(known)]
             skipped = skipped or (self.beyond if len(positions) < len(known) else None)
         tokens = self.tokenizer.convert_ids_to_tokens(ids)
@@ -136,6 +156,5 @@ class Encoder:
         return Encoded(text, ids, tokens, tuple(positions), known)
 
 
-def _closes(text: str) -> bool:
-    """Whether nothing but punctuation follows."""
+def _only_punctuation(text: str) -> bool:
     return all(letter.isspace() or unicodedata.category(letter).startswith("P") for letter in text)

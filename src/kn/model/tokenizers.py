@@ -1,37 +1,46 @@
-"""Loading a model's tokenizer. transformers makes one of nearly any files; whether it is the model's is checked here.
+"""Loading a model's tokenizer, and checking that it is the model's: transformers makes one from nearly any files.
 
-Where files leave something open, transformers decides in ways that change every prompt. What can be known better is
-put right, with a line that says so.
+If the files leave something open, the defaults of transformers may change every prompt. They are corrected if the
+right setting can be inferred, and the user gets a line.
 """
+
+from __future__ import annotations
 
 import hashlib
 import json
 import sys
 from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from kn.store.files import InputError, read_object
 from kn.store.workers import FIRST
 
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+    from transformers import PreTrainedConfig, PreTrainedTokenizerBase
+
 JSON_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json")
 PROBE = "A capital, 首都, ☃"
-BEGIN_TEXTS = ("LlamaTokenizer", "GemmaTokenizer")  # put a token before the text unless told otherwise
+BEGIN_TEXTS = ("LlamaTokenizer", "GemmaTokenizer")  # by default these put a token before the text
 
 
-def load(name: str, source: dict, lower_case: bool, config, causal: bool):
-    """The tokenizer of a folder or of a name on the hub; `source` says where from, `config` is the model's."""
+def load(name: str, source: dict, lower_case: bool, config: PreTrainedConfig, causal: bool) -> PreTrainedTokenizerBase:
+    """The tokenizer in a folder or by a name on the hub. `source` has further arguments of `from_pretrained`, `config`
+    is the model's.
+    """
     try:
         return _load(name, source, lower_case, config, causal)
     except (InputError, KeyboardInterrupt, SystemExit):
         raise
-    except BaseException as error:  # what tokenizers panics with is no Exception
+    except BaseException as error:  # a panic in tokenizers is not an Exception
         _explain(name, error)
 
 
-def fingerprint(tokenizer) -> str:
-    """Different for tokenizers that make other tokens of a text: a run must not resume with another one.
+def fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:
+    """A digest that differs for tokenizers that split texts differently. A run must not resume with another tokenizer.
 
-    Encoding all prompts of the real data would say it more directly, and takes 14 s.
+    Encoding all prompts of the real data would be more direct, but takes 14 s.
     """
     if tokenizer.is_fast:
         state = json.loads(tokenizer.backend_tokenizer.to_str())
@@ -42,35 +51,35 @@ def fingerprint(tokenizer) -> str:
     return hashlib.sha256(json.dumps(_without_null(state), sort_keys=True).encode()).hexdigest()[:16]
 
 
-def _without_null(state):
-    """Versions of the library differ in which settings they know; what is not set is null."""
+def _without_null(state: Any) -> Any:
+    """Without settings that are null: versions of the library differ in which settings they know."""
     if isinstance(state, dict):
         return {name: _without_null(part) for name, part in state.items() if part is not None}
     return [_without_null(part) for part in state] if isinstance(state, list) else state
 
 
-def _load(name: str, source: dict, lower_case: bool, config, causal: bool):
-    # Imported here, as all of transformers: it takes seconds.
+def _load(name: str, source: dict, lower_case: bool, config: PreTrainedConfig, causal: bool) -> PreTrainedTokenizerBase:
+    # Imported here because it takes seconds.
     from transformers import AutoTokenizer
     from transformers.models.auto.tokenization_auto import get_tokenizer_config
     from transformers.utils import cached_file
 
     tokenizer = AutoTokenizer.from_pretrained(name, **source, **({"do_lower_case": True} if lower_case else {}))
-    said = get_tokenizer_config(name, **source)
+    settings = get_tokenizer_config(name, **source)
     file = cached_file(name, "tokenizer.json", **source, _raise_exceptions_for_missing_entries=False)
     if not lower_case and _loses_capitals(tokenizer):
-        if "do_lower_case" in said or (file and _lower_cases(_backend(file))):
+        if "do_lower_case" in settings or (file and _lower_cases(_backend(file))):
             _note(
                 name,
-                "its tokenizer makes text lower-case, as its files say, though a cased model's words are in it. If "
+                "its tokenizer lower-cases text, as its files say, although its vocabulary is a cased model's. If "
                 'that is wrong: "do_lower_case": false in tokenizer_config.json, "lowercase": false in tokenizer.json',
             )
         else:
             tokenizer = AutoTokenizer.from_pretrained(name, **source, do_lower_case=False)
             _note(
                 name,
-                "its tokenizer_config.json doesn't say do_lower_case. A cased model's words are in the vocabulary, so "
-                "text is left as it is; transformers alone would make it lower-case",
+                "its tokenizer_config.json doesn't set do_lower_case. The vocabulary is a cased model's, so text is "
+                "left as it is; transformers alone would lower-case it",
             )
     _check(name, tokenizer, config, causal)
     if lower_case and tokenizer.tokenize("A") != tokenizer.tokenize("a"):
@@ -78,7 +87,7 @@ def _load(name: str, source: dict, lower_case: bool, config, causal: bool):
     if not (causal or file):
         _let_mask_take_space(name, tokenizer)
     if causal:
-        _begin_texts(name, tokenizer, said, file)
+        _begin_texts(name, tokenizer, settings, file)
     return tokenizer
 
 
@@ -107,8 +116,8 @@ def _no_tokenizer(name: str) -> InputError:
     return InputError(f"model {name}: its tokenizer is missing: expected {files}, as they come with the model")
 
 
-def _check(name: str, tokenizer, config, causal: bool) -> None:
-    """That it has words, and no more than the model, and a mask token if the model needs one."""
+def _check(name: str, tokenizer: PreTrainedTokenizerBase, config: PreTrainedConfig, causal: bool) -> None:
+    """Refuse a tokenizer without words, with more tokens than the model, or without the mask token a model needs."""
     special = _special(tokenizer)
     words = [number for token, number in tokenizer.get_vocab().items() if token not in special]
     if not words:
@@ -117,42 +126,42 @@ def _check(name: str, tokenizer, config, causal: bool) -> None:
     if not causal:
         if tokenizer.mask_token is None:
             raise InputError(
-                f"model {name}: its tokenizer has no mask token, which a masked model is asked with: expected "
+                f"model {name}: its tokenizer has no mask token, which a masked model needs: expected "
                 '"mask_token" in tokenizer_config.json'
             )
         numbers.append(tokenizer.mask_token_id)
     if max(numbers) >= config.vocab_size:
         raise InputError(
             f"model {name}: its tokenizer has token ids up to {max(numbers)}, the model has none above "
-            f"{config.vocab_size - 1} (vocab_size in config.json): of another model?"
+            f"{config.vocab_size - 1} (vocab_size in config.json): is it another model's?"
         )
 
 
-def _special(tokenizer) -> set[str]:
-    """Tokens that are no words of the vocabulary: named ones, and those that were added."""
+def _special(tokenizer: PreTrainedTokenizerBase) -> set[str]:
+    """Special and added tokens, which are not words of the vocabulary."""
     return {*tokenizer.all_special_tokens, *map(str, tokenizer.added_tokens_decoder.values())}
 
 
-def _backend(file: str):
+def _backend(file: str) -> Tokenizer:
     from tokenizers import Tokenizer
 
     return Tokenizer.from_file(file)
 
 
-def _lower_cases(backend) -> bool:
+def _lower_cases(backend: Tokenizer) -> bool:
     return backend.normalizer is not None and backend.normalizer.normalize_str("A") == "a"
 
 
-def _loses_capitals(tokenizer) -> bool:
-    """Whether words in the vocabulary can't be had because text is made lower-case. A few are so in uncased ones."""
+def _loses_capitals(tokenizer: PreTrainedTokenizerBase) -> bool:
+    """Whether lower-casing puts many words of the vocabulary out of reach; a few are in uncased vocabularies, too."""
     if not (tokenizer.is_fast and _lower_cases(tokenizer.backend_tokenizer)):
         return False
     words = tokenizer.get_vocab().keys() - _special(tokenizer)
     return sum(word != word.lower() for word in words) > 0.01 * len(words)
 
 
-def _let_mask_take_space(name: str, tokenizer) -> None:
-    """RoBERTa learnt its mask with the space before it as a part of it. Its oldest files don't say that."""
+def _let_mask_take_space(name: str, tokenizer: PreTrainedTokenizerBase) -> None:
+    """RoBERTa was trained with the space before a mask as part of the mask. Its oldest files don't say so."""
     from transformers import AddedToken
 
     mask = tokenizer.mask_token
@@ -161,27 +170,29 @@ def _let_mask_take_space(name: str, tokenizer) -> None:
         tokenizer.add_special_tokens({"mask_token": AddedToken(mask, lstrip=True, special=True)})
         _note(
             name,
-            f"its files don't say that {mask} takes the space before it, as RoBERTa's does, so that is assumed; "
-            "transformers alone would put a token of a space there",
+            f"its files don't say whether {mask} includes the space before it; as in RoBERTa, it is assumed to. "
+            "transformers alone would put a token for the space there",
         )
 
 
-def _begin_texts(name: str, tokenizer, said: dict, file: str | None) -> None:
-    """The token before every text of Llama and its kin, which transformers leaves out where only a setting says it."""
+def _begin_texts(name: str, tokenizer: PreTrainedTokenizerBase, settings: dict, file: str | None) -> None:
+    """Llama and its relatives begin every text with a token. transformers omits it if only a setting asks for it."""
     begin = tokenizer.bos_token_id
     if begin is None or tokenizer("a")["input_ids"][0] == begin:
         return
-    by_class = str(said.get("tokenizer_class", "")).removesuffix("Fast") in BEGIN_TEXTS
-    if not said.get("add_bos_token", by_class):
+    default = str(settings.get("tokenizer_class", "")).removesuffix("Fast") in BEGIN_TEXTS
+    if not settings.get("add_bos_token", default):
         return
     if file and json.loads(Path(file).read_text(encoding="utf-8")).get("post_processor"):
-        _note(name, "tokenizer_config.json says add_bos_token, tokenizer.json puts none before a text, which counts")
+        _note(
+            name, "tokenizer_config.json says add_bos_token, but tokenizer.json adds no such token and takes precedence"
+        )
         return
     tokenizer.add_bos_token = True
     _note(
         name,
-        f"a text begins with {tokenizer.bos_token}, as a {said.get('tokenizer_class')} or tokenizer_config.json says; "
-        "transformers alone would leave it out, because tokenizer.json has no post_processor",
+        f"a text begins with {tokenizer.bos_token}, as a {settings.get('tokenizer_class')} or tokenizer_config.json "
+        "says; transformers alone would omit it, because tokenizer.json has no post_processor",
     )
 
 

@@ -24,8 +24,7 @@ if TYPE_CHECKING:
     from kn.methods.presets import Preset
     from kn.methods.probing import Probe
     from kn.model.adapters import Adapter
-    from kn.model.batches import Prompt
-    from kn.model.prompts import Encoded, Encoder
+    from kn.model.prompts import Encoded, Encoder, Prompt
 
 
 @dataclass
