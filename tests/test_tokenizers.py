@@ -146,7 +146,7 @@ def test_a_tokenizer_of_a_larger_model_is_refused(folder):
 def test_a_cased_bert_stays_cased_where_its_files_do_not_say_so(folder, files, golden, golden_bags, capsys):
     copy(folder, *files)
     tokenizer = load(folder)
-    assert "doesn't say do_lower_case" in capsys.readouterr().err
+    assert "doesn't set do_lower_case" in capsys.readouterr().err
     texts = [text for bags in golden_bags.values() for bag in bags for text, _, _ in bag]
     assert any(letter.isupper() for letter in "".join(texts).replace("[MASK]", ""))
     assert tokenizer(texts)["input_ids"] == golden[0](texts)["input_ids"]
