@@ -122,7 +122,7 @@ def measure(unit: Unit, relation: str, facts: list[Fact], both: list[Language], 
     for fact in asked:
         first, second = fact.neurons.values()
         likn = [neuron for neuron in first if neuron in second]
-        line = {"uuid": fact.uuid, "lineid": both[0].facts[relation][fact.uuid].lineid}
+        line: dict = {"uuid": fact.uuid, "lineid": both[0].facts[relation][fact.uuid].lineid}
         lines.append(line | {"neurons": fact.neurons, LIKN: likn, "other": fact.other, "edits": {}})
     for language, other_language in (both, both[::-1]):
         arms = []
@@ -137,11 +137,8 @@ def measure(unit: Unit, relation: str, facts: list[Fact], both: list[Language], 
         unrelated = success.measure(language.world.probe, list(zip(other_prompts, arms, strict=True)))
         for number, line in enumerate(lines):
             counts = {arm: len(neurons) for arm, neurons in arms[number].items()}
-            line["edits"][language.name] = {
-                "neurons": counts,
-                "related": related[number],
-                "unrelated": unrelated[number],
-            }
+            sides = {"related": related[number], "unrelated": unrelated[number]}
+            line["edits"][language.name] = {"neurons": counts} | sides
     return lines, {"seconds": unit.seconds}
 
 

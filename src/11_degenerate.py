@@ -95,10 +95,10 @@ def neurons_to_try(
     neurons = {}
     for uuid, fact in language.located(output_dir, PRESET, relation).items():
         if not fact.skipped:
-            real = fact.strong(language.threshold)[:top]
+            real = NeuronSet(fact.strong(language.threshold)[:top])
             rng = runs.rng(seed, "stage 11", relation, uuid)
             drawn = selection.random_like(real, language.world.adapter.d_ffn, rng)
-            neurons[uuid] = dict(zip(ARMS, (real, drawn), strict=True))
+            neurons[uuid] = {ARMS[0]: real, ARMS[1]: drawn}
     return neurons
 
 
@@ -129,7 +129,7 @@ def report(
     """Write and print the counts per language and relation, and of all languages together; draw the layers."""
     from kn.report import figures  # imports matplotlib, which takes a second
 
-    to_draw = {}
+    to_draw: dict[str, dict] = {}
     for language, relations in pairs.items():
         counts = {relation: counting.by_arm([arms]) for relation, arms in relations.items()}
         total = counting.by_arm(list(relations.values()))

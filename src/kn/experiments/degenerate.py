@@ -103,7 +103,8 @@ def strict(pairs: list[Pair], min_interaction: float) -> list[Pair]:
 
 def disjoint(pairs: list[Pair]) -> list[Pair]:
     """Pairs without a common neuron, chosen greedily by the loss of both, greatest first."""
-    kept, taken = [], set()
+    kept: list[Pair] = []
+    taken: set[Neuron] = set()
     for pair in sorted(pairs, key=lambda pair: -pair.loss_of_both):
         neurons = {pair.first, pair.second}
         if not neurons & taken:
@@ -145,7 +146,8 @@ def summary(facts: list[list[Pair]], n_layers: int, seed: int) -> dict:
     by_layer = Counter(layer for pairs in facts for layer, _ in members(pairs))
     neurons, interactions = sum(by_layer.values()), [pair.interaction for pairs in facts for pair in pairs]
     counts: dict = {"facts": len(facts), "pairs": len(interactions)}
-    for name, by_fact in (("pairs a fact", list(map(len, facts))), ("facts with a pair", list(map(bool, facts)))):
+    pairs_per_fact = np.array([len(pairs) for pairs in facts])
+    for name, by_fact in (("pairs a fact", pairs_per_fact), ("facts with a pair", pairs_per_fact > 0)):
         counts[name], *counts[f"{name}:interval"] = intervals.ratio(by_fact, np.ones(len(facts)), seed)
     return counts | {
         "interaction": float(np.mean(interactions)) if interactions else None,

@@ -69,6 +69,7 @@ def score(questions: list[Question], neurons: dict[str, NeuronSet], locator: Loc
 
     layers = {neuron.layer for score_neurons in neurons.values() for neuron in score_neurons}
     for batch in locator.attribute([question.encoded for question in questions], layers):
+        assert batch.answer is not None  # a locator always attributes the answer's probability
         scores = {}
         for name, score_neurons in neurons.items():
             numbers, indices = upload(score_neurons, batch.answer.device).T

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -91,12 +91,12 @@ class World:
         """The fact's prompts that can be scored."""
         return [encoded.prompt for encoded in self.encoded(relation, fact) if not encoded.skipped]
 
-    def check_neurons(self, bag: list, place: str) -> None:
+    def check_neurons(self, neurons: Iterable[Sequence[int]], place: str) -> None:
         n_layers, d_ffn = self.adapter.n_layers, self.adapter.d_ffn
-        for layer, index in bag:
+        for layer, index in neurons:
             if layer >= n_layers or index >= d_ffn:
-                of_model = f"the model has {n_layers} layers of {d_ffn} neurons: of another model?"
-                raise InputError(f"{place}: there is no neuron [{layer}, {index}], {of_model}")
+                size = f"the model has {n_layers} layers of {d_ffn} neurons; this file may belong to another model"
+                raise InputError(f"{place}: there is no neuron [{layer}, {index}], {size}")
 
 
 def open_world(

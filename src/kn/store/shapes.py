@@ -29,7 +29,7 @@ def check(value: object, shape: Shape, place: str | Path) -> None:
         raise InputError(f"{', '.join([str(place), *problem.where])}: {problem.what}")
 
 
-def lines(path: str | Path, shape: Shape) -> Iterator[tuple[object, str]]:
+def lines(path: str | Path, shape: Shape) -> Iterator[tuple[Any, str]]:
     """The values of a JSON-lines file, each with the words that say where it is."""
     for number, line in enumerate(read_jsonl(path), 1):
         check(line, shape, place := f"{path}, entry {number}")
