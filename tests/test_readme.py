@@ -1,11 +1,13 @@
 """The commands in the documentation can be copied: their scripts, flags and settings are there."""
 
+import json
 import re
 import shlex
 
 import pytest
+import torch
 
-from conftest import ROOT, run_in_process
+from conftest import GOLDEN, ROOT, run, run_in_process
 from kn.stage import flags
 
 FOLDERS = ("data", "figures", "results", "slurm")
@@ -103,3 +105,30 @@ def test_the_example_in_python_runs(monkeypatch):
     assert examples
     for example in examples:
         exec(example, {})
+
+
+def test_a_question_of_ones_own_is_one_script(stage1, golden, golden_bags, tmp_path):
+    """The script in the docs, run and run again, against the entropy of what transformers' own model says."""
+    (script,) = re.findall(r"^```python\n(.*?)^```", (ROOT / "docs/your_own_question.md").read_text(), re.M | re.S)
+    path = tmp_path / "13_entropy.py"
+    path.write_text(script)
+    kn_dir = tmp_path / "kn"
+    run("2_get_kn.py", "--output_dir", stage1, "--kn_dir", kn_dir)
+    data = GOLDEN / "data" / "PARAREL" / "data_all.json"
+    folders = ["--bert_model", GOLDEN / "model", "--data_path", data, "--output_dir", tmp_path, "--kn_dir", kn_dir]
+    flags = [*map(str, folders), "--device", "cpu", "--pt_relation", "P36"]
+    first = run_in_process(str(path), flags)
+    assert first.returncode == 0 and " nats, " in first.stdout, first.stderr
+    result = tmp_path / "entropy" / "entropy-P36.jsonl"
+    written = result.read_bytes()
+    assert run_in_process(str(path), flags).stdout == first.stdout
+    assert result.read_bytes() == written
+
+    tokenizer, model = golden
+    text = golden_bags["P36"][0][0][0]
+    ids = tokenizer(text, return_tensors="pt")["input_ids"]
+    with torch.no_grad():
+        probabilities = model(ids).logits[ids == tokenizer.mask_token_id].softmax(-1)[0]
+    line = json.loads(written.splitlines()[0])
+    assert line["entropy"][0][0] == pytest.approx(-(probabilities * probabilities.log()).sum().item(), rel=1e-4)
+    assert any(abs(before - after) > 1e-3 for before, after in line["entropy"])

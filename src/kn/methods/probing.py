@@ -22,6 +22,7 @@ from kn.model.inputs import Neurons
 from kn.model.prompts import Prompt
 
 Change = dict[tuple[int, int], float]  # by layer and index, what a neuron's activation is multiplied by
+Score = Callable[[Tensor, Tensor], Tensor]  # of probabilities, rows x vocabulary, and the answers' tokens: one per row
 
 
 @dataclass
@@ -85,12 +86,14 @@ class Probe:
         return self._per_prompt(prompts, 1, work)
 
     @torch.no_grad()
-    def scaled(self, prompts: list[Prompt], scalings: list[list[Scaling]]) -> list[np.ndarray]:
-        """For each prompt the answer's probability as it is, then with each of the prompt's scalings."""
+    def scaled(
+        self, prompts: list[Prompt], scalings: list[list[Scaling]], score: Score | None = None
+    ) -> list[np.ndarray]:
+        """For each prompt the answer's probability, or another score, as it is and with each of its scalings."""
         changes = [[self._change(*scaling) for scaling in per_prompt] for per_prompt in scalings]
 
         def work(batch: list[int], rows: Rows) -> list[np.ndarray]:
-            per_reading = self._changed(rows, rows.spread([changes[prompt] for prompt in batch]))
+            per_reading = self._changed(rows, rows.spread([changes[prompt] for prompt in batch]), score or _at)
             return rows.merged(per_reading, lambda readings: np.mean(readings, 0))
 
         return self._per_prompt(prompts, max(map(len, scalings), default=0), work)
@@ -109,12 +112,12 @@ class Probe:
                 results[prompt] = value
         return results
 
-    def _changed(self, rows: Rows, changes: list[list[Change]]) -> list[np.ndarray]:
-        """For each reading the answer's probability as it is and with each of its changes. All changes run together,
+    def _changed(self, rows: Rows, changes: list[list[Change]], score: Score) -> list[np.ndarray]:
+        """For each reading the score as it is and with each of its changes. All changes run together,
         each from the layer of its lowest neuron.
         """
         plain, answers = self.adapter.run(rows.ids, rows.positions), rows.answers
-        probabilities = [_at(_probabilities(plain.logits), answers)]
+        scores = [score(_probabilities(plain.logits), answers)]
         jobs = sorted(
             (min(layer for layer, _ in change), row, number)
             for row, per_row in enumerate(changes)
@@ -130,8 +133,8 @@ class Probe:
                 ffn.append(self.adapter.blocks[start].down(scale(start, neurons, first)))
                 first += count
             logits = self.adapter.run_on(plain, starts, job_rows, torch.cat(ffn), scale)
-            probabilities.append(_at(_probabilities(logits), answers[job_rows]))
-        values = torch.cat(probabilities).double().cpu()
+            scores.append(score(_probabilities(logits), answers[job_rows]))
+        values = torch.cat(scores).double().cpu()
         finite.check(self.adapter, rows, values, owners=[*range(len(answers)), *(row for _, row, _ in jobs)])
         own, changed = np.split(values.numpy(), [len(answers)])
         results = [np.full(1 + len(per_row), own[row]) for row, per_row in enumerate(changes)]
