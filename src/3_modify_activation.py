@@ -28,7 +28,7 @@ from kn.stage.setup import World
 from kn.stats import intervals
 from kn.store import result_files, runs, summaries
 from kn.store.files import make_folder, read_jsonl
-from kn.store.result_files import ARMS
+from kn.store.result_files import ARMS, BASELINE, KNOWLEDGE
 
 PUBLISHED_NAMES = {0: "rm", 2: "eh"}  # of the factors; a factor of 4 is x4
 SIDES = ("own", "oth")
@@ -55,8 +55,8 @@ def main() -> None:
     args = parse()
 
     def look_for(relations: list[str]) -> None:
-        for prefix in ("kn_bag-", "base_kn_bag-"):
-            setup.neuron_files(args.kn_dir, prefix, relations)
+        for arm in (KNOWLEDGE, BASELINE):
+            setup.neuron_files(args.kn_dir, arm, relations)
 
     world = setup.open_world(flags.model_args(args), flags.data_args(args), look_for)
     neurons = setup.read_arms(world, args.kn_dir, args.seed)

@@ -48,8 +48,8 @@ def main() -> None:
     args = parse()
 
     def look_for(relations: list[str]) -> None:
-        for prefix in ARMS.values():
-            setup.neuron_files(args.kn_dir, f"{prefix}kn_bag-", relations)
+        for arm in ARMS:
+            setup.neuron_files(args.kn_dir, arm, relations)
         crawled.require_files(args.distant_data_dir, args.query_pairs_path, relations)
 
     world = setup.open_world(flags.model_args(args), flags.data_args(args), look_for)
@@ -57,7 +57,7 @@ def main() -> None:
     # Random sentences are drawn from those of all facts, whatever --debug and --pt_relation say.
     crawled_sentences = {name: crawled.read_sentences(args.distant_data_dir, name, pairs[name]) for name in world.bags}
     pool = crawled.pool(crawled_sentences)
-    bags = {arm: setup.read_neurons(args.kn_dir, f"{prefix}kn_bag-", world) for arm, prefix in ARMS.items()}
+    bags = {arm: setup.read_neurons(args.kn_dir, arm, world) for arm in ARMS}
     names = {f"{prefix}{relation}": relation for relation in world.bags for prefix in ARMS.values()}
     given = read_sentences(args.draws, names, world) if args.draws else None
 

@@ -24,6 +24,7 @@ from kn.stage.runner import Task, Unit, run
 from kn.stage.setup import World
 from kn.store import result_files, runs
 from kn.store.files import read_jsonl, write_json, writing
+from kn.store.result_files import KNOWLEDGE
 
 SHOWN = 20  # sentences at each end
 UNIT = 256  # facts: what a killed run loses at most
@@ -41,13 +42,13 @@ def main() -> None:
     args = parse()
 
     def look_for(relations: list[str]) -> None:
-        setup.neuron_files(args.kn_dir, "kn_bag-", relations)
+        setup.neuron_files(args.kn_dir, KNOWLEDGE, relations)
         crawled.require_files(args.distant_data_dir, args.query_pairs_path, relations)
 
     world = setup.open_world(flags.model_args(args), flags.data_args(args), look_for)
     pairs = crawled.read_pairs(args.query_pairs_path, world.bags, args.debug)
     sentences = {name: crawled.read_sentences(args.distant_data_dir, name, pairs[name]) for name in world.relations}
-    neurons = setup.read_neurons(args.kn_dir, "kn_bag-", world)
+    neurons = setup.read_neurons(args.kn_dir, KNOWLEDGE, world)
 
     def task(relation: str) -> Task:
         masked = [

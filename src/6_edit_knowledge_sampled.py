@@ -30,7 +30,7 @@ from kn.stage.runner import Task, Unit, run
 from kn.stage.setup import World
 from kn.store import result_files, runs, summaries
 from kn.store.files import InputError, make_folder, read_json, read_jsonl
-from kn.store.result_files import ARMS
+from kn.store.result_files import ARMS, BASELINE, KNOWLEDGE
 from kn.store.workers import FIRST
 
 GRID = (0.0, 1.0, 2.0, 4.0, 8.0)
@@ -72,14 +72,14 @@ def main() -> None:
         name = result_files.GRID
 
     def look_for(relations: list[str]) -> None:
-        for prefix in ("kn_bag-", "base_kn_bag-"):
-            setup.neuron_files(args.kn_dir, prefix, relations)
+        for arm in (KNOWLEDGE, BASELINE):
+            setup.neuron_files(args.kn_dir, arm, relations)
         if args.draws:
             read_json(args.draws)
 
     world = setup.open_world(flags.model_args(args), flags.data_args(args), look_for)
-    knowledge = setup.read_some_neurons(args.kn_dir, "kn_bag-", world)
-    baseline = setup.read_neurons(args.kn_dir, "base_kn_bag-", world)
+    knowledge = setup.read_some_neurons(args.kn_dir, KNOWLEDGE, world)
+    baseline = setup.read_neurons(args.kn_dir, BASELINE, world)
     given = read_edits(args.draws, world) if args.draws else None
     record = result_files.edits_record(args.output_dir, name)
     make_folder(record.parent)

@@ -28,6 +28,7 @@ from kn.stats import intervals
 from kn.stats.perplexity import surprise
 from kn.store import result_files, runs, summaries
 from kn.store.files import make_folder, read_jsonl
+from kn.store.result_files import KNOWLEDGE
 
 UNIT = 512  # facts: what a killed run loses at most
 ERASED = ("knowledge neurons", "random neurons")
@@ -51,9 +52,9 @@ def main() -> None:
     world = setup.open_world(
         flags.model_args(args),
         flags.data_args(args),
-        look_for=lambda relations: setup.neuron_files(args.kn_dir, "kn_bag-", relations),
+        look_for=lambda relations: setup.neuron_files(args.kn_dir, KNOWLEDGE, relations),
     )
-    bags = setup.read_some_neurons(args.kn_dir, "kn_bag-", world)
+    bags = setup.read_some_neurons(args.kn_dir, KNOWLEDGE, world)
     record = result_files.erasures_record(args.output_dir)
     make_folder(record.parent)
     common = {relation: selection.most_common(bags[relation], args.num_neurons) for relation in world.relations}

@@ -9,11 +9,11 @@ from kn.data import mlama
 from kn.data.mlama import Fact
 from kn.experiments import degenerate
 from kn.experiments.draws import Unrelated
-from kn.neurons import located
 from kn.neurons.sets import Neuron
 from kn.stage import flags, languages
-from kn.store import workers
+from kn.store import result_files, workers
 from kn.store.files import InputError, sha256_of
+from kn.store.runs import Record
 
 NEURONS = [[2, 7, 0.5], [0, 3, 0.2], [1, 0, -0.1]]
 PAIR = [[2, 7], [0, 3], 0.1, 0.1, 0.3, 0.1]
@@ -96,8 +96,8 @@ def stage_9(folder, change=lambda lines: None):
         for uuid, fact in language.facts["P37"].items()
     ]
     change(lines)
-    record = located.record(folder / "results", "en", "amig")
-    write(located.path(folder / "results", "en", "amig", "P37"), lines, record, language.world.settings)
+    record = Record(result_files.located_record(folder / "results", "en", "amig"))
+    write(result_files.located(folder / "results", "en", "amig", "P37"), lines, record, language.world.settings)
     return language
 
 
@@ -167,10 +167,10 @@ def test_a_file_of_stage_9_as_it_should_be(folder):
 def test_a_changed_file_of_stage_11_is_named(folder, change, said):
     language = stage_9(folder)
     settings = language.world.settings | {"threshold": 0.3}
-    record = degenerate.record(folder / "results", "en")
+    record = Record(result_files.degenerate_record(folder / "results", "en"))
     arms = {"knowledge neurons": {"pairs": [PAIR]}, "random neurons": {"pairs": []}}
     lines = [{"uuid": uuid, "lineid": 0} | arms for uuid in language.facts["P37"]]
-    path = degenerate.path(folder / "results", "en", "P37")
+    path = result_files.degenerate(folder / "results", "en", "P37")
     write(path, lines, record, settings)
     assert degenerate.read(folder / "results", language, "P37")["P37 2"] == [
         degenerate.Pair(Neuron(2, 7), Neuron(0, 3), *PAIR[2:])

@@ -13,8 +13,10 @@ from kn.experiments import degenerate
 from kn.neurons import located
 from kn.stage import setup
 from kn.stage.languages import Language
-from kn.store import origins, runs, workers
+from kn.store import origins, result_files, runs, workers
 from kn.store.files import InputError, sha256_of
+from kn.store.result_files import BASELINE, KNOWLEDGE
+from kn.store.runs import Record
 
 NEW, OTHER = "sha256:" + 64 * "0", "sha256:" + 64 * "1"
 SETTINGS = {"bert_model": "a/model", "weights": NEW, "tokenizer": "t", "dtype": "float32", "debug": -1}
@@ -53,9 +55,9 @@ def test_a_digit_changed_in_a_result_of_stage_1_is_noticed_by_stages_2_and_8(res
 
 def test_a_digit_changed_in_the_neurons_is_noticed(results, golden_bags):
     change_a_digit(results / "kn" / "base_kn_bag-P101.json")
-    setup.read_neurons(results / "kn", "kn_bag-", world(results, golden_bags))
+    setup.read_neurons(results / "kn", KNOWLEDGE, world(results, golden_bags))
     with pytest.raises(InputError, match=r"base_kn_bag-P101.json: has changed .* run stage 2 \(2_run_kn.sh\) again"):
-        setup.read_neurons(results / "kn", "base_kn_bag-", world(results, golden_bags))
+        setup.read_neurons(results / "kn", BASELINE, world(results, golden_bags))
 
 
 def world_of(bags, settings):
@@ -68,11 +70,17 @@ def test_stages_9_and_11_check_the_results_they_read(tmp_path, reader):
     fact = {"uuid": "u", "lineid": 1, "text": "a", "answer": "b", "neurons": [[0, 1, 0.5]]}
     fact |= {"probability": 0.25, "right": True}
     if reader == "stage 9":
-        path, record = located.path(tmp_path, "en", "amig", "P1"), located.record(tmp_path, "en", "amig")
+        path, record = (
+            result_files.located(tmp_path, "en", "amig", "P1"),
+            Record(result_files.located_record(tmp_path, "en", "amig")),
+        )
         read_it = lambda settings: located.read(tmp_path, "en", "amig", "P1", settings)  # noqa: E731
     else:
         fact = {"uuid": "u", "lineid": 2} | {arm: {"neurons": [], "pairs": []} for arm in degenerate.ARMS}
-        path, record = degenerate.path(tmp_path, "en", "P1"), degenerate.record(tmp_path, "en")
+        path, record = (
+            result_files.degenerate(tmp_path, "en", "P1"),
+            Record(result_files.degenerate_record(tmp_path, "en")),
+        )
         read_it = lambda settings: degenerate.read(  # noqa: E731
             tmp_path, Language("en", 0.3, {"P1": {"u": None}}, world_of({}, settings)), "P1"
         )
@@ -107,21 +115,21 @@ def world_of_another_model(results, bags, **other):
 
 
 def test_neurons_of_another_model_of_the_same_shape_are_refused(results, golden_bags):
-    setup.read_neurons(results / "kn", "kn_bag-", world(results, golden_bags))
+    setup.read_neurons(results / "kn", KNOWLEDGE, world(results, golden_bags))
     with pytest.raises(
         InputError, match=r"kn_bag-P36.json: was made with another model \(.*golden/model\): run stages 1"
     ):
-        setup.read_neurons(results / "kn", "kn_bag-", world_of_another_model(results, golden_bags))
+        setup.read_neurons(results / "kn", KNOWLEDGE, world_of_another_model(results, golden_bags))
     with pytest.raises(InputError, match="was made with DTYPE=float32, this run has bfloat16"):
-        setup.read_neurons(results / "kn", "kn_bag-", world_of_another_model(results, golden_bags, dtype="bfloat16"))
+        setup.read_neurons(results / "kn", KNOWLEDGE, world_of_another_model(results, golden_bags, dtype="bfloat16"))
 
 
 def test_neurons_of_other_facts_are_refused(results, golden_bags):
     exchanged = golden_bags | {"P101": golden_bags["P101"][::-1]}
     with pytest.raises(InputError, match=r"kn_bag-P101.json: was made from other facts"):
-        setup.read_neurons(results / "kn", "kn_bag-", world(results, exchanged))
+        setup.read_neurons(results / "kn", KNOWLEDGE, world(results, exchanged))
     first_facts = {name: bags[:3] for name, bags in golden_bags.items()}
-    neurons = setup.read_neurons(results / "kn", "kn_bag-", world(results, first_facts, debug=3))
+    neurons = setup.read_neurons(results / "kn", KNOWLEDGE, world(results, first_facts, debug=3))
     assert [len(bags) for bags in neurons.values()] == [3, 3, 3]
 
 
@@ -144,8 +152,8 @@ def test_the_published_programs_results_are_read_with_a_note_that_their_origin_i
     )
     workers.NOTES.clear()
     for kn_dir in (tmp_path / "kn", GOLDEN / "results" / "kn"):
-        for prefix in ("kn_bag-", "base_kn_bag-"):
-            assert setup.read_neurons(kn_dir, prefix, world_of_another_model(results, golden_bags))
+        for arm in (KNOWLEDGE, BASELINE):
+            assert setup.read_neurons(kn_dir, arm, world_of_another_model(results, golden_bags))
         (note,) = workers.NOTES
         assert note.startswith(f"note: {kn_dir}/neurons.args.json does not say what made")
         workers.NOTES.clear()

@@ -13,7 +13,7 @@ from kn.experiments.updates import Edit, Strengths, draw_edits, measure
 from kn.methods.weight_edits import edit_fact
 from kn.stage import flags, setup
 from kn.store.files import InputError
-from kn.store.result_files import ARMS
+from kn.store.result_files import ARMS, KNOWLEDGE
 
 KN = GOLDEN / "results" / "kn"
 
@@ -132,4 +132,4 @@ def test_neurons_that_cannot_be_edited_are_named(tmp_path, world, bags, message)
     if bags is not None:
         path.write_text(json.dumps(bags))
     with pytest.raises(InputError, match=re.escape(f"{path}{message}")):
-        setup.read_some_neurons(tmp_path / "kn", "kn_bag-", world)
+        setup.read_some_neurons(tmp_path / "kn", KNOWLEDGE, world)

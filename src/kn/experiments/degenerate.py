@@ -177,14 +177,6 @@ PAIRS = shapes.each(shapes.row(NEURON, NEURON, *[shapes.number] * 4), "pair")
 FACT = shapes.having({"uuid": shapes.text} | dict.fromkeys(ARMS, shapes.having({"pairs": PAIRS})))
 
 
-def path(output_dir: str | Path, language: str, relation: str) -> Path:
-    return result_files.degenerate(output_dir, language, relation)
-
-
-def record(output_dir: str | Path, language: str) -> Record:
-    return Record(result_files.degenerate_record(output_dir, language))
-
-
 def pairs_in(line: dict, arm: str) -> list[Pair]:
     return [Pair(Neuron(*first), Neuron(*second), *losses) for first, second, *losses in line[arm]["pairs"]]
 
@@ -202,7 +194,7 @@ def look_for(output_dir: str | Path, languages: list[str], relations: list[str])
     """Report the first result that is missing."""
     for language in languages:
         for relation in relations:
-            file = path(output_dir, language, relation)
+            file = result_files.degenerate(output_dir, language, relation)
             if not file.exists():
                 raise InputError(
                     f"{file}: no such file: run stage 11 (11_run_degenerate.sh) for {language} and {relation} first"
@@ -212,11 +204,12 @@ def look_for(output_dir: str | Path, languages: list[str], relations: list[str])
 def read(output_dir: str | Path, language: Language, relation: str) -> dict[str, list[Pair]]:
     """The degenerate pairs of knowledge neurons, by uuid: of the language's model and its facts, or an error."""
     look_for(output_dir, [language.name], [relation])
-    file = path(output_dir, language.name, relation)
+    file = result_files.degenerate(output_dir, language.name, relation)
     stage, settings = "stage 11 (11_run_degenerate.sh)", language.world.settings
-    made = origins.settings_of_this_model(file, made_by := record(output_dir, language.name), relation, stage, settings)
+    record = Record(result_files.degenerate_record(output_dir, language.name))
+    made = origins.settings_of_this_model(file, record, relation, stage, settings)
     here = {"debug": settings["debug"], "threshold": made.get("threshold")}  # any threshold, but there must be one
-    origins.check_settings(file, made, here, f"delete it and run {stage} with the same --debug", made_by.path)
+    origins.check_settings(file, made, here, f"delete it and run {stage} with the same --debug", record.path)
     pairs_by_uuid = {}
     for line, place in shapes.lines(file, FACT):
         pairs = pairs_in(line, ARMS[0])

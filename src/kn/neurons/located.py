@@ -43,23 +43,11 @@ class Located:
         return NeuronSet((layer, index) for layer, index, score in self.neurons if score > least)
 
 
-def folder(output_dir: str | Path, language: str) -> Path:
-    return Path(output_dir) / "amig" / language
-
-
-def path(output_dir: str | Path, language: str, preset: str, relation: str) -> Path:
-    return result_files.located(output_dir, language, preset, relation)
-
-
-def record(output_dir: str | Path, language: str, preset: str) -> Record:
-    return Record(result_files.located_record(output_dir, language, preset))
-
-
 def look_for(output_dir: str | Path, preset: str, languages: list[str], relations: list[str]) -> None:
     """Report the first result that is missing."""
     for language in languages:
         for relation in relations:
-            file = path(output_dir, language, preset, relation)
+            file = result_files.located(output_dir, language, preset, relation)
             if not file.exists():
                 raise InputError(
                     f"{file}: no such file: run stage 9 (9_run_amig.sh) for {language} and {relation} first"
@@ -69,10 +57,9 @@ def look_for(output_dir: str | Path, preset: str, languages: list[str], relation
 def read(output_dir: str | Path, language: str, preset: str, relation: str, settings: dict) -> dict[str, Located]:
     """The facts of a relation by uuid. They must have been located with the model that `settings` describes."""
     look_for(output_dir, preset, [language], [relation])
-    file = path(output_dir, language, preset, relation)
-    origins.settings_of_this_model(
-        file, record(output_dir, language, preset), relation, "stage 9 (9_run_amig.sh)", settings
-    )
+    file = result_files.located(output_dir, language, preset, relation)
+    record = Record(result_files.located_record(output_dir, language, preset))
+    origins.settings_of_this_model(file, record, relation, "stage 9 (9_run_amig.sh)", settings)
     facts = {}
     for line, place in shapes.lines(file, LOCATED_FACT):
         about = {key: line[key] for key in ("uuid", "lineid", "text", "answer")}

@@ -19,6 +19,7 @@ from kn.neurons.located import KEPT_SHARE, THRESHOLD, THRESHOLDS, Located
 from kn.stage import flags, setup
 from kn.stage.flags import ModelArgs
 from kn.stage.setup import World
+from kn.store import result_files
 from kn.store.files import InputError
 from kn.store.workers import note
 
@@ -63,7 +64,7 @@ class Language:
 
     def located(self, output_dir: str, preset: str, relation: str) -> dict[str, Located]:
         """Stage 9's results for the relation's facts, by uuid."""
-        path = located.path(output_dir, self.name, preset, relation)
+        path = result_files.located(output_dir, self.name, preset, relation)
         results = located.read(output_dir, self.name, preset, relation, self.world.settings)
         for uuid in self.facts[relation]:
             if uuid not in results:

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING
 
 from kn.data import facts
 from kn.neurons import selection, sets
+from kn.neurons.sets import NeuronSet
 from kn.stage.flags import DataArgs, ModelArgs
 from kn.store import origins, result_files, runs
 from kn.store.files import InputError
-from kn.store.result_files import ARMS
+from kn.store.result_files import BASELINE, KNOWLEDGE, RANDOM
 from kn.store.workers import note
 
 if TYPE_CHECKING:
@@ -139,72 +140,70 @@ def open_model(args: ModelArgs, debug: int) -> Model:
     return Model(model, adapter, Encoder(tokenizer, longest, adapter.causal), device, args.max_tokens, settings)
 
 
-def neuron_files(kn_dir: str | Path, begin: str, relations: Iterable[str]) -> dict[str, Path]:
-    """Where the neurons of these relations are; all must be there."""
-    there = result_files.relations_with_neurons(
-        kn_dir, "baseline" if begin.startswith("base_") else "knowledge neurons"
-    )
-    paths = {name: Path(kn_dir) / f"{begin}{name}.json" for name in relations}
-    for name, path in paths.items():
-        if name not in there:
-            raise InputError(f"{path}: no such file: run stages 1 and 2 for {name} first")
+def neuron_files(kn_dir: str | Path, arm: str, relations: Iterable[str]) -> dict[str, Path]:
+    """The files with the neurons of these relations. All must exist."""
+    present = result_files.relations_with_neurons(kn_dir, arm)
+    paths = {relation: result_files.neurons(kn_dir, relation, arm) for relation in relations}
+    for relation, path in paths.items():
+        if relation not in present:
+            raise InputError(f"{path}: no such file: run stages 1 and 2 for {relation} first")
     return paths
 
 
-def read_neurons(kn_dir: str | Path, begin: str, world: World) -> dict[str, list]:
-    """The neurons of each fact of the world's relations; they must be of this model and of these facts."""
-    found = {}
-    for name, path in neuron_files(kn_dir, begin, world.relations).items():
-        bags, count = sets.read_neuron_sets(path), len(world.bags[name])
+def read_neurons(kn_dir: str | Path, arm: str, world: World) -> dict[str, list[NeuronSet]]:
+    """The neurons of each fact, by relation. They must be of this model and of these facts."""
+    neurons = {}
+    for relation, path in neuron_files(kn_dir, arm, world.relations).items():
+        sets_by_fact, count = sets.read_neuron_sets(path), len(world.bags[relation])
         if world.settings["debug"] >= 0:
-            bags = bags[:count]
-        if len(bags) != count:
-            raise InputError(f"{path}: has {len(bags)} facts, the data have {count}: of other data?")
-        for number, bag in enumerate(bags):
-            world.check_neurons(bag, f"{path}, fact {number}")
-        found[name] = bags
-    _check_origin(kn_dir, begin, world)
-    return found
+            sets_by_fact = sets_by_fact[:count]
+        if len(sets_by_fact) != count:
+            remedy = "run stages 1 and 2 again, with these data"
+            raise InputError(f"{path}: has {len(sets_by_fact)} facts, the data have {count}: {remedy}")
+        for fact, members in enumerate(sets_by_fact):
+            world.check_neurons(members, f"{path}, fact {fact}")
+        neurons[relation] = sets_by_fact
+    _check_origin(kn_dir, arm, world)
+    return neurons
 
 
-def _check_origin(kn_dir: str | Path, begin: str, world: World) -> None:
+def _check_origin(kn_dir: str | Path, arm: str, world: World) -> None:
     """Neurons that stage 2 recorded must be as it wrote them, of this model and of these facts."""
     record, unknown = runs.Record(result_files.neurons_record(kn_dir)), []
-    for name in world.relations:
-        path = Path(kn_dir) / f"{begin}{name}.json"
+    for relation in world.relations:
+        path = result_files.neurons(kn_dir, relation, arm)
         made = origins.recorded_settings(path, record, path.name, "stage 2 (2_run_kn.sh)")
         if not made or origins.has_sampled_fingerprint(made, world.settings):
-            unknown.append(name)
+            unknown.append(relation)
             continue
         origins.check_model(path, made, world.settings, "stages 1 and 2")
-        if made.get("debug") == world.settings["debug"] and made.get("data") != runs.digest(world.bags[name]):
+        if made.get("debug") == world.settings["debug"] and made.get("data") != runs.digest(world.bags[relation]):
             raise InputError(
                 f"{path}: was made from other facts: run stages 1 and 2 with these, in another RESULTS folder"
             )
-    if begin == "kn_bag-":  # of the baseline's the same would be said
+    if arm == KNOWLEDGE:  # the note would be the same for the baseline
         origins.note_unknown_origin(record, unknown)
 
 
-def read_some_neurons(kn_dir: str | Path, begin: str, world: World) -> dict[str, list]:
-    """`read_neurons` where every relation needs some."""
-    found = read_neurons(kn_dir, begin, world)
-    for name, bags in found.items():
-        if not any(bags):
-            raise InputError(
-                f"{Path(kn_dir) / f'{begin}{name}.json'}: no fact has a neuron, so there is nothing to edit"
-            )
-    return found
+def read_some_neurons(kn_dir: str | Path, arm: str, world: World) -> dict[str, list[NeuronSet]]:
+    """`read_neurons`, for stages that need some in every relation."""
+    neurons = read_neurons(kn_dir, arm, world)
+    for relation, sets_by_fact in neurons.items():
+        if not any(sets_by_fact):
+            path = result_files.neurons(kn_dir, relation, arm)
+            raise InputError(f"{path}: no fact has a neuron, so there is nothing to edit")
+    return neurons
 
 
-def read_arms(world: World, kn_dir: str | Path, seed: int) -> dict[str, dict[str, list]]:
-    """By arm and relation the neurons of each fact; the random ones as many as the real ones, in the same layers."""
-    real = read_neurons(kn_dir, "kn_bag-", world)
-    d_ffn = world.adapter.d_ffn
+def read_arms(world: World, kn_dir: str | Path, seed: int) -> dict[str, dict[str, list[NeuronSet]]]:
+    """The neurons of each fact, by arm and relation. Random neurons are as many, and in the same layers."""
+    knowledge = read_neurons(kn_dir, KNOWLEDGE, world)
+    baseline = read_neurons(kn_dir, BASELINE, world)
     drawn = {
         relation: [
-            selection.random_like(bag, d_ffn, runs.rng(seed, "random neurons", relation, fact))
-            for fact, bag in enumerate(bags)
+            selection.random_like(members, world.adapter.d_ffn, runs.rng(seed, "random neurons", relation, fact))
+            for fact, members in enumerate(sets_by_fact)
         ]
-        for relation, bags in real.items()
+        for relation, sets_by_fact in knowledge.items()
     }
-    return dict(zip(ARMS, (real, read_neurons(kn_dir, "base_kn_bag-", world), drawn), strict=True))
+    return {KNOWLEDGE: knowledge, BASELINE: baseline, RANDOM: drawn}
