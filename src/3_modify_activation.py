@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from kn.experiments.draws import draw_unrelated
+from kn.experiments.draws import FactId, draw_unrelated
 from kn.experiments.given_draws import read_unrelated
 from kn.methods.scaling import Scaling
 from kn.neurons.sets import Neuron
@@ -30,7 +30,7 @@ from kn.store import result_files, runs, summaries
 from kn.store.files import make_folder, read_jsonl
 from kn.store.result_files import ARMS, BASELINE, KNOWLEDGE
 
-PUBLISHED_NAMES = {0: "rm", 2: "eh"}  # of the factors; a factor of 4 is x4
+PUBLISHED_NAMES = {0.0: "rm", 2.0: "eh"}  # of the factors; a factor of 4 is x4
 SIDES = ("own", "oth")
 UNIT = 32  # facts: what a killed run loses at most
 
@@ -104,7 +104,7 @@ class Arm:
     """What is compared: which neurons are scaled. The lists have one entry per fact."""
 
     neurons: list[list[Neuron]]
-    others: list[list]  # the unrelated facts [relation, fact]
+    others: list[FactId]  # the unrelated facts
 
 
 def measure(

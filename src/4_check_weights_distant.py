@@ -15,6 +15,7 @@ of a fact are in the order of its neurons' layers.
 from kn.store.start import guard
 
 import argparse
+import operator
 from collections import Counter
 from dataclasses import dataclass
 
@@ -110,7 +111,7 @@ def main() -> None:
 
 def by_layer(neurons: NeuronSet) -> NeuronSet:
     """The published order. Neurons of one layer stay in theirs."""
-    return NeuronSet(sorted(neurons, key=lambda neuron: neuron.layer))
+    return NeuronSet(sorted(neurons, key=operator.itemgetter(0)))
 
 
 @dataclass
@@ -164,8 +165,9 @@ def average(facts: list[list | str], seed: int) -> dict:
     measured = [fact for fact in facts if not isinstance(fact, str)]
     summary: dict = {"facts": len(measured), "no_exmp": facts.count("no_exmp"), "no_kn": facts.count("no_kn")}
     for number, kind in enumerate(crawled.KINDS):
-        sums = [sum(fact[number]) for fact in measured]
-        mean, *interval = intervals.ratio(sums, [len(fact[number]) for fact in measured], seed)
+        sums = np.array([sum(fact[number]) for fact in measured])
+        counts = np.array([len(fact[number]) for fact in measured])
+        mean, *interval = intervals.ratio(sums, counts, seed)
         summary[kind] = {"mean": mean, "interval": interval}
     return summary
 

@@ -103,7 +103,7 @@ def main() -> None:
             unit=None,
         )
 
-    lines = []
+    lines: list[dict] = []
     tasks = (task(relation) for relation in world.relations if given is None or given[relation])
     for result in run(world, record, tasks):
         made = result.about

@@ -88,7 +88,7 @@ def main() -> None:
             print(HEAD)
             continue
         relation = result.name
-        summary = {
+        summary: dict = {
             "relation": relation,
             "neurons": erased[relation],
             "facts of the neurons": [count for _, count in common[relation]],
@@ -134,7 +134,7 @@ def compare(relation: str, before: list[dict], after: list[dict], n_neurons: int
         for old, new in zip(before, after, strict=True):
             rows[old["relation"]].append([old["prompts"], *old["nothing"], *new[arm]])
         own = dict(zip(COLUMNS, np.array(rows.pop(relation)).T, strict=True))
-        arm_measures = {"# Kneurons": n_neurons}
+        arm_measures: dict = {"# Kneurons": n_neurons}
         for name, (value, *interval) in intervals.of_means(own, measures, seed).items():
             arm_measures |= {name: value, f"{name}:interval": interval}
         sums = {name: np.array(relation_rows).sum(0) for name, relation_rows in rows.items()}

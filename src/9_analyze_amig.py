@@ -146,8 +146,9 @@ def measure(
         arms = selection.with_random({preset: neurons}, language.world.adapter.d_ffn, rng)
         own.append((language.encoded(relation, fact.uuid), arms))
         other.append((language.encoded(*others[number]), arms))
-        line = {"uuid": fact.uuid, "other": others[number], "layers": [layer for layer, _ in neurons]}
-        lines.append(line | {"neurons": {arm: len(arm_neurons) for arm, arm_neurons in arms.items()}})
+        line: dict = {"uuid": fact.uuid, "other": others[number], "layers": [layer for layer, _ in neurons]}
+        line["neurons"] = {arm: len(arm_neurons) for arm, arm_neurons in arms.items()}
+        lines.append(line)
     probabilities = success.measure(language.world.probe, own + other)
     for line, related, unrelated in zip(lines, probabilities[: len(own)], probabilities[len(own) :], strict=True):
         line |= {"related": related, "unrelated": unrelated}
@@ -161,7 +162,8 @@ def report(lines: Lines, language: Language, output_dir: str, fig_dir: str, seed
     """Write and print the success rates on the facts that all presets could score; draw the layers of the neurons."""
     from kn.report import figures  # imports matplotlib, which takes a second
 
-    merged, layers = {}, {preset: Counter() for preset in lines}
+    merged: dict[str, list[dict]] = {}
+    layers: dict[str, Counter] = {preset: Counter() for preset in lines}
     for relation in language.world.relations:
         by_preset = {preset: {line["uuid"]: line for line in lines[preset][relation]} for preset in lines}
         first, *rest = by_preset.values()

@@ -215,9 +215,11 @@ def in_words(
 
 def draw(effects: dict[str, dict[str, float]], path: Path) -> Path:
     from kn.report import figures  # imports matplotlib, which takes a second
-    from kn.stats.intervals import Measured
+    from kn.report.read_back import Measured
 
-    series = {name: [Measured(100 * values[name], None, None) for values in effects.values()] for name in CHANGES}
+    series: dict[str, list[Measured | None]] = {
+        name: [Measured(100 * values[name]) for values in effects.values()] for name in CHANGES
+    }
     return figures.bars(list(effects), series, ("question", "probability of the answer (%)"), path)
 
 

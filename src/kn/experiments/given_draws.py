@@ -130,16 +130,16 @@ def _check_fact(fact: FactId, world: World, place: str, unrelated_to: str | None
 
 
 def _check_edit(edit: Edit, world: World, place: str) -> None:
-    for other in edit.inner:
-        _check_fact(FactId(edit.relation, other), world, f"{place}, inner_bags")
-        if other == edit.fact:
-            raise InputError(f"{place}, inner_bags: {other} is the edited fact itself: expected others")
+    for fact in edit.inner:
+        _check_fact(FactId(edit.relation, fact), world, f"{place}, inner_bags")
+        if fact == edit.fact:
+            raise InputError(f"{place}, inner_bags: {fact} is the edited fact itself: expected others")
     for other in edit.inter:
         _check_fact(other, world, f"{place}, inter_bags", unrelated_to=edit.relation)
     same_relation = [FactId(edit.relation, fact) for fact in (edit.fact, *edit.inner)]
-    for fact in (*same_relation, *edit.inter):
-        if not world.prompts(*fact):
-            raise InputError(f"{place}: the fact {short(fact)} can't be scored")
+    for fact_id in (*same_relation, *edit.inter):
+        if not world.prompts(*fact_id):
+            raise InputError(f"{place}: the fact {short(fact_id)} can't be scored")
     count = len(world.prompts(edit.relation, edit.fact))
     if edit.prompt >= count:
         raise InputError(f"{place}: there is no prompt {edit.prompt}: {count} prompts of the fact can be scored")

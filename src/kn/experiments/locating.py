@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from kn.methods.locator import Locator
+    from kn.model.prompts import Encoded
 
 
 def locate(unit: Unit, relation: str, language: Language, locator: Locator) -> tuple[list[str], dict]:
@@ -22,7 +23,9 @@ def locate(unit: Unit, relation: str, language: Language, locator: Locator) -> t
     from kn.methods.certificate import Certificate  # imports torch
 
     uuids = list(language.facts[relation])
-    lines, asked, skipped = {}, {}, Counter()
+    lines: dict[str, dict] = {}
+    asked: dict[str, Encoded] = {}
+    skipped: Counter[str] = Counter()
     for number in unit:
         uuid = uuids[number]
         fact, encoded = language.facts[relation][uuid], language.encoded(relation, uuid)
@@ -67,7 +70,7 @@ def strongest(scores: Tensor) -> list[list[Triplet]]:
     for row, count in enumerate(counts):
         row_values, row_indices = values[row, :count].tolist(), indices[row, :count].long().tolist()
         pairs = zip(row_indices, row_values, strict=True)
-        triplets.append([Triplet(*divmod(index, d_ffn), score) for index, score in pairs])
+        triplets.append([Triplet(index // d_ffn, index % d_ffn, score) for index, score in pairs])
     return triplets
 
 

@@ -70,7 +70,8 @@ def measure(probe: Probe, prompts: list[tuple[Encoded, Arms]]) -> list[dict[str,
 
 def _scaling(neurons: Sequence[Neuron], factor: float) -> Scaling:
     """Seq-KN makes two edits in sequence: its arm names the neurons of both edits twice."""
-    first, again = [], []
+    first: list[Neuron] = []
+    again: list[Neuron] = []
     for neuron in neurons:
         (again if neuron in first else first).append(neuron)
     return Scaling(first, factor, again)
@@ -120,7 +121,7 @@ def _with_rate(kind: str, columns: Columns, average: Callable, draws: Columns) -
 
     def measures(changes: Columns) -> Columns:
         ratios = [changes[f"{factor}, related"] / changes[f"{factor}, unrelated"] for factor in FACTORS]
-        return changes | {"SR": sum(map(abs, ratios))}
+        return changes | {"SR": np.abs(ratios).sum(0)}
 
     averages = {name: average(columns[f"{kind}, {name}"]) for name in names}
     drawn = {name: draws[f"{kind}, {name}"] for name in names}

@@ -139,7 +139,7 @@ def measure(
     for edit, neurons, comparison in zip(edits, arms, comparisons, strict=True):
         own = slice(start, start + len(comparison.prompts))
         start = own.stop
-        line = {
+        line: dict = {
             "relation": edit.relation,
             "fact": edit.fact,
             "target": edit.target,
