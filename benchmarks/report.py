@@ -1,9 +1,9 @@
-"""How large the report of all the paper's facts is, how long it takes to make, and how fast its page is in a browser.
+"""How large the report on all the paper's facts is, how long it takes to make, and how fast its page is in a browser.
 
-    PYTHONPATH=src .venv/bin/python benchmarks/report.py       a minute or two, 400 MB of files meanwhile
+    PYTHONPATH=src .venv/bin/python benchmarks/report.py       a minute or two, 400 MB of temporary files
 
-Made-up results of stages 1 to 3 for 34 relations, 27,738 facts and 253,448 prompts; the page in a headless Chromium
-(`--chromium`), where it is opened, sorted by click and filtered. Nothing of it says anything about a model.
+Makes up results of stages 1 to 3 for 34 relations, 27,738 facts and 253,448 prompts, and runs stage 8. A headless
+Chromium (`--chromium`) opens the page, sorts it by click and filters it. The numbers say nothing about any model.
 """
 
 from kn.store.start import guard
@@ -28,7 +28,7 @@ CHROMIUM = (
     *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
     *("--disable-background-networking", "--disable-component-update", "--disable-sync", "--hide-scrollbars"),
 )
-# Appended to the page. Each step ends with a layout, as for the eye.
+# Appended to the page. Each step ends with a layout, which a reader would wait for, too.
 STEPS = """<script>
 const times = { open: performance.now() };
 const step = (name, work) => {
@@ -49,15 +49,17 @@ document.body.replaceChildren(JSON.stringify(times));
 
 def main() -> None:
     parser = flags.parser(__doc__)
-    parser.add_argument("--folder", help="where the made-up results go, and stay; none: they are deleted")
-    parser.add_argument("--facts", type=flags.positive, help="of each relation; none: as many as in the paper's data")
-    parser.add_argument("--triplets", type=flags.positive, default=20, help="scores a prompt and method")
-    parser.add_argument("--chromium", default="chromium", help="the browser; without one only the page is made")
+    parser.add_argument("--folder", help="keep the made-up results in this folder (default: they are deleted)")
+    parser.add_argument(
+        "--facts", type=flags.positive, help="number of facts per relation (default: as many as in the paper's data)"
+    )
+    parser.add_argument("--triplets", type=flags.positive, default=20, help="number of scores per prompt and method")
+    parser.add_argument("--chromium", default="chromium", help="the browser")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         results = Path(args.folder or scratch) / "results"
         make_up(results, args.facts, args.triplets)
-        read = sum(path.stat().st_size for path in results.rglob("*.jsonl"))
+        read_bytes = sum(path.stat().st_size for path in results.rglob("*.jsonl"))
         started = time.perf_counter()
         subprocess.run(
             [
@@ -69,7 +71,9 @@ def main() -> None:
         )
         seconds = time.perf_counter() - started
         page = results / "report.html"
-        print(f"made from {read / 1e6:.0f} MB in {seconds:.1f} s; the page has {page.stat().st_size / 1e6:.1f} MB")
+        print(
+            f"made from {read_bytes / 1e6:.0f} MB in {seconds:.1f} s; the page has {page.stat().st_size / 1e6:.1f} MB"
+        )
         if not shutil.which(args.chromium):
             raise InputError(f"{args.chromium}: no such browser (Debian: apt install chromium)")
         for name, milliseconds in json.loads(body_of(in_browser(args.chromium, page, STEPS))).items():
@@ -77,7 +81,7 @@ def main() -> None:
 
 
 def make_up(results: Path, facts: int | None = None, triplets: int = 20) -> None:
-    """Results of stages 1 to 3: a fact's answer, prompts, neurons and probabilities, at random."""
+    """Write random results of stages 1 to 3: each fact's answer, prompts, neurons and probabilities."""
     published = Published(ROOT / "data" / "paper_numbers.json")
     rng = random.Random(0)
     kn_dir = make_folder(results / "kn")
@@ -99,7 +103,7 @@ def make_up(results: Path, facts: int | None = None, triplets: int = 20) -> None
 
 
 def made_up_fact(relation: str, fact: int, prompts: int, triplets: int, rng: random.Random) -> tuple[list, list, dict]:
-    """A line of stage 1, the neurons of stage 2, and a line of stage 3."""
+    """Make up a line of stage 1, the neurons of stage 2, and a line of stage 3."""
     answer = f"{rng.choice(WORDS).capitalize()}{rng.randrange(200)}"
     bag = [[rng.randrange(12), rng.randrange(3072)] for _ in range(rng.randrange(9))]
     line, values = [], []
@@ -118,12 +122,12 @@ def write_lines(path: Path, lines: Iterator) -> None:
         file.writelines(json.dumps(line) + "\n" for line in lines)
 
 
-def in_browser(chromium: str, page: Path, steps: str, *more: str) -> str:
-    """The page's DOM after `steps` ran in it, in a browser with nothing but this page."""
+def in_browser(chromium: str, page: Path, steps: str, *more_flags: str) -> str:
+    """Open the page in a browser, run `steps` in it, and return its DOM."""
     with tempfile.TemporaryDirectory() as scratch:
         copy = Path(scratch) / "page.html"
         copy.write_text(page.read_text(encoding="utf-8") + steps, encoding="utf-8")
-        command = [chromium, *CHROMIUM, f"--user-data-dir={scratch}/user", *more, "--dump-dom", copy.as_uri()]
+        command = [chromium, *CHROMIUM, f"--user-data-dir={scratch}/user", *more_flags, "--dump-dom", copy.as_uri()]
         return subprocess.run(command, check=True, capture_output=True, text=True, timeout=120).stdout
 
 
