@@ -1,4 +1,4 @@
-"""Stages 6 and 7 on the golden world: the published measurements repeated, our own draws against obvious code."""
+"""Stages 6 and 7 on the golden world: the published measurements reproduced, our own draws against obvious code."""
 
 import json
 import math
@@ -22,12 +22,12 @@ def flags(results, *more):
     ]
 
 
-def edit(results, *more, **how):
-    return run("6_edit_knowledge_sampled.py", *flags(results, *more), **how)
+def edit(results, *more, **options):
+    return run("6_edit_knowledge_sampled.py", *flags(results, *more), **options)
 
 
-def erase(results, *more, **how):
-    return run("7_erase_knowledge.py", *flags(results, *more), **how)
+def erase(results, *more, **options):
+    return run("7_erase_knowledge.py", *flags(results, *more), **options)
 
 
 def lines(path):
@@ -40,7 +40,7 @@ def files(folder):
 
 @pytest.fixture(scope="module")
 def edited(tmp_path_factory):
-    """Our own draws."""
+    """A folder with the results of stage 6 on our own draws."""
     folder = tmp_path_factory.mktemp("edited")
     edit(folder)
     return folder
@@ -48,13 +48,14 @@ def edited(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def erased(tmp_path_factory):
+    """A folder with the results of stage 7."""
     folder = tmp_path_factory.mktemp("erased")
     erase(folder)
     return folder
 
 
 class ByHand:
-    """A model changed column by column, and asked prompt by prompt."""
+    """transformers' own model, edited column by column and measured prompt by prompt."""
 
     def __init__(self, tokenizer):
         self.tokenizer = tokenizer
@@ -70,10 +71,10 @@ class ByHand:
         words = self.model.bert.embeddings.word_embeddings.weight
         e_old, e_new = words[self.token(old)], words[self.token(new)]
         for neuron in neurons:
-            v = self.column(*neuron)
-            size = v.norm().item()
-            v -= lambda1 * size / e_old.norm() * e_old
-            v += lambda2 * size / e_new.norm() * e_new
+            column = self.column(*neuron)
+            norm = column.norm().item()
+            column -= lambda1 * norm / e_old.norm() * e_old
+            column += lambda2 * norm / e_new.norm() * e_new
 
     def erase(self, neurons):
         for neuron in neurons:
@@ -84,8 +85,8 @@ class ByHand:
         return self.model(input_ids=ids).logits[0, ids[0].tolist().index(self.tokenizer.mask_token_id)].softmax(0)
 
     def log_perplexity(self, bags):
-        own = [self.distribution(text)[self.token(answer)].item() for bag in bags for text, answer, _ in bag]
-        return -sum(map(math.log, own)) / len(own)
+        probabilities = [self.distribution(text)[self.token(answer)].item() for bag in bags for text, answer, _ in bag]
+        return -sum(map(math.log, probabilities)) / len(probabilities)
 
     def accuracy(self, bags):
         right = [
@@ -97,10 +98,10 @@ class ByHand:
 # ---- stage 6 ----
 
 
-def test_given_its_draws_stage_6_repeats_the_published_edits(tmp_path):
+def test_the_published_draws_give_the_published_edits(tmp_path):
     out = edit(tmp_path, "--draws", GOLDEN / "draws" / "stage6_edits.json").stdout
-    found = read(tmp_path / "edit" / "edit-1-8.json")
-    ours = found["edits"]["knowledge neurons"]
+    summary = read(tmp_path / "edit" / "edit-1-8.json")
+    ours = summary["edits"]["knowledge neurons"]
     theirs = [entry for entry in read(GOLDEN / "draws" / "stage6_edits.json") if entry[3] != "no_kn"]
     assert len(ours) == len(theirs) == 30
     for (*our_draw, our_result), (*their_draw, their_result) in zip(ours, theirs, strict=True):
@@ -111,7 +112,7 @@ def test_given_its_draws_stage_6_repeats_the_published_edits(tmp_path):
                 assert our_result[name] == pytest.approx(value, abs=1e-5, rel=1e-4 if "ratio" in name else 0), name
             else:
                 assert our_result[name] == value, name
-    averages = found["averages"]["knowledge neurons"]
+    averages = summary["averages"]["knowledge neurons"]
     published = read(GOLDEN / "printed" / "edit.json")
     for name, pair in published.pop("before -> after").items():
         assert averages["before -> after"][name] == pytest.approx(pair, rel=1e-5)
@@ -121,16 +122,16 @@ def test_given_its_draws_stage_6_repeats_the_published_edits(tmp_path):
         assert low <= averages[name] <= high
     assert averages["inter_ppl_inc"] == pytest.approx(published["new_inter_ppl"] - published["ori_inter_ppl"], rel=1e-4)
     assert averages["inner_ppl_inc_ratio"] == pytest.approx(1.2098742 / 1.1460204 - 1, rel=1e-4)
-    # The baseline has neurons of its own in two of these facts only.
-    assert [found["averages"][arm]["edits"] for arm in ARMS] == [30, 2, 30]
-    assert found["averages"]["baseline"]["without neurons"] == 28
+    # Only two of these facts have baseline neurons that few other facts share.
+    assert [summary["averages"][arm]["edits"] for arm in ARMS] == [30, 2, 30]
+    assert summary["averages"]["baseline"]["without neurons"] == 28
     assert "1.145 -> 1.384" in out and "151.9 -> 149.6" in out
 
 
-def test_our_own_draws_keep_the_protocol(edited, golden_bags, golden):
-    found = read(edited / "edit" / "edit-1-8.json")
+def test_our_own_draws_follow_the_published_protocol(edited, golden_bags, golden):
+    edits = read(edited / "edit" / "edit-1-8.json")["edits"]
     by_hand = ByHand(golden[0])
-    knowledge = found["edits"]["knowledge neurons"]
+    knowledge = edits["knowledge neurons"]
     assert [relation for relation, *_ in knowledge] == [name for name in RELATIONS for _ in range(10)]
     for relation, fact, target, result in knowledge:
         bags = golden_bags[relation]
@@ -139,26 +140,27 @@ def test_our_own_draws_keep_the_protocol(edited, golden_bags, golden):
         assert result["ori_pred"] == answer and by_hand.distribution(text).argmax() == by_hand.token(answer)
         assert len(result["inner_bags"]) == len(result["inter_bags"]) == 5
         assert fact not in result["inner_bags"] and relation not in dict(result["inter_bags"])
-    # Arms are paired; where the baseline has no neurons of its own there is no edit.
-    of_baseline = {(relation, fact): result for relation, fact, _, result in found["edits"]["baseline"]}
-    of_random = found["edits"]["random neurons"]
-    same = ("prompt_idx", "inner_bags", "inter_bags", "ori_tgt_prob", "tgt_ori_rank", "ori_inner_log_ppl")
-    for (*draw, result), (*random_draw, random_result) in zip(knowledge, of_random, strict=True):
+    # All arms edit the same facts in the same way; the baseline has no edit for facts without neurons of its own.
+    baseline_results = {(relation, fact): result for relation, fact, _, result in edits["baseline"]}
+    equal_keys = ("prompt_idx", "inner_bags", "inter_bags", "ori_tgt_prob", "tgt_ori_rank", "ori_inner_log_ppl")
+    for (*draw, result), (*random_draw, random_result) in zip(knowledge, edits["random neurons"], strict=True):
         assert draw == random_draw
-        assert all(result[name] == random_result[name] for name in same)
-        layers, random_layers = (sorted(layer for layer, _ in of["neurons"]) for of in (result, random_result))
+        assert all(result[name] == random_result[name] for name in equal_keys)
+        layers = sorted(layer for layer, _ in result["neurons"])
+        random_layers = sorted(layer for layer, _ in random_result["neurons"])
         assert layers == random_layers and result["neurons"] != random_result["neurons"]
-        baseline = read(KN / f"base_kn_bag-{draw[0]}.json")
-        own = [n for n in baseline[draw[1]] if sum(n in bag for bag in baseline) + 1 <= 0.1 * len(baseline)]
-        assert of_baseline.get((draw[0], draw[1]), {"neurons": []})["neurons"] == own
-    assert 0 < len(of_baseline) < 30
-    # Chance of its own for each draw, and for each relation.
+        relation, fact, _ = draw
+        bags = read(KN / f"base_kn_bag-{relation}.json")
+        rare = [neuron for neuron in bags[fact] if sum(neuron in bag for bag in bags) + 1 <= 0.1 * len(bags)]
+        assert baseline_results.get((relation, fact), {"neurons": []})["neurons"] == rare
+    assert 0 < len(baseline_results) < 30
+    # The unrelated facts are drawn anew for each edit and each relation.
     assert len({tuple(result["inner_bags"]) for *_, result in knowledge}) == 30
 
 
 @pytest.mark.parametrize("arm", ARMS)
 @torch.no_grad()
-def test_each_arm_is_the_edit_by_hand(edited, golden_bags, golden, arm):
+def test_each_arms_measurements_are_those_of_a_model_edited_by_hand(edited, golden_bags, golden, arm):
     for relation, fact, target, result in read(edited / "edit" / "edit-1-8.json")["edits"][arm][:3]:
         by_hand = ByHand(golden[0])
         text, answer, _ = golden_bags[relation][fact][result["prompt_idx"]]
@@ -167,11 +169,11 @@ def test_each_arm_is_the_edit_by_hand(edited, golden_bags, golden, arm):
         for when in ("ori", "new"):
             if when == "new":
                 by_hand.update(result["neurons"], answer, target, 1, 8)
-            said = by_hand.distribution(text)
-            of_target = said[by_hand.token(target)].item()
-            assert result[f"{when}_tgt_prob"] == pytest.approx(of_target, abs=1e-5)
-            assert result[f"tgt_{when}_rank"] == 1 + (said > of_target).sum().item()
-            assert result[f"{when}_pred"] == golden[0].convert_ids_to_tokens(said.argmax().item())
+            distribution = by_hand.distribution(text)
+            target_probability = distribution[by_hand.token(target)].item()
+            assert result[f"{when}_tgt_prob"] == pytest.approx(target_probability, abs=1e-5)
+            assert result[f"tgt_{when}_rank"] == 1 + (distribution > target_probability).sum().item()
+            assert result[f"{when}_pred"] == golden[0].convert_ids_to_tokens(distribution.argmax().item())
             assert result[f"{when}_inner_log_ppl"] == pytest.approx(by_hand.log_perplexity(inner), abs=1e-5)
             assert result[f"{when}_inter_log_ppl"] == pytest.approx(by_hand.log_perplexity(inter), abs=1e-5)
         assert result["ori_changed"] == (result["new_pred"] != answer)
@@ -179,15 +181,15 @@ def test_each_arm_is_the_edit_by_hand(edited, golden_bags, golden, arm):
         assert result["success_updated_5"] == (result["tgt_new_rank"] <= 5)
 
 
-def test_finished_relations_are_kept_and_order_does_not_matter(edited, tmp_path):
-    """From one finished relation on, in another order: the same bytes; and other settings are refused."""
+def test_a_run_with_one_finished_relation_and_another_order_produces_the_same_bytes(edited, tmp_path):
+    """Other settings are refused."""
     folder = tmp_path / "edit"
     shutil.copytree(edited / "edit", folder)
     whole = files(folder)
     for relation in ("P36", "P101"):
         (folder / f"edit-1-8-{relation}.jsonl").unlink()
     again = edit(tmp_path, "--pt_relation", "P101", "P103", "P36")
-    assert "P103" not in again.stderr  # no bar
+    assert "P103" not in again.stderr  # no progress bar for the finished relation
     for relation in RELATIONS:
         name = f"edit-1-8-{relation}.jsonl"
         assert (folder / name).read_bytes() == whole[name]
@@ -195,7 +197,7 @@ def test_finished_relations_are_kept_and_order_does_not_matter(edited, tmp_path)
     assert refused.returncode == 1 and "was made with SEED=42, this run has 1" in refused.stderr
 
 
-def test_edits_that_were_written_can_be_given_back(edited, tmp_path):
+def test_edits_that_stage_6_wrote_can_be_read_as_draws(edited, tmp_path):
     ours = read(edited / "edit" / "edit-1-8.json")
     (tmp_path / "draws.json").write_text(json.dumps(ours["edits"]["knowledge neurons"]))
     edit(tmp_path, "--draws", tmp_path / "draws.json", "--pt_relation", "P103")
@@ -204,27 +206,27 @@ def test_edits_that_were_written_can_be_given_back(edited, tmp_path):
         assert again[arm] == [entry for entry in ours["edits"][arm] if entry[0] == "P103"]
 
 
-def test_a_grid_is_the_same_edits_with_every_pair_of_strengths(edited, tmp_path):
+def test_the_grid_makes_the_same_edits_with_all_pairs_of_strengths(edited, tmp_path):
     out = run(
         "6_run_edit.sh",
         *("--grid", 0, 1.5, 8, "--kn_dir", KN, "--pt_relation", "P101"),
         **{"MODEL": str(GOLDEN / "model"), "DATA": str(GOLDEN / "data"), "RESULTS": str(tmp_path), "DEVICE": "cpu"},
     ).stdout
-    found = read(tmp_path / "edit" / "grid.json")
-    pairs = {(pair["lambda1"], pair["lambda2"]): pair["averages"] for pair in found["pairs"]}
+    grid = read(tmp_path / "edit" / "grid.json")
+    pairs = {(pair["lambda1"], pair["lambda2"]): pair["averages"] for pair in grid["pairs"]}
     assert list(pairs) == [(a, b) for a in (0, 1.5, 8) for b in (0, 1.5, 8)] and len(out.splitlines()) == 1 + 9
     for arm in ARMS:
-        nothing = pairs[0, 0][arm]
-        assert nothing["ori_changed"] == nothing["inner_ppl_inc"] == nothing["inter_ppl_inc_ratio"] == 0
+        no_edit = pairs[0, 0][arm]
+        assert no_edit["ori_changed"] == no_edit["inner_ppl_inc"] == no_edit["inter_ppl_inc_ratio"] == 0
     edit(tmp_path, "--norm_lambda1", "1.5", "--norm_lambda2", "8", "--pt_relation", "P101")
     alone = read(tmp_path / "edit" / "edit-1.5-8.json")
     assert alone["averages"] == pairs[1.5, 8]
-    # On the draws of any other strengths.
+    # The draws do not depend on the strengths.
     drawn = [entry[:3] for entry in read(edited / "edit" / "edit-1-8.json")["edits"]["knowledge neurons"][20:]]
     assert [entry[:3] for entry in alone["edits"]["knowledge neurons"]] == drawn
 
 
-def test_too_few_facts_for_neurons_of_their_own(tmp_path):
+def test_no_edits_if_every_neuron_is_shared_by_too_many_facts(tmp_path):
     done = edit(tmp_path, "--debug", "10", "--pt_relation", "P101")
     assert "P101: 0 edits instead of 10; of the facts drawn 10000 had no neurons of their own" in done.stdout
     assert read(tmp_path / "edit" / "edit-1-8.json")["averages"]["baseline"]["ori_changed"] is None
@@ -242,7 +244,7 @@ def test_too_few_facts_for_neurons_of_their_own(tmp_path):
         (["--grid", "1", "P36"], "expected a number, as in `6_run_edit.sh 1 8`, found 'P36'"),
     ],
 )
-def test_a_strength_that_is_no_number_is_one_line(tmp_path, arguments, message):
+def test_a_strength_that_is_not_a_number_is_reported_in_one_line(tmp_path, arguments, message):
     done = run("6_run_edit.sh", *arguments, check=False, RESULTS=str(tmp_path / "out"))
     assert done.returncode == 1 and len(done.stderr.strip().splitlines()) == 1 and message in done.stderr
     assert not (tmp_path / "out").exists()
@@ -252,8 +254,8 @@ def test_a_strength_that_is_no_number_is_one_line(tmp_path, arguments, message):
 def test_without_neurons_there_is_one_line_and_no_result(tmp_path, stage):
     (tmp_path / "kn").mkdir()
     for relation in RELATIONS:
-        for begin in ("", "base_"):
-            (tmp_path / "kn" / f"{begin}kn_bag-{relation}.json").write_text(json.dumps([[]] * 40))
+        for prefix in ("", "base_"):
+            (tmp_path / "kn" / f"{prefix}kn_bag-{relation}.json").write_text(json.dumps([[]] * 40))
     done = stage(tmp_path / "out", "--kn_dir", tmp_path / "kn", check=False)
     assert done.returncode == 1 and len(done.stderr.strip().splitlines()) == 1 and "kn_bag-P36.json" in done.stderr
     assert not (tmp_path / "out").exists()
@@ -264,19 +266,16 @@ def test_without_neurons_there_is_one_line_and_no_result(tmp_path, stage):
 
 @pytest.mark.parametrize("relation", RELATIONS)
 def test_stage_7_measures_what_the_published_program_printed(erased, relation):
-    found = read(erased / "erase" / f"{relation}.json")
+    summary = read(erased / "erase" / f"{relation}.json")
     published = read(GOLDEN / "printed" / "erase.json")[relation]
-    assert [
-        [f"{layer}@{index}", facts]
-        for (layer, index), facts in zip(
-            found["neurons"]["knowledge neurons"], found["facts of the neurons"], strict=True
-        )
-    ] == published["most_common"]
-    measures = found["measures"]["knowledge neurons"]
+    neurons = [f"{layer}@{index}" for layer, index in summary["neurons"]["knowledge neurons"]]
+    most_common = [list(pair) for pair in zip(neurons, summary["facts of the neurons"], strict=True)]
+    assert most_common == published["most_common"]
+    measures = summary["measures"]["knowledge neurons"]
     for name, value in published["printed"].items():
-        # Printed with four digits.
+        # The published program printed four digits.
         assert measures[name] == pytest.approx(value, abs=5.01e-4 if "ppl" in name else 5.01e-5), name
-    # Published with the wrong sign: a rise is a positive number here.
+    # The published program prints the wrong sign; here a rise is positive.
     rise = measures["erased ppl"] / measures["original ppl"] - 1
     assert measures["increasing ratio"] == pytest.approx(rise)
     assert (rise > 0) == (relation != "P103")
@@ -287,21 +286,21 @@ def test_stage_7_measures_what_the_published_program_printed(erased, relation):
 
 @torch.no_grad()
 @pytest.mark.parametrize("arm", ("knowledge neurons", "random neurons"))
-def test_every_relation_is_measured_as_by_hand(erased, golden_bags, golden, arm):
-    found = read(erased / "erase" / "P101.json")
+def test_each_relations_measures_are_those_of_a_model_erased_by_hand(erased, golden_bags, golden, arm):
+    summary = read(erased / "erase" / "P101.json")
     by_hand = ByHand(golden[0])
     for when in ("original", "erased"):
         if when == "erased":
-            by_hand.erase(found["neurons"][arm])
+            by_hand.erase(summary["neurons"][arm])
         for name in RELATIONS:
-            measures = found["measures"][arm] if name == "P101" else found["relations"][name][arm]
+            measures = summary["measures"][arm] if name == "P101" else summary["relations"][name][arm]
             bags = golden_bags[name]
             assert measures[f"{when} accuracy"] == pytest.approx(by_hand.accuracy(bags), abs=1e-9)
             assert math.log(measures[f"{when} ppl"]) == pytest.approx(by_hand.log_perplexity(bags), abs=1e-5)
-    assert set(found["relations"]) == {"P36", "P103"}
+    assert set(summary["relations"]) == {"P36", "P103"}
 
 
-def test_the_control_is_as_many_neurons_of_the_same_layers(erased):
+def test_the_random_control_has_as_many_neurons_in_the_same_layers(erased):
     for relation in RELATIONS:
         knowledge, drawn = read(erased / "erase" / f"{relation}.json")["neurons"].values()
         assert len(set(map(tuple, drawn))) == 20
@@ -309,7 +308,7 @@ def test_the_control_is_as_many_neurons_of_the_same_layers(erased):
         assert drawn != knowledge
 
 
-def test_what_was_measured_before_is_made_once_and_must_be_of_the_same_settings(erased, tmp_path):
+def test_measurements_before_erasing_are_made_once_and_must_have_the_same_settings(erased, tmp_path):
     folder = tmp_path / "erase"
     shutil.copytree(erased / "erase", folder)
     whole = files(folder)
@@ -317,9 +316,8 @@ def test_what_was_measured_before_is_made_once_and_must_be_of_the_same_settings(
     (folder / "P36.json").unlink()
     again = erase(tmp_path, "--pt_relation", "P36")
     assert "before" not in again.stderr and "P36" in again.stderr
-    assert {name: of for name, of in files(folder).items() if "args" not in name} == {
-        name: of for name, of in whole.items() if "args" not in name
-    }
+    results = {name: content for name, content in files(folder).items() if "args" not in name}
+    assert results == {name: content for name, content in whole.items() if "args" not in name}
     assert "100.0% -> 95.0%" in again.stdout
     for path in folder.glob("P*"):
         path.unlink()
@@ -327,19 +325,19 @@ def test_what_was_measured_before_is_made_once_and_must_be_of_the_same_settings(
     assert (
         refused.returncode == 1 and "before.jsonl: was made with all facts, this run has --debug 20" in refused.stderr
     )
-    left = [path.name for path in sorted(folder.glob("[!.]*.json*"))]
-    assert left == ["before.jsonl", "erase.args.json", "summaries.args.json"]
+    names = [path.name for path in sorted(folder.glob("[!.]*.json*"))]
+    assert names == ["before.jsonl", "erase.args.json", "summaries.args.json"]
 
 
-def test_fewer_neurons_and_facts_through_the_shell(tmp_path):
+def test_the_shell_script_passes_relations_and_flags_on(tmp_path):
     out = run(
         "7_run_erase.sh",
         *("P103", "P36", "--kn_dir", KN, "--num_neurons", 3, "--debug", 7),
         **{"MODEL": str(GOLDEN / "model"), "DATA": str(GOLDEN / "data"), "RESULTS": str(tmp_path), "DEVICE": "cpu"},
     ).stdout
     assert [line.split()[0] for line in out.splitlines()] == ["relation", "P103", "P103", "P36", "P36"]
-    found = read(tmp_path / "erase" / "P103.json")
-    assert len(found["neurons"]["random neurons"]) == found["measures"]["random neurons"]["# Kneurons"] == 3
+    summary = read(tmp_path / "erase" / "P103.json")
+    assert len(summary["neurons"]["random neurons"]) == summary["measures"]["random neurons"]["# Kneurons"] == 3
     measured = lines(tmp_path / "erase" / "P103.jsonl")
     assert [(line["relation"], line["fact"]) for line in measured] == [(n, f) for n in RELATIONS for f in range(7)]
     assert np.sum([line["prompts"] for line in measured]) == 7 * 14
