@@ -1,4 +1,4 @@
-"""Wrong facts are never true, and a relation's parts do not depend on anything but the seed."""
+"""Fact checking: wrong objects are never true, the parts depend on the seed alone, and the measures are right."""
 
 import random
 
@@ -14,20 +14,20 @@ from kn.stats import measures
 from kn.store import runs
 
 
-def fact(subject, answer, subject_uri="", answer_uri=""):
+def make_fact(subject, answer, subject_uri="", answer_uri=""):
     return Fact(f"{subject} {answer}", 0, subject, answer, subject_uri, answer_uri, [])
 
 
-def test_no_object_that_is_true_of_the_subject_is_wrong():
-    """A subject may have several objects, and either several names."""
+def test_no_true_object_of_a_subject_is_used_as_a_wrong_one():
+    """A subject may have several objects, and subjects and objects several names."""
     facts = [
-        fact("Ada", "Paris", "Q1", "Q90"),
-        fact("Ada", "Lyon", "Q1", "Q456"),
-        fact("ADA", "Rome"),  # another uri of that name, or none
-        fact("Augusta Ada", "Bern", "Q1", "Q70"),  # the same uri under another name
-        fact("Max", "PARIS", "Q2", "Q90"),  # spelt otherwise
-        fact("Max", "City of Light", "Q2", "Q90"),  # the same uri as a true one
-        fact("Max", "Oslo", "Q2", "Q585"),
+        make_fact("Ada", "Paris", "Q1", "Q90"),
+        make_fact("Ada", "Lyon", "Q1", "Q456"),
+        make_fact("ADA", "Rome"),  # the same name with another URI or none
+        make_fact("Augusta Ada", "Bern", "Q1", "Q70"),  # the same URI under another name
+        make_fact("Max", "PARIS", "Q2", "Q90"),  # another spelling
+        make_fact("Max", "City of Light", "Q2", "Q90"),  # the URI of a true object
+        make_fact("Max", "Oslo", "Q2", "Q585"),
     ]
     objects = fact_checking.Objects(facts)
     assert objects.wrong(facts[0], random.Random(0)) == ["Oslo"]
@@ -35,21 +35,21 @@ def test_no_object_that_is_true_of_the_subject_is_wrong():
 
 
 def test_wrong_objects_of_the_sample_are_untrue_and_seeded():
-    found = mlama.read(ROOT / "data" / "sample" / "mlama", ["en", "zh"])
-    for of_language in found.facts.values():
-        for name, facts in of_language.items():
+    sample = mlama.read(ROOT / "data" / "sample" / "mlama", ["en", "zh"])
+    for facts_by_relation in sample.facts.values():
+        for name, facts in facts_by_relation.items():
             objects = fact_checking.Objects(facts.values())
-            pairs = {(one.subject, one.answer) for one in facts.values()}
-            answers = {one.answer for one in facts.values()}
-            for one in facts.values():
-                wrong = objects.wrong(one, runs.rng(42, "stage 12", name, one.uuid))
-                assert wrong == objects.wrong(one, runs.rng(42, "stage 12", name, one.uuid))
-                assert not any((one.subject, answer) in pairs for answer in wrong)
+            pairs = {(fact.subject, fact.answer) for fact in facts.values()}
+            answers = {fact.answer for fact in facts.values()}
+            for fact in facts.values():
+                wrong = objects.wrong(fact, runs.rng(42, "stage 12", name, fact.uuid))
+                assert wrong == objects.wrong(fact, runs.rng(42, "stage 12", name, fact.uuid))
+                assert not any((fact.subject, answer) in pairs for answer in wrong)
                 assert len(wrong) == len(set(wrong)) and set(wrong) < answers
                 assert len(wrong) >= len(answers) - 5
 
 
-def test_the_two_parts():
+def test_facts_are_split_by_the_seed_and_keep_their_order():
     items = [f"fact {number}" for number in range(63)]
     first, second = fact_checking.split(items, runs.rng(42, "split", "P36"))
     assert len(first) == 50 and sorted(first + second) == sorted(items)
@@ -59,7 +59,7 @@ def test_the_two_parts():
     assert fact_checking.split([], random.Random(0)) == ([], [])
 
 
-def test_common_neurons():
+def test_common_neurons_occur_almost_as_often_as_the_most_frequent_one():
     """The most frequent neuron is in 10 facts: 7 are enough for another."""
     frequent, common, rare = (0, 1), (2, 3), (4, 5)
     facts = [NeuronSet([frequent, common, rare])] * 6 + [NeuronSet([frequent, common])] + [NeuronSet([frequent])] * 3
@@ -69,7 +69,9 @@ def test_common_neurons():
 
 
 def made_up(seed, count):
-    """Facts with five wrong objects; attributions tell something, random neurons nothing, probabilities all."""
+    """Facts with five wrong objects. Attributions separate right from wrong partly, random neurons not at all,
+    probabilities perfectly.
+    """
     rng = np.random.default_rng(seed)
     return [
         {
@@ -82,45 +84,47 @@ def made_up(seed, count):
     ]
 
 
-@pytest.mark.parametrize("against", [1, 5])
-def test_thresholds_are_chosen_on_the_first_part_and_judged_on_the_second(against):
+@pytest.mark.parametrize("n_wrong", [1, 5])
+def test_thresholds_are_chosen_on_the_first_part_and_evaluated_on_the_second(n_wrong):
     first, second = made_up(0, 50), made_up(1, 30)
-    found = fact_checking.evaluate(first, second, against, seed=0)
+    results = fact_checking.evaluate(first, second, n_wrong, seed=0)
     for name, cut in (
         ("attribution, published threshold", 1e-6),
-        ("attribution", found["attribution"]["threshold"]),
+        ("attribution", results["attribution"]["threshold"]),
     ):
-        assert found[name]["threshold"] == cut
+        assert results[name]["threshold"] == cut
         hits = sum(fact["attribution"][0] > cut for fact in second)
-        alarms = sum(score > cut for fact in second for score in fact["attribution"][1 : 1 + against])
-        assert found[name]["TPR"] == found[name]["recall"] == pytest.approx(hits / 30)
-        assert found[name]["FPR"] == pytest.approx(alarms / (30 * against))
-        assert found[name]["precision"] == pytest.approx(hits / (hits + alarms))
-        low, high = found[name]["F1:interval"]
-        assert low < found[name]["F1"] < high
-    scores = [(fact["attribution"][0], fact["attribution"][1 : 1 + against]) for fact in first]
-    right, wrong = [own for own, _ in scores], [score for _, of_fact in scores for score in of_fact]
+        alarms = sum(score > cut for fact in second for score in fact["attribution"][1 : 1 + n_wrong])
+        assert results[name]["TPR"] == results[name]["recall"] == pytest.approx(hits / 30)
+        assert results[name]["FPR"] == pytest.approx(alarms / (30 * n_wrong))
+        assert results[name]["precision"] == pytest.approx(hits / (hits + alarms))
+        low, high = results[name]["F1:interval"]
+        assert low < results[name]["F1"] < high
+    scores = [(fact["attribution"][0], fact["attribution"][1 : 1 + n_wrong]) for fact in first]
+    right = [right_score for right_score, _ in scores]
+    wrong = [score for _, wrong_scores in scores for score in wrong_scores]
     cut = measures.best_threshold(np.array(right), np.array(wrong))
-    assert found["attribution"]["threshold"] == cut
-    assert (found["probability"]["F1"], found["probability"]["AUROC"]) == (1, 1)
-    own = sum(fact["predicted"][0] for fact in second)
-    assert 0 < own < 30
-    itself = found["the model itself"]
-    assert (itself["TPR"], itself["FPR"], itself["precision"]) == (pytest.approx(own / 30), 0, 1)
-    assert (found["the most probable object"]["F1"], found["the most probable object"]["FPR"]) == (1, 0)
+    assert results["attribution"]["threshold"] == cut
+    assert (results["probability"]["F1"], results["probability"]["AUROC"]) == (1, 1)
+    n_predicted = sum(fact["predicted"][0] for fact in second)
+    assert 0 < n_predicted < 30
+    own_prediction = results["the model itself"]
+    assert own_prediction["TPR"] == pytest.approx(n_predicted / 30)
+    assert (own_prediction["FPR"], own_prediction["precision"]) == (0, 1)
+    assert (results["the most probable object"]["F1"], results["the most probable object"]["FPR"]) == (1, 0)
     for name in ("everything", "random neurons"):
-        assert found[name]["F1"] == pytest.approx(2 / (2 + against))
-        assert found[name]["AUROC"] == 0.5
+        assert results[name]["F1"] == pytest.approx(2 / (2 + n_wrong))
+        assert results[name]["AUROC"] == 0.5
 
 
-def test_the_most_probable_object():
-    """One right object wins, one loses, one is only as probable as a wrong one."""
+def test_the_most_probable_object_must_be_more_probable_than_all_others():
+    """One right object is, one is not, one is only as probable as a wrong one."""
     facts = [
         {"attribution": [0.0] * 3, "random neurons": [0.0] * 3, "probability": probabilities, "predicted": [False] * 3}
         for probabilities in ([0.5, 0.4, 0.1], [0.2, 0.1, 0.3], [0.3, 0.1, 0.3])
     ]
-    found = fact_checking.evaluate(facts, facts, 2, seed=0)["the most probable object"]
-    assert found["TPR"] == found["precision"] == pytest.approx(1 / 3)
-    assert found["FPR"] == pytest.approx(2 / 6)
-    found = fact_checking.evaluate(facts, facts, 1, seed=0)["the most probable object"]
-    assert (found["TPR"], found["FPR"]) == (1, 0)
+    results = fact_checking.evaluate(facts, facts, 2, seed=0)["the most probable object"]
+    assert results["TPR"] == results["precision"] == pytest.approx(1 / 3)
+    assert results["FPR"] == pytest.approx(2 / 6)
+    results = fact_checking.evaluate(facts, facts, 1, seed=0)["the most probable object"]
+    assert (results["TPR"], results["FPR"]) == (1, 0)
