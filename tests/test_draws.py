@@ -1,6 +1,5 @@
-"""Draws that were made elsewhere: those that fit are taken as they are, all others are named, on the golden world."""
+"""Draws: those read from a file are used as they are or refused with the reason; our own draw usable facts."""
 
-import copy
 import dataclasses
 import json
 import random
@@ -26,19 +25,18 @@ def world():
     flags.add_model_flags(parser)
     flags.add_data_flags(parser)
     data = GOLDEN / "data" / "PARAREL" / "data_all.json"
-    asked = ["--bert_model", str(GOLDEN / "model"), "--data_path", str(data), "--device", "cpu"]
-    args = parser.parse_args(asked)
+    args = parser.parse_args(["--bert_model", str(GOLDEN / "model"), "--data_path", str(data), "--device", "cpu"])
     return setup.open_world(flags.model_args(args), flags.data_args(args))
 
 
 def as_json(value):
-    """Lists, whatever the types of the tuples."""
+    """The value with its tuples as lists, as JSON has them."""
     return json.loads(json.dumps(value))
 
 
 def read_draws(stage, path, world):
     if stage == "stage 3":
-        names = {f"{begin}kn_bag-{name}": name for name in world.bags for begin in ("", "base_", "random_")}
+        names = {f"{prefix}kn_bag-{name}": name for name in world.bags for prefix in ("", "base_", "random_")}
         return given_draws.read_unrelated(path, names, world)
     if stage == "stage 4":
         return given_draws.read_sentences(
@@ -48,24 +46,25 @@ def read_draws(stage, path, world):
 
 
 @pytest.mark.parametrize("stage", ["stage 3", "stage 4"])
-def test_published_draws_are_taken_as_they_are(world, stage):
+def test_published_draws_are_used_as_they_are(world, stage):
     assert as_json(read_draws(stage, FILES[stage], world)) == read(FILES[stage])
     one = dataclasses.replace(world, relations=["P36"])
-    found = as_json(read_draws(stage, FILES[stage], one))
-    assert found == {name: of for name, of in read(FILES[stage]).items() if name.endswith("P36")} and len(found) == 2
+    of_p36 = {name: draws for name, draws in read(FILES[stage]).items() if name.endswith("P36")}
+    assert as_json(read_draws(stage, FILES[stage], one)) == of_p36 and len(of_p36) == 2
 
 
-def test_published_edits_are_taken_as_they_are(world):
-    made = [entry for entry in read(FILES["stage 6"]) if entry[3] != "no_kn"]
-    found = [edit for of_relation in read_draws("stage 6", FILES["stage 6"], world).values() for edit in of_relation]
-    assert [[edit.relation, edit.fact, edit.target] for edit in found] == [entry[:3] for entry in made]
-    for edit, (*_, result) in zip(found, made, strict=True):
+def test_published_edits_are_used_as_they_are(world):
+    published = [entry for entry in read(FILES["stage 6"]) if entry[3] != "no_kn"]
+    edits_by_relation = read_draws("stage 6", FILES["stage 6"], world)
+    edits = [edit for relation_edits in edits_by_relation.values() for edit in relation_edits]
+    assert [[edit.relation, edit.fact, edit.target] for edit in edits] == [entry[:3] for entry in published]
+    for edit, (*_, result) in zip(edits, published, strict=True):
         assert as_json([edit.prompt, edit.inner, edit.inter, edit.neurons]) == [
             result[key] for key in ("prompt_idx", "inner_bags", "inter_bags", "neurons")
         ]
 
 
-def test_draws_of_all_facts_serve_a_run_of_some(world):
+def test_draws_for_all_facts_can_be_used_with_debug_if_they_name_none_beyond_it(world):
     few = dataclasses.replace(
         world,
         bags={name: bags[:38] for name, bags in world.bags.items()},
@@ -74,7 +73,7 @@ def test_draws_of_all_facts_serve_a_run_of_some(world):
     drawn = read(FILES["stage 3"])
     with pytest.raises(InputError, match="there is no fact 38 of P103, which has 38 with this --debug"):
         read_draws("stage 3", FILES["stage 3"], few)
-    assert any(fact >= 38 for of_name in drawn.values() for _, fact in of_name[:38])
+    assert any(fact >= 38 for facts in drawn.values() for _, fact in facts[:38])
     assert len(read_draws("stage 4", FILES["stage 4"], few)["base_P36"]) == 40
 
 
@@ -85,17 +84,17 @@ def with_result(**changed):
     return [["P36", 1, "Neko", RESULT | changed]]
 
 
-def at(stage, name, place, value):
-    """The published draws with one entry replaced."""
-    found = copy.deepcopy(read(FILES[stage]))
-    found[name][place] = value
-    return found
+def put(stage, name, fact, value):
+    """The published draws with one fact's entry replaced."""
+    changed = read(FILES[stage])
+    changed[name][fact] = value
+    return changed
 
 
 def sentences(kind, text):
-    fed = [["a [MASK]"], ["b [MASK]"], ["c [MASK]"]]
-    fed[kind] = ["d [MASK]", text]
-    return at("stage 4", "base_P103", 7, fed)
+    kinds = [["a [MASK]"], ["b [MASK]"], ["c [MASK]"]]
+    kinds[kind] = ["d [MASK]", text]
+    return put("stage 4", "base_P103", 7, kinds)
 
 
 WRONG = [
@@ -109,31 +108,31 @@ WRONG = [
     ("stage 3", {f"kn_bag-{name}": [] for name in RELATIONS}, "kn_bag-P36: has 0 entries, the data have 40 facts"),
     ("stage 3", read(FILES["stage 3"]) | {"kn_bag-P7": []}, '"kn_bag-P7": expected one of kn_bag-P36'),
     ("stage 3", read(FILES["stage 3"]) | {"base_kn_bag-P36": [["P101", 1]] * 41}, "base_kn_bag-P36: has 41 entries"),
-    ("stage 3", at("stage 3", "kn_bag-P36", 5, None), '"kn_bag-P36", fact 5: expected a list of 2, found null'),
-    ("stage 3", at("stage 3", "kn_bag-P36", 5, "P101"), '"kn_bag-P36", fact 5: expected a list of 2, found "P101"'),
-    ("stage 3", at("stage 3", "kn_bag-P36", 5, ["P101"]), '"kn_bag-P36", fact 5: expected a list of 2'),
-    ("stage 3", at("stage 3", "kn_bag-P36", 5, ["P101", "x"]), "fact 5, entry 1: expected a whole number from 0 up"),
-    ("stage 3", at("stage 3", "kn_bag-P36", 5, ["P101", 1.0]), "fact 5, entry 1: expected a whole number from 0 up"),
-    ("stage 3", at("stage 3", "kn_bag-P36", 5, ["P101", True]), "fact 5, entry 1: expected a whole number from 0 up"),
-    ("stage 3", at("stage 3", "kn_bag-P36", 5, ["P101", -1]), "fact 5, entry 1: expected a whole number from 0 up"),
-    ("stage 3", at("stage 3", "kn_bag-P36", 5, ["P101", 999]), "kn_bag-P36, fact 5: there is no fact 999 of P101"),
-    ("stage 3", at("stage 3", "kn_bag-P36", 5, ["P7", 1]), 'kn_bag-P36, fact 5: there is no relation "P7"; there are'),
-    ("stage 3", at("stage 3", "kn_bag-P36", 5, [7, 1]), "fact 5, entry 0: expected a text, found 7"),
+    ("stage 3", put("stage 3", "kn_bag-P36", 5, None), '"kn_bag-P36", fact 5: expected a list of 2, found null'),
+    ("stage 3", put("stage 3", "kn_bag-P36", 5, "P101"), '"kn_bag-P36", fact 5: expected a list of 2, found "P101"'),
+    ("stage 3", put("stage 3", "kn_bag-P36", 5, ["P101"]), '"kn_bag-P36", fact 5: expected a list of 2'),
+    ("stage 3", put("stage 3", "kn_bag-P36", 5, ["P101", "x"]), "fact 5, entry 1: expected a whole number from 0 up"),
+    ("stage 3", put("stage 3", "kn_bag-P36", 5, ["P101", 1.0]), "fact 5, entry 1: expected a whole number from 0 up"),
+    ("stage 3", put("stage 3", "kn_bag-P36", 5, ["P101", True]), "fact 5, entry 1: expected a whole number from 0 up"),
+    ("stage 3", put("stage 3", "kn_bag-P36", 5, ["P101", -1]), "fact 5, entry 1: expected a whole number from 0 up"),
+    ("stage 3", put("stage 3", "kn_bag-P36", 5, ["P101", 999]), "kn_bag-P36, fact 5: there is no fact 999 of P101"),
+    ("stage 3", put("stage 3", "kn_bag-P36", 5, ["P7", 1]), 'kn_bag-P36, fact 5: there is no relation "P7"; there are'),
+    ("stage 3", put("stage 3", "kn_bag-P36", 5, [7, 1]), "fact 5, entry 0: expected a text, found 7"),
     (
         "stage 3",
-        at("stage 3", "kn_bag-P36", 5, ["P36", 1]),
+        put("stage 3", "kn_bag-P36", 5, ["P36", 1]),
         'kn_bag-P36, fact 5: ["P36", 1] belongs to the same relation',
     ),
     ("stage 4", None, "expected an object, found null"),
     ("stage 4", {}, "has nothing for P36: expected P36 or base_P36"),
     (
         "stage 4",
-        {name: of for name, of in read(FILES["stage 4"]).items() if name != "base_P101"},
+        {name: sentences for name, sentences in read(FILES["stage 4"]).items() if name != "base_P101"},
         "nothing for base_P101",
     ),
-    ("stage 4", at("stage 4", "P103", 7, [["a [MASK]"], ["b [MASK]"]]), '"P103", fact 7: expected a list of 3'),
-    ("stage 4", at("stage 4", "P103", 7, 7), '"P103", fact 7: expected a list of 3, found 7'),
-    ("stage 4", at("stage 4", "P103", 7, [[], [], {}]), '"P103", fact 7, entry 2: expected a list, found {}'),
+    ("stage 4", put("stage 4", "P103", 7, [["a [MASK]"], ["b [MASK]"]]), '"P103", fact 7: expected a list of 3'),
+    ("stage 4", put("stage 4", "P103", 7, 7), '"P103", fact 7: expected a list of 3, found 7'),
+    ("stage 4", put("stage 4", "P103", 7, [[], [], {}]), '"P103", fact 7, entry 2: expected a list, found {}'),
     ("stage 4", sentences(0, 4), '"base_P103", fact 7, entry 0, sentence 1: expected a text, found 4'),
     ("stage 4", sentences(1, "none"), "base_P103, fact 7, h: expected one [MASK] in each sentence, found"),
     ("stage 4", sentences(2, "[MASK] [MASK]"), "base_P103, fact 7, rd: expected one [MASK] in each sentence, found"),
@@ -170,7 +169,7 @@ WRONG = [
 
 
 @pytest.mark.parametrize("stage, value, message", WRONG)
-def test_draws_that_do_not_fit_are_named(tmp_path, world, stage, value, message):
+def test_draws_that_do_not_fit_are_refused_with_the_entry(tmp_path, world, stage, value, message):
     path = tmp_path / "draws.json"
     path.write_text(json.dumps(value))
     with pytest.raises(InputError, match=re.escape(message)) as error:
@@ -185,7 +184,7 @@ def test_an_edit_to_the_same_answer_is_none(tmp_path, world):
         given_draws.read_edits(path, world)
 
 
-def test_a_draw_goes_on_until_something_is_usable():
+def test_a_draw_is_repeated_until_it_is_usable():
     numbers = iter(range(5))
     assert draws.draw_usable(lambda: next(numbers), lambda number: number == 3, "none") == 3
     assert next(numbers) == 4
@@ -193,8 +192,8 @@ def test_a_draw_goes_on_until_something_is_usable():
         draws.draw_usable(lambda: 0, bool, "no fact can be scored")
 
 
-def test_random_facts_can_be_scored_and_are_of_other_relations(world):
-    """Or of the same one and others, where related facts are drawn."""
+def test_random_facts_can_be_scored_and_come_from_other_relations(world):
+    """Related facts are other facts of the same relation."""
     unscorable = [[text, "☃", label] for text, _, label in world.bags["P36"][0]]
     bags = {"P36": [unscorable, *world.bags["P36"][1:4]], "P101": world.bags["P101"][:2], "P103": []}
     few = dataclasses.replace(world, bags=bags)
