@@ -1,4 +1,4 @@
-"""Edits of weights against obvious code; that they end without a trace; which neurons they change."""
+"""Edits of weights against obvious code; they are undone bit for bit; which neurons they change."""
 
 import copy
 import random
@@ -25,7 +25,7 @@ NEURONS = [[1, 5], [3, 39], [3, 7], [4, 190]]
 
 @pytest.fixture
 def model():
-    """A model as a user's own script has it, neither frozen nor wrapped."""
+    """A model as a user's own script would load it: neither frozen nor wrapped."""
     return AutoModelForMaskedLM.from_pretrained(GOLDEN / "model").eval()
 
 
@@ -33,31 +33,31 @@ def weights(model):
     return {name: weight.clone() for name, weight in model.state_dict().items()}
 
 
-def same(model, before):
+def has_weights(model, before):
     after = model.state_dict()
-    # As bytes: 0.0 and -0.0 are equal numbers.
+    # Compared as bytes, because 0.0 and -0.0 are equal as numbers.
     return after.keys() == before.keys() and all(
         torch.equal(after[name].view(torch.uint8), before[name].view(torch.uint8)) for name in before
     )
 
 
 def edited_by_hand(model, neurons, old, new, lambda1, lambda2):
-    """Number by number, from the formula."""
+    """Computed number by number from the formula."""
     edited = copy.deepcopy(model).double()
     words = edited.bert.embeddings.word_embeddings.weight.detach()
     e_old, e_new = words[old].tolist(), words[new].tolist()
 
-    def size(vector):
+    def norm(vector):
         return sum(x * x for x in vector) ** 0.5
 
     with torch.no_grad():
         for layer, index in neurons:
             matrix = edited.bert.encoder.layer[layer].output.dense.weight
-            v = matrix[:, index].tolist()
-            for row in range(len(v)):
-                taken = lambda1 * size(v) / size(e_old) * e_old[row]
-                given = lambda2 * size(v) / size(e_new) * e_new[row]
-                matrix[row, index] = v[row] - taken + given
+            column = matrix[:, index].tolist()
+            for row in range(len(column)):
+                old_part = lambda1 * norm(column) / norm(e_old) * e_old[row]
+                new_part = lambda2 * norm(column) / norm(e_new) * e_new[row]
+                matrix[row, index] = column[row] - old_part + new_part
     return edited
 
 
@@ -79,21 +79,21 @@ def prompts(golden, golden_bags):
     return encode_prompts(golden[0], [bag[:2] for name in RELATIONS for bag in golden_bags[name][:3]])
 
 
-def test_an_edited_model_is_the_one_edited_by_hand(model, prompts):
+def test_an_edit_changes_the_model_like_an_edit_by_hand(model, prompts):
     by_hand = edited_by_hand(model, NEURONS, 40, 55, 1.5, 8)
     plain = logits(model, prompts)
     with edit_fact(model, NEURONS, old=40, new=55, lambda1=1.5, lambda2=8):
         for name, weight in by_hand.state_dict().items():
             assert torch.allclose(model.state_dict()[name].double(), weight, atol=1e-6), name
         edited = logits(model, prompts)
-    for found, expected, before in zip(edited, logits(by_hand, prompts), plain, strict=True):
-        assert torch.allclose(found, expected, atol=1e-4)
-        assert (found - before).abs().max() > 0.05  # or nothing was tested
+    for ours, expected, before in zip(edited, logits(by_hand, prompts), plain, strict=True):
+        assert torch.allclose(ours, expected, atol=1e-4)
+        assert (ours - before).abs().max() > 0.05  # the edit changes the logits
     assert all(map(torch.equal, logits(model, prompts), plain))
 
 
-def test_what_a_probe_reads_follows_an_edit_and_its_end(model, prompts):
-    """Although the engine keeps packed copies of weights."""
+def test_a_probes_readings_follow_an_edit_and_its_end(model, prompts):
+    """The engine keeps copies of weights in its own layout, which must not become stale."""
     probe = Probe(loading.adapt(model))
 
     def transformers_own():
@@ -115,10 +115,10 @@ def test_what_a_probe_reads_follows_an_edit_and_its_end(model, prompts):
         assert np.abs(one - other).max() > 1e-3
 
 
-def test_erased_neurons_write_nothing(model, prompts):
+def test_erased_neurons_have_zero_value_vectors(model, prompts):
     by_hand = erased_by_hand(model, NEURONS)
     with erase(model, NEURONS):
-        assert same(model, weights(by_hand))
+        assert has_weights(model, weights(by_hand))
         assert all(map(torch.equal, logits(model, prompts), logits(by_hand, prompts)))
         for layer, index in NEURONS:
             assert not loading.adapt(model).value_vectors(layer)[:, index].any()
@@ -132,54 +132,54 @@ def test_weights_are_restored_bit_for_bit(model, dtype):
     before = weights(model)
     with edit_fact(model, NEURONS, 40, 55, 1, 8):
         once = weights(model)
-        assert not same(model, before)
+        assert not has_weights(model, before)
         with erase(model, NEURONS[1:3]), edit_fact(model, NEURONS, 7, 40, 0.3, 0.1):
-            assert not same(model, once)
-        assert same(model, once)
-    assert same(model, before)
+            assert not has_weights(model, once)
+        assert has_weights(model, once)
+    assert has_weights(model, before)
     with pytest.raises(ZeroDivisionError), edit_fact(model, NEURONS, 40, 55, 1, 8), erase(model, NEURONS[:1]):
         raise ZeroDivisionError
-    assert same(model, before)
+    assert has_weights(model, before)
     with pytest.raises(InputError), erase(model, [*NEURONS, [4, 10_000]]):
         pass
-    assert same(model, before)
+    assert has_weights(model, before)
 
 
 @pytest.mark.parametrize("order", list(permutations(range(3))))
-def test_contexts_may_end_in_any_order(model, order):
-    """What remains is what the other edits make alone."""
+def test_edits_may_end_in_any_order(model, order):
+    """The weights are then those that the remaining edits alone would make."""
 
     def edits():
-        # Their neurons overlap.
+        # They share some of their neurons.
         return [
             edit_fact(model, NEURONS, 40, 55, 1, 8),
             erase(model, NEURONS[1:3]),
             edit_fact(model, NEURONS[2:], 7, 9, 2, 1),
         ]
 
-    before, left = weights(model), dict(enumerate(edits()))
-    for edit in left.values():
+    before, active = weights(model), dict(enumerate(edits()))
+    for edit in active.values():
         edit.__enter__()
     states = []
     for number in order:
-        left.pop(number).__exit__(None, None, None)
-        states.append((list(left), weights(model)))
-    assert same(model, before)
+        active.pop(number).__exit__(None, None, None)
+        states.append((list(active), weights(model)))
+    assert has_weights(model, before)
     for numbers, state in states:
         with ExitStack() as stack:
             for number in numbers:
                 stack.enter_context(edits()[number])
-            assert same(model, state)
+            assert has_weights(model, state)
 
 
-def test_nothing_given_nothing_changed(model):
+def test_strengths_of_zero_and_no_neurons_change_nothing(model):
     before = weights(model)
     with edit_fact(model, NEURONS, 40, 55, 0, 0), erase(model, []):
-        assert same(model, before)
+        assert has_weights(model, before)
 
 
-def test_neurons_of_many_facts_are_left_out_as_published():
-    """The published program recorded the neurons it edited for each fact, or that there were none."""
+def test_neurons_shared_by_many_facts_are_left_out_like_in_the_published_program():
+    """Its output names, per fact it drew, the neurons it edited, or says that there were none."""
     draws = read(GOLDEN / "draws" / "stage6_edits.json")
     rare = {
         name: selection.rare(read_neuron_sets(GOLDEN / "results" / "kn" / f"kn_bag-{name}.json")) for name in RELATIONS
@@ -196,26 +196,28 @@ def test_the_most_common_neurons_are_the_published_ones(relation):
     assert [[f"{layer}@{index}", facts] for (layer, index), facts in common] == published
 
 
-def test_random_neurons_are_different_ones_of_the_same_layers():
+def test_random_neurons_are_distinct_and_in_the_same_layers():
     neurons = [[3, 1], [4, 2], [3, 5], [3, 0], [4, 4]]
     drawn = [selection.random_like(neurons, 6, random.Random(seed)) for seed in range(50)]
-    for found in drawn:
-        assert sorted(layer for layer, _ in found) == [3, 3, 3, 4, 4] and len(set(map(tuple, found))) == 5
-    assert {index for found in drawn for _, index in found} == set(range(6))
+    for draw in drawn:
+        assert sorted(layer for layer, _ in draw) == [3, 3, 3, 4, 4] and len(set(map(tuple, draw))) == 5
+    assert {index for draw in drawn for _, index in draw} == set(range(6))
     assert drawn[3] == selection.random_like(neurons, 6, random.Random(3)) != drawn[4]
 
 
-def test_surprise_is_finite_and_right():
+def test_surprise_is_the_negative_logarithm_and_finite_at_zero():
     assert surprise(np.array([1, 0.5, 1e-30])) == pytest.approx([0, 0.6931471806, 69.0775527898])
     assert np.isfinite(surprise(np.array([0.0])))[0]
 
 
-def test_intervals_of_measures_of_means():
+def test_intervals_of_functions_of_means():
     rng = np.random.default_rng(1)
-    parts, wholes = rng.random(40), rng.integers(0, 4, 40)
-    found = intervals.of_means({"a": parts, "b": wholes}, lambda m: {"r": m["a"] / m["b"], "e": np.exp(m["a"])}, 5)
-    assert found["r"] == pytest.approx(intervals.ratio(parts, wholes, 5))
-    assert found["e"] == pytest.approx(np.exp(intervals.ratio(parts, np.ones(40), 5)))
+    numerators, denominators = rng.random(40), rng.integers(0, 4, 40)
+    measured = intervals.of_means(
+        {"a": numerators, "b": denominators}, lambda m: {"r": m["a"] / m["b"], "e": np.exp(m["a"])}, 5
+    )
+    assert measured["r"] == pytest.approx(intervals.ratio(numerators, denominators, 5))
+    assert measured["e"] == pytest.approx(np.exp(intervals.ratio(numerators, np.ones(40), 5)))
     none = (None, None, None)
     assert intervals.of_means({"a": np.array([])}, lambda m: {"e": np.exp(m["a"])}, 5) == {"e": none}
     assert intervals.of_means({"a": np.zeros(3)}, lambda m: {"r": m["a"] / m["a"]}, 5) == {"r": none}
