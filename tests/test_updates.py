@@ -1,5 +1,6 @@
-"""Which updates are made, what is asked of them, and draws or neurons that do not fit, on the golden world."""
+"""Stage 6's updates on the golden world: which facts are edited, what is measured, and neurons that do not fit."""
 
+import copy
 import dataclasses
 import json
 import re
@@ -28,7 +29,7 @@ def world():
     return setup.open_world(flags.model_args(args), flags.data_args(args))
 
 
-def test_facts_that_the_model_gets_wrong_or_cannot_score_are_not_edited(world, golden_bags):
+def test_only_facts_that_are_scorable_and_answered_right_are_edited(world, golden_bags):
     bags = [[[text, answer, label] for text, answer, label in bag] for bag in golden_bags["P36"]]
     wrong, unscorable = range(15), range(15, 30)
     for fact in wrong:
@@ -44,25 +45,25 @@ def test_facts_that_the_model_gets_wrong_or_cannot_score_are_not_edited(world, g
         assert edit.target not in (answer, "☃") and not set(edit.inner) & set(unscorable)
 
 
-def test_the_first_five_are_five(world):
-    """Each token is the target in turn; nothing is changed, so the prediction's rank is the answer's."""
-    seen = set()
+def test_success_at_5_means_one_of_the_first_five_ranks(world):
+    """Each answer is the target in turn; the strengths are 0, so the ranks before and after are equal."""
+    ranks = set()
     for fact in range(3):
         answer = world.bags["P36"][fact][0][1]
         for target in (bag[0][1] for bag in world.bags["P36"]):
             edit = Edit("P36", fact, target, 2, [fact + 1], [["P101", 3]], [[4, 70]])
             (line,) = measure([edit], [dict.fromkeys(ARMS, edit.neurons)], [Strengths(0, 0)], world)
-            found = line["arms"]["baseline"]["0-0"]
-            assert found["tgt_new_rank"] == found["tgt_ori_rank"] and not found["ori_changed"]
-            assert found["success_updated_5"] == int(found["tgt_new_rank"] <= 5)
-            assert found["success_updated"] == int(target == answer)
-            seen.add(found["tgt_new_rank"])
-    assert {1, 4, 5, 6} <= seen
+            result = line["arms"]["baseline"]["0-0"]
+            assert result["tgt_new_rank"] == result["tgt_ori_rank"] and not result["ori_changed"]
+            assert result["success_updated_5"] == int(result["tgt_new_rank"] <= 5)
+            assert result["success_updated"] == int(target == answer)
+            ranks.add(result["tgt_new_rank"])
+    assert {1, 4, 5, 6} <= ranks
 
 
-def test_answers_of_several_pieces_are_compared_as_if_edited_one_by_one(world):
-    """The answer of two words, the targets of one and of three; against the weights themselves."""
-    bags = {name: [[[*prompt] for prompt in bag] for bag in of_name] for name, of_name in world.bags.items()}
+def test_updates_of_answers_of_several_pieces_are_those_of_edited_weights(world):
+    """The answer has two words, the targets have one and three; the edits are made in the weights one by one."""
+    bags = copy.deepcopy(world.bags)
     words = list(dict.fromkeys(bag[0][1] for bag in bags["P36"]))
     for prompt in bags["P36"][0] + bags["P36"][2]:
         prompt[1] = f"{words[3]} {words[4]}"
@@ -79,38 +80,39 @@ def test_answers_of_several_pieces_are_compared_as_if_edited_one_by_one(world):
     assert sum(finished) == len(edits)
     tokens = world.encoder.tokenizer.convert_tokens_to_ids
     sizes = set()
-    for edit, of_arms, line in zip(edits, arms, lines, strict=True):
+    for edit, neurons_by_arm, line in zip(edits, arms, lines, strict=True):
         new = tuple(tokens(edit.target.split()))
         question = changed.prompts("P36", edit.fact)[edit.prompt]
-        asked = changed.encoded("P36", edit.fact, edit.target)[edit.prompt].prompt
-        assert asked.answers == new
+        target_prompt = changed.encoded("P36", edit.fact, edit.target)[edit.prompt].prompt
+        assert target_prompt.answers == new
         sizes.add((len(question.answers), len(new)))
         (old,) = probe.read([question]).predicted
         inner = [prompt for fact in edit.inner for prompt in changed.prompts("P36", fact)]
-        for arm, neurons in of_arms.items():
+        for arm, neurons in neurons_by_arm.items():
             for pair in pairs if neurons else []:
-                found = line["arms"][arm][pair.name]
+                result = line["arms"][arm][pair.name]
                 for when in ("ori", "new"):
                     with edit_fact(world.opened.model, neurons if when == "new" else [], old, new, *pair):
                         own, target, others = (
-                            probe.read(prompts) for prompts in ([question._replace(answers=old)], [asked], inner)
+                            probe.read(prompts)
+                            for prompts in ([question._replace(answers=old)], [target_prompt], inner)
                         )
-                    assert found[f"{when}_tgt_prob"] == pytest.approx(target.probabilities[0], abs=1e-5)
-                    assert found[f"{when}_pred"] == " ".join(
+                    assert result[f"{when}_tgt_prob"] == pytest.approx(target.probabilities[0], abs=1e-5)
+                    assert result[f"{when}_pred"] == " ".join(
                         world.encoder.tokenizer.convert_ids_to_tokens(own.predicted[0])
                     )
-                    assert found[f"tgt_{when}_rank"] == target.ranks[0] + 1
+                    assert result[f"tgt_{when}_rank"] == target.ranks[0] + 1
                     surprises = -np.log(others.probabilities)
-                    assert found[f"{when}_inner_log_ppl"] == pytest.approx(surprises.mean(), abs=1e-4)
-                assert found["new_ori_pred_prob"] == pytest.approx(own.probabilities[0], abs=1e-5)
-                assert found["success_updated"] == target.right[0]
-                assert found["ori_changed"] == (own.predicted[0] != old)
+                    assert result[f"{when}_inner_log_ppl"] == pytest.approx(surprises.mean(), abs=1e-4)
+                assert result["new_ori_pred_prob"] == pytest.approx(own.probabilities[0], abs=1e-5)
+                assert result["success_updated"] == target.right[0]
+                assert result["ori_changed"] == (own.predicted[0] != old)
         assert line["arms"]["baseline"] == {"neurons": []}
     assert sizes == {(2, 1), (2, 3), (1, 2)}
 
 
-def test_a_token_that_the_tokenizer_does_not_know_is_told_as_a_number(world):
-    """Models may have more tokens than their tokenizer, and an edited one may say any of them."""
+def test_a_token_beyond_the_tokenizers_vocabulary_is_written_as_its_id(world):
+    """Models may have more tokens than their tokenizer, and an edited one may predict any of them."""
     size = len(world.encoder.tokenizer)
     known = world.encoder.tokenizer.convert_tokens_to_ids("Neko")
     assert world.encoder.text((known, size + 3)) == f"Neko {size + 3}"
