@@ -1,4 +1,4 @@
-"""The engine against what the published program computed, against a slow loop, and against itself in other batches."""
+"""The engine against the published program's attributions, against a slow loop, and with other batches."""
 
 from collections import Counter
 
@@ -18,13 +18,13 @@ def published():
     return np.load(GOLDEN / "results" / "dense_ig_first_8_facts.npz")
 
 
-def attributed(engine, prompts, what="answer"):
-    """prompts x layers x neurons, in the order of the prompts."""
-    found = {}
-    for batch in engine.attribute(prompts, answer=what != "prediction", prediction=what == "prediction"):
-        found |= dict(zip(batch.prompts, getattr(batch, what), strict=True))
-    assert sorted(found) == list(range(len(prompts)))
-    return torch.stack([found[place] for place in range(len(prompts))])
+def attributed(engine, prompts, target="answer"):
+    """Attributions of the answer or the prediction: prompts x layers x neurons, in the order of the prompts."""
+    scores = {}
+    for batch in engine.attribute(prompts, answer=target != "prediction", prediction=target == "prediction"):
+        scores |= dict(zip(batch.prompts, getattr(batch, target), strict=True))
+    assert sorted(scores) == list(range(len(prompts)))
+    return torch.stack([scores[number] for number in range(len(prompts))])
 
 
 def distances(ours, theirs):
@@ -34,13 +34,14 @@ def distances(ours, theirs):
 
 
 def strong(scores, share=0.2):
+    """Which neurons have at least this share of their prompt's highest score."""
     scores = np.asarray(scores)
     return scores >= share * scores.max((1, 2), keepdims=True)
 
 
 @pytest.mark.parametrize("relation", RELATIONS)
 @pytest.mark.parametrize("rule, tolerance", [("literal", 1e-4), ("riemann", 1e-3)])
-def test_equal_to_the_published_program(golden, golden_bags, published, rule, tolerance, relation):
+def test_attributions_equal_the_published_programs(golden, golden_bags, published, rule, tolerance, relation):
     tokenizer, model = golden
     prompts = encode_prompts(tokenizer, golden_bags[relation][:8])
     ours = attributed(Engine(loading.adapt(model), rule, 20, 2048), prompts)
@@ -77,7 +78,7 @@ def slow_attributions(model, prompt, points, weights, target=None):
 
 
 @pytest.mark.parametrize("relation", RELATIONS)
-def test_equal_to_a_slow_loop_in_float64(golden64, golden_bags, relation):
+def test_attributions_equal_a_slow_loop_in_float64(golden64, golden_bags, relation):
     tokenizer, model = golden64
     prompts = encode_prompts(tokenizer, golden_bags[relation][3:5])
     ours = attributed(Engine(loading.adapt(model), "literal", 20, 2048), prompts)
@@ -103,12 +104,12 @@ def test_activations_and_probabilities_are_the_models(golden, golden_bags):
     prompts = encode_prompts(tokenizer, golden_bags["P101"][:2])
     for batch in Engine(loading.adapt(model), "riemann", 20, 2048).attribute(prompts, answer=False):
         assert batch.answer is None and batch.prediction is None
-        for row, place in enumerate(batch.prompts):
-            ids, (position,), _ = prompts[place]
+        for row, number in enumerate(batch.prompts):
+            ids, (position,), _ = prompts[number]
             kept = []
             hooks = [
                 layer.intermediate.register_forward_hook(
-                    lambda m, i, out, kept=kept, at=position: kept.append(out[0, at])
+                    lambda m, i, out, kept=kept, position=position: kept.append(out[0, position])
                 )
                 for layer in model.bert.encoder.layer
             ]
@@ -126,17 +127,17 @@ def test_gauss_adds_up_to_the_change_in_probability(golden, golden_bags):
     ours = attributed(Engine(loading.adapt(model), "gauss", 20, 2048), prompts)
     for (ids, (position,), (answer,)), scores in zip(prompts, ours, strict=True):
         full = model(torch.tensor([ids])).logits[0, position].softmax(-1)[answer]
-        for layer, of_layer in zip(model.bert.encoder.layer, scores, strict=True):
+        for layer, layer_scores in zip(model.bert.encoder.layer, scores, strict=True):
 
-            def empty(module, inputs, output, at=position):
+            def set_to_zero(module, inputs, output, position=position):
                 output = output.clone()
-                output[0, at] = 0
+                output[0, position] = 0
                 return output
 
-            hook = layer.intermediate.register_forward_hook(empty)
-            none = model(torch.tensor([ids])).logits[0, position].softmax(-1)[answer]
+            hook = layer.intermediate.register_forward_hook(set_to_zero)
+            without = model(torch.tensor([ids])).logits[0, position].softmax(-1)[answer]
             hook.remove()
-            assert of_layer.sum().item() == pytest.approx((full - none).item(), abs=1e-4)
+            assert layer_scores.sum().item() == pytest.approx((full - without).item(), abs=1e-4)
 
 
 def test_results_do_not_depend_on_the_batch(golden, golden_bags):
@@ -150,18 +151,18 @@ def test_results_do_not_depend_on_the_batch(golden, golden_bags):
     assert distances(backwards, together).max() <= 1e-5
 
 
-def test_some_layers_are_attributed_as_all_are(golden64, golden_bags):
+def test_attributions_of_some_layers_equal_those_of_all(golden64, golden_bags):
     tokenizer, model = golden64
     prompts = encode_prompts(tokenizer, golden_bags["P36"][:2])
     engine = Engine(loading.adapt(model), "literal", 20)
-    every = attributed(engine, prompts)
+    all_layers = attributed(engine, prompts)
     for batch in engine.attribute(prompts, layers={1, 4}):
         assert (batch.answer[:, [0, 2, 3]] == 0).all()
-        assert batch.answer[:, [1, 4]] == pytest.approx(every[batch.prompts][:, [1, 4]], abs=1e-12)
+        assert batch.answer[:, [1, 4]] == pytest.approx(all_layers[batch.prompts][:, [1, 4]], abs=1e-12)
         assert batch.certificate.accepted == {"literal-20": 2 * len(batch.prompts)}
 
 
-def test_where_few_points_are_not_enough_more_are_taken(golden, golden_bags):
+def test_more_points_are_evaluated_where_few_are_not_enough(golden, golden_bags):
     tokenizer, model = golden
     prompts = encode_prompts(tokenizer, golden_bags["P36"])
     engine = Engine(loading.adapt(model), "riemann", 20, 2048)
@@ -171,7 +172,7 @@ def test_where_few_points_are_not_enough_more_are_taken(golden, golden_bags):
 
 
 @pytest.mark.parametrize("dtype, tolerance", [("bfloat16", 0.2), ("float16", 0.02)])
-def test_half_precision_is_close(golden, golden_bags, dtype, tolerance):
+def test_attributions_in_half_precision_are_close(golden, golden_bags, dtype, tolerance):
     tokenizer, model = golden
     prompts = encode_prompts(tokenizer, golden_bags["P101"][:4])
     full = attributed(Engine(loading.adapt(model), "riemann", 20, 2048), prompts)
@@ -186,10 +187,10 @@ def test_batches_are_halved_when_memory_runs_out(golden, golden_bags, monkeypatc
     prompts = encode_prompts(tokenizer, golden_bags["P36"][:6])
     adapter = loading.adapt(model)
     expected = attributed(Engine(adapter, "riemann", 20, 2048), prompts)
-    run_on, most = adapter.run_on, 7
+    run_on, largest_batch = adapter.run_on, 7
 
     def scarce(plain, starts, rows, ffn):
-        if len(ffn) > 2 * most:  # the first rung evaluates 2 nodes
+        if len(ffn) > 2 * largest_batch:  # the first rung evaluates 2 nodes
             raise torch.OutOfMemoryError
         return run_on(plain, starts, rows, ffn)
 
@@ -197,15 +198,14 @@ def test_batches_are_halved_when_memory_runs_out(golden, golden_bags, monkeypatc
     engine = Engine(adapter, "riemann", 20, 2048)
     assert distances(attributed(engine, prompts), expected).max() <= 1e-5
     assert engine.batches.limit < 2048
-    most = 0
+    largest_batch = 0
     with pytest.raises(InputError, match="out of memory with a single prompt"):
         attributed(engine, prompts)
 
 
-def test_triplets_are_those_with_a_share_of_the_prompts_highest_value():
+def test_triplets_are_the_neurons_with_a_share_of_the_prompts_highest_score():
     scores = torch.zeros(3, 2, 4)
     scores[0, 1, 3], scores[0, 0, 2], scores[0, 0, 1] = 1.0, 0.1, 0.05
     scores[1, 1, 0], scores[1, 0, 0] = 8.0, -9.0
     scores[2, 0, 0] = 2.0
-    found = strongest(scores, 0.1).listed()
-    assert found == [[(0, 2, pytest.approx(0.1)), (1, 3, 1.0)], [(1, 0, 8.0)], [(0, 0, 2.0)]]
+    assert strongest(scores, 0.1).listed() == [[(0, 2, pytest.approx(0.1)), (1, 3, 1.0)], [(1, 0, 8.0)], [(0, 0, 2.0)]]
