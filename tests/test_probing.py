@@ -18,7 +18,7 @@ SCALINGS = [
 
 
 @pytest.fixture(scope="module")
-def asked(golden64, golden_bags):
+def probing_setup(golden64, golden_bags):
     """A probe, its model, and prompts of several lengths."""
     tokenizer, model = golden64
     prompts = [prompt for relation in RELATIONS for prompt in encode_prompts(tokenizer, golden_bags[relation][:4])]
@@ -44,8 +44,8 @@ def own_probabilities(model, prompt, neurons=(), factor=1.0):
     return probabilities
 
 
-def test_readings(asked):
-    probe, model, prompts = asked
+def test_probabilities_predictions_and_ranks_are_those_of_transformers(probing_setup):
+    probe, model, prompts = probing_setup
     readings = probe.read(prompts)
     for number, prompt in enumerate(prompts):
         own = own_probabilities(model, prompt)
@@ -54,45 +54,44 @@ def test_readings(asked):
         assert readings.ranks[number] == own.argsort(descending=True).tolist().index(prompt.answers[0])
 
 
-def test_neurons_scaled_at_the_mask(asked):
-    probe, model, prompts = asked
+def test_scaled_neurons_change_probabilities_as_hooks_do(probing_setup):
+    probe, model, prompts = probing_setup
     scalings = [SCALINGS[number % len(SCALINGS)] for number in range(len(prompts))]
-    for prompt, of_prompt, found in zip(prompts, scalings, probe.scaled(prompts, scalings), strict=True):
+    for prompt, changes, probabilities in zip(prompts, scalings, probe.scaled(prompts, scalings), strict=True):
         expected = [own_probabilities(model, prompt)[prompt.answers[0]].item()]
         expected += [
             own_probabilities(model, prompt, [*neurons, *then], factor)[prompt.answers[0]].item()
-            for neurons, factor, then in of_prompt
+            for neurons, factor, then in changes
         ]
-        assert found == pytest.approx(expected, abs=1e-10)
-        assert abs(expected[1] - expected[0]) > 1e-6 or not of_prompt[0][0]  # or nothing was tested
+        assert probabilities == pytest.approx(expected, abs=1e-10)
+        assert abs(expected[1] - expected[0]) > 1e-6 or not changes[0][0]  # or nothing was tested
 
 
-def test_nothing_of_an_intervention_survives(asked):
-    probe, _, prompts = asked
+def test_an_intervention_leaves_no_trace(probing_setup):
+    probe, _, prompts = probing_setup
     before = probe.read(prompts).probabilities
     probe.scaled(prompts, [SCALINGS[0]] * len(prompts))
     assert (probe.read(prompts).probabilities == before).all()
 
 
-def test_activations(asked):
-    probe, model, prompts = asked
+def test_activations_are_those_of_transformers(probing_setup):
+    probe, model, prompts = probing_setup
     neurons = [[[4, 70], [0, 3], [4, 1]], [], [[2, 2]]]
     neurons = [neurons[number % 3] for number in range(len(prompts))]
-    for (ids, (position,), _), of_prompt, found in zip(
-        prompts, neurons, probe.activations(prompts, neurons), strict=True
-    ):
+    activations = probe.activations(prompts, neurons)
+    for (ids, (position,), _), own_neurons, values in zip(prompts, neurons, activations, strict=True):
         kept = []
         hooks = [
-            layer.intermediate.register_forward_hook(lambda m, i, out, kept=kept, at=position: kept.append(out[0, at]))
+            layer.intermediate.register_forward_hook(lambda m, i, out, kept=kept, p=position: kept.append(out[0, p]))
             for layer in model.bert.encoder.layer
         ]
         model(torch.tensor([ids]))
         for hook in hooks:
             hook.remove()
-        assert found == pytest.approx([kept[layer][index].item() for layer, index in of_prompt], abs=1e-10)
+        assert values == pytest.approx([kept[layer][index].item() for layer, index in own_neurons], abs=1e-10)
 
 
-def test_no_prompts(asked):
-    probe, _, _ = asked
+def test_an_empty_list_of_prompts_gives_empty_readings(probing_setup):
+    probe, _, _ = probing_setup
     assert probe.scaled([], []) == probe.activations([], []) == []
     assert isinstance(probe.read([]).ranks, np.ndarray)
