@@ -275,7 +275,7 @@ def stage_9(folder: Path) -> Iterator[Row]:
             locator.engine.ladder = locator.engine.ladder[-1:]  # all the points, as the slow loop has them
             ours = test_amig.attributed(locator, [asked.encode(*fact) for fact in test_amig.FACTS])
             off += [
-                test_amig.distance(scores, test_amig.slow(asked, preset, fact))
+                test_amig.distance(scores, test_amig.slow_attributions(asked, preset, fact))
                 for scores, fact in zip(ours, test_amig.FACTS, strict=True)
             ]
         yield "9", f"attributions of a prompt by `{preset}`, float64, relative L2", SLOW, len(off), max(off)
