@@ -53,10 +53,10 @@ def test_a_folder_that_is_there_is_left_alone(tmp_path):
     kept = tmp_path / "model"
     kept.mkdir()
     done = get(str(kept))
-    assert done.returncode == 1 and "is there already, but this script did not make it" in done.stderr
+    assert done.returncode == 1 and "exists already, but not from this script" in done.stderr
     (kept / "PROVENANCE.md").write_text("made before")
     done = get(str(kept))
-    assert done.returncode == 0 and done.stdout == f"{kept}: is there already\n" and not done.stderr
+    assert done.returncode == 0 and done.stdout == f"{kept}: exists already\n" and not done.stderr
 
 
 @pytest.mark.skipif(not REAL, reason="KN_REAL_MODEL names no folder made by tools/get_smollm2.sh")

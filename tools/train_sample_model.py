@@ -1,13 +1,13 @@
-"""Makes data/sample/model anew: a small BERT that knows the facts of the sample world, but not too well.
+"""Trains data/sample/model: a small BERT that knows the facts of the sample world, but not too well.
 
     PYTHONPATH=src .venv/bin/python tools/train_sample_model.py
 
-Takes 3 to 5 minutes on 2 CPU cores. It is trained as a masked language model on the crawled sentences and on six of
-the eight templates of each relation. The same seed, machine and number of threads give the same weights.
+Takes 3 to 5 minutes on 2 CPU cores. The training data are the crawled sentences and six of the eight templates of each
+relation. The same seed, machine and number of threads give the same weights.
 
-It is trained so that the paper's effects show: sublayers are skipped and neurons are few, so that facts live in few
-neurons of the upper layers (`sample_training.py`). It is there to exercise the stages, and no evidence for the paper's
-claims.
+The recipe makes the paper's effects visible: sublayers are skipped and neurons are few, so that facts live in few
+neurons of the upper layers (`sample_training.py`). The model is for trying out the stages. It is no evidence for the
+paper's claims.
 """
 
 from kn.store.start import guard
@@ -26,10 +26,10 @@ from sample_training import (
     SAMPLE,
     Example,
     Text,
+    draw_mask,
     make_bert,
     make_bert_tokenizer,
     make_example,
-    masked_places,
     pad,
     predict,
     save,
@@ -39,18 +39,18 @@ from sample_training import (
 
 SEED, THREADS = 0, 2
 
-# Left out of training: one template of each relation that ends with the answer, and one with the answer nearer to the
-# start. Of such pairs, these have the fewest words that the relation's other texts lack.
+# The templates left out of training: per relation one that ends with the answer, and one with the answer nearer to the
+# start. This choice has the fewest words that the relation's other texts lack.
 LEFT_OUT = (0, 4)
 
-NEURONS = 256  # 4.7 MB as float32, which loads as such without a flag
+NEURONS = 256  # makes 4.7 MB in float32, the default type
 FEW_NEURONS = 0.02  # weight of the penalty on the number of neurons that share the work; see `sharing`
-SMOOTHING = 0.1  # of the labels: keeps probabilities away from 1, where neurons could not raise them
-STEPS, STOP = 6000, 0.57  # training ends when the left-out templates' answers have this mean probability
+SMOOTHING = 0.1  # of the labels: keeps probabilities below 1, so that neurons can still raise them
+STEPS, STOP = 6000, 0.57  # training stops when the answers to left-out templates have this mean probability
 
 
 def read_world() -> tuple[list[Text], list[Text], list[Text]]:
-    """Sentences, and the prompts of the templates that are trained on and of those left out."""
+    """Crawled sentences, prompts to train on, and prompts left out."""
     sentences, trained, left_out = [], [], []
     bags = read_json(SAMPLE / "PARAREL" / "data_all_allbags.json")
     for relation, pairs in read_json(SAMPLE / "PARAREL" / "query_pairs.json").items():
@@ -72,9 +72,9 @@ def score(model: BertForMaskedLM, tokenizer: BertTokenizer, prompts: list[Text])
         part = prompts[start : start + 128]
         ids = pad(tokenizer([prompt.text for prompt in part])["input_ids"])
         wanted = torch.tensor(tokenizer.convert_tokens_to_ids([prompt.answer for prompt in part]))
-        found = predict(model, ids, ids == tokenizer.mask_token_id).softmax(-1)
-        right += (found.argmax(-1) == wanted).sum().item()
-        probability += found[torch.arange(len(part)), wanted].sum().item()
+        probabilities = predict(model, ids, ids == tokenizer.mask_token_id).softmax(-1)
+        right += (probabilities.argmax(-1) == wanted).sum().item()
+        probability += probabilities[torch.arange(len(part)), wanted].sum().item()
     return right / len(prompts), probability / len(prompts)
 
 
@@ -88,25 +88,25 @@ def main() -> None:
     tokenizer = make_bert_tokenizer(sentences + trained + left_out)
     examples = [make_example(tokenizer, text) for text in sentences + trained]
     for text in left_out:
-        make_example(tokenizer, text)  # only to see that nothing in it is unknown
+        make_example(tokenizer, text)  # checks that nothing in it is unknown
 
     activations: dict[int, Tensor] = {}
     model = make_bert(len(tokenizer), NEURONS, activations)
 
-    def loss_of(batch: list[Example]) -> Tensor:
-        ids, places = pad(example.ids for example in batch), pad(masked_places(example, rng) for example in batch)
-        logits = predict(model, ids.masked_fill(places, tokenizer.mask_token_id), places)
-        loss = cross_entropy(logits, ids[places], label_smoothing=SMOOTHING)
+    def batch_loss(batch: list[Example]) -> Tensor:
+        ids, mask = pad(example.ids for example in batch), pad(draw_mask(example, rng) for example in batch)
+        logits = predict(model, ids.masked_fill(mask, tokenizer.mask_token_id), mask)
+        loss = cross_entropy(logits, ids[mask], label_smoothing=SMOOTHING)
         for number, neurons in activations.items():
             down = model.bert.encoder.layer[number].output.dense
-            loss += FEW_NEURONS * sharing(neurons[places], down.weight.norm(dim=0))
+            loss += FEW_NEURONS * sharing(neurons[mask], down.weight.norm(dim=0))
         return loss
 
     def check() -> tuple[str, bool]:
         right, probability = score(model, tokenizer, left_out)
         return f"left-out templates: right {right:.2f}, probability {probability:.2f}", probability >= STOP
 
-    steps = train(model, examples, loss_of, check, STEPS, rng)
+    steps = train(model, examples, batch_loss, check, STEPS, rng)
     save(model, tokenizer, SAMPLE / "model")
     print(f"{steps} steps, {time.monotonic() - started:.0f} seconds")
     for name, prompts in (("trained", trained), ("left-out", left_out)):
