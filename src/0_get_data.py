@@ -89,9 +89,6 @@ def main() -> None:
             print(f"{data}: {facts.summary(facts.build(data))}")
 
 
-# ---- the published data ----
-
-
 def read_checksums(path: str) -> list[Entry]:
     entries = []
     with files.reading(path) as file:
@@ -126,9 +123,6 @@ def get_published(data: Path, entries: list[Entry], source: Path | None, folders
         fetch(missing)
 
 
-# ---- mLAMA ----
-
-
 def get_mlama(path: Path, languages: list[str], source: Path | None, address: str, sha256: str | None) -> None:
     def problem(path: Path) -> str | None:
         if sha256 and (own := files.sha256_of(path)) != sha256.lower():
@@ -148,9 +142,6 @@ def get_mlama(path: Path, languages: list[str], source: Path | None, address: st
         if language not in available:
             raise InputError(f"{path}: has no language {language}; it has {' '.join(available)}")
     print(f"{path}: {len(available)} languages, {path.stat().st_size:,} bytes, SHA-256 {files.sha256_of(path)}")
-
-
-# ---- both ----
 
 
 def is_done(download: Download) -> bool:
