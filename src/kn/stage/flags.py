@@ -1,18 +1,19 @@
 """The flags that the stages share, under their published names. Never imports torch, so that --help answers at once.
 
-The settings of `config.sh` are variables of the environment. Such a variable is what a flag is by default, and the flag
-wins over it: `default="{RESULTS}/kn"` is `results/kn`, or `elsewhere/kn` where RESULTS is `elsewhere`.
+The settings of `config.sh` are environment variables. They give flags their defaults: `default="{RESULTS}/kn"` is
+`results/kn`, or `elsewhere/kn` if RESULTS is `elsewhere`. A flag on the command line takes precedence.
 """
 
 import argparse
 import math
 import os
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 
 from kn.store import workers
 
-SETTINGS = {  # what each is where the environment does not say
+SETTINGS = {  # used where the environment does not set them
     "MODEL": "bert-base-cased",
     "DATA": "data",
     "MLAMA": "{DATA}/mlama1.1.zip",
@@ -26,6 +27,7 @@ SETTINGS = {  # what each is where the environment does not say
     "SEED": "42",
 }
 VARIABLE = re.compile(r"\{([A-Z_]+)\}")
+DTYPES = ("float32", "tf32", "bfloat16", "float16", "float64")
 
 
 @dataclass(frozen=True)
@@ -63,39 +65,42 @@ def data_args(args: argparse.Namespace) -> DataArgs:
     return DataArgs(**{field.name: getattr(args, field.name) for field in fields(DataArgs)})
 
 
-DTYPES = ("float32", "tf32", "bfloat16", "float16", "float64")
-
-
 class Parser(argparse.ArgumentParser):
-    """A mistake is told in one line; what flags there are would bury it."""
+    """Reports a mistake in one line, without the usage, which would bury it."""
 
-    def __init__(self, *arguments, **named):
-        self.settings: dict[str, tuple[argparse.Action, str]] = {}  # by flag: what its default is made from
-        super().__init__(*arguments, **named)
+    def __init__(self, *args, **kwargs):
+        self.settings: dict[
+            str, tuple[argparse.Action, str]
+        ] = {}  # by flag: its action, and its default with variables
+        super().__init__(*args, **kwargs)
 
-    def add_argument(self, *names, default=None, **about) -> argparse.Action:
+    def add_argument(self, *names, default=None, **kwargs) -> argparse.Action:
         if not (isinstance(default, str) and VARIABLE.search(default)):
-            return super().add_argument(*names, **about, **({} if default is None else {"default": default}))
-        action = super().add_argument(*names, default=_filled(default, {}), **about)
+            if default is not None:
+                kwargs["default"] = default
+            return super().add_argument(*names, **kwargs)
+        action = super().add_argument(*names, default=_fill_in(default, {}), **kwargs)
         self.settings[action.dest] = action, default
         return action
 
-    def parse_known_args(self, args=None, namespace=None):
-        """As usual, but a variable that is set takes the place of a default."""
+    def parse_known_args(self, args=None, namespace=None) -> tuple[argparse.Namespace, list[str]]:
+        """As usual, but environment variables that are set replace defaults."""
         namespace = argparse.Namespace() if namespace is None else namespace
-        texts = {name: _filled(default, os.environ) for name, (_, default) in self.settings.items() if _given(default)}
+        texts = {
+            name: _fill_in(default, os.environ) for name, (_, default) in self.settings.items() if _set_in(default)
+        }
         for name, text in texts.items():
             setattr(namespace, name, text)
-        chosen, unknown = super().parse_known_args(args, namespace)
+        parsed, unknown = super().parse_known_args(args, namespace)
         for name, text in texts.items():
-            if getattr(chosen, name) is text:  # no flag has replaced it
-                setattr(chosen, name, self._read(name, text))
-        return chosen, unknown
+            if getattr(parsed, name) is text:  # not replaced by a flag
+                setattr(parsed, name, self._convert(name, text))
+        return parsed, unknown
 
-    def _read(self, name: str, text: str):
-        """What a variable's text means as the value of its flag."""
+    def _convert(self, name: str, text: str) -> object:
+        """A variable's text as the value of its flag."""
         action, default = self.settings[name]
-        (variable, *_) = _given(default)
+        variable = _set_in(default)[0]
         try:
             value = action.type(text) if action.type else text
         except argparse.ArgumentTypeError as error:
@@ -105,22 +110,22 @@ class Parser(argparse.ArgumentParser):
         return value
 
     def error(self, message: str):
-        asked = message.startswith("unrecognized") and "--pt_relation" in self._option_string_actions
-        order = "relations come before flags, " * asked
-        line = f"error: {message} ({order}--help explains every flag)"
+        line = f"error: {message} (--help explains every flag)"
+        if message.startswith("unrecognized") and "--pt_relation" in self._option_string_actions:
+            line = f"error: {message} (relations come before flags, --help explains every flag)"
         if workers.WORKERS > 1:
             workers.end_all(line)
         self.exit(2, f"{line}\n")
 
 
-def _given(default: str) -> list[str]:
-    """Which of the variables that a default is made from are set."""
-    named = VARIABLE.findall(default)
-    named += [further for name in named for further in VARIABLE.findall(SETTINGS[name])]
-    return [name for name in named if os.environ.get(name)]
+def _set_in(default: str) -> list[str]:
+    """The variables of a default that are set, including those in the defaults of the variables themselves."""
+    names = VARIABLE.findall(default)
+    names += [inner for name in names for inner in VARIABLE.findall(SETTINGS[name])]
+    return [name for name in names if os.environ.get(name)]
 
 
-def _filled(default: str, environment) -> str:
+def _fill_in(default: str, environment: Mapping[str, str]) -> str:
     def value(variable: re.Match) -> str:
         return environment.get(variable[1]) or VARIABLE.sub(value, SETTINGS[variable[1]])
 
@@ -128,23 +133,24 @@ def _filled(default: str, environment) -> str:
 
 
 def parser(description: str) -> Parser:
-    """A parser whose help shows the script's description as it is written, and every default."""
+    """A parser whose help shows every default, and the script's description with its line breaks."""
 
     class Layout(argparse.RawDescriptionHelpFormatter):
         def _get_help_string(self, action: argparse.Action) -> str:
             if action.default in (None, False, [], argparse.SUPPRESS):
                 return action.help
-            several = isinstance(action.default, list | tuple)
-            shown = " ".join(map(str, action.default)) if several else "%(default)s"
-            if action.dest in made.settings:
-                default = made.settings[action.dest][1]
-                given = [f"{name}={os.environ[name]}".replace("%", "%%") for name in _given(default)]
-                shown += f"; {[*given, *VARIABLE.findall(default)][0]}"
-            return f"{action.help} (default: {shown})"
+            value = "%(default)s"
+            if isinstance(action.default, list | tuple):
+                value = " ".join(map(str, action.default))
+            if action.dest in new_parser.settings:
+                _, default = new_parser.settings[action.dest]
+                variables = [f"{name}={os.environ[name]}".replace("%", "%%") for name in _set_in(default)]
+                value += f"; {(variables or VARIABLE.findall(default))[0]}"
+            return f"{action.help} (default: {value})"
 
-    # Unknown flags are an error, and so are shortened ones: a run should say in full what it does.
-    made = Parser(description=description, formatter_class=Layout, allow_abbrev=False)
-    return made
+    # Abbreviated flags are an error, like unknown ones: a command should say in full what it does.
+    new_parser = Parser(description=description, formatter_class=Layout, allow_abbrev=False)
+    return new_parser
 
 
 def add_crawled_flags(flags: argparse.ArgumentParser) -> None:
@@ -157,30 +163,30 @@ def add_crawled_flags(flags: argparse.ArgumentParser) -> None:
 
 
 def add_model_flags(flags: argparse.ArgumentParser) -> None:
-    flags.add_argument("--bert_model", default="{MODEL}", help="a folder, or a model's name on the hub")
-    flags.add_argument("--revision", help="which version of a model of the hub")
+    flags.add_argument("--bert_model", default="{MODEL}", help="a folder, or the name of a model on the hub")
+    flags.add_argument("--revision", help="which version of a model on the hub")
     flags.add_argument(
-        "--do_lower_case", action="store_true", help="lower-case the text, whatever the model's tokenizer says"
+        "--do_lower_case", action="store_true", help="lower-case the text, whatever the model's tokenizer does"
     )
     flags.add_argument(
         "--max_seq_length",
         type=positive,
         default="{MAX_SEQ_LENGTH}",
-        help="longest text in word pieces, the special ones counted",
+        help="longest text, in word pieces including the special ones",
     )
     flags.add_argument(
-        "--dtype", choices=DTYPES, default="{DTYPE}", help="tf32 is float32 with faster, coarser products on CUDA"
+        "--dtype", choices=DTYPES, default="{DTYPE}", help="tf32 is float32 with faster, less exact products on CUDA"
     )
     flags.add_argument("--device", type=device, default="{DEVICE}", help="auto, cpu, cuda or cuda:N")
-    flags.add_argument("--gpus", type=gpus, help="which GPU, or which ones for several processes: 0,1,2")
+    flags.add_argument("--gpus", type=gpus, help="which GPU, or one per process: 0,1,2")
     flags.add_argument("--no_cuda", action="store_true", help="the same as --device cpu")
-    flags.add_argument("--max_tokens", type=positive, help="tokens a batch; none: as suits the device")
-    flags.add_argument("--seed", type=whole, default="{SEED}", help="where chance decides")
+    flags.add_argument("--max_tokens", type=positive, help="tokens per batch; none: as suits the device")
+    flags.add_argument("--seed", type=whole, default="{SEED}", help="for everything random")
 
 
 def add_data_flags(flags: argparse.ArgumentParser) -> None:
     flags.add_argument("--data_path", default="{DATA}/PARAREL/data_all.json", help="all facts")
-    flags.add_argument("--tmp_data_path", help="the same, grouped by relation; read if --data_path is missing")
+    flags.add_argument("--tmp_data_path", help="the same, grouped by relation; read if --data_path does not exist")
     add_choice_flags(flags)
 
 
@@ -189,7 +195,7 @@ def add_choice_flags(flags: argparse.ArgumentParser) -> None:
         "--debug", type=some_or_all, default=-1, metavar="N", help="only the first N facts of each relation; -1: all"
     )
     flags.add_argument("--output_dir", default="{RESULTS}", help="where results go")
-    flags.add_argument("--pt_relation", nargs="*", default=[], metavar="P101", help="relations; none: all, in order")
+    flags.add_argument("--pt_relation", nargs="*", default=[], metavar="P101", help="which relations; none: all")
 
 
 def whole(text: str) -> int:
@@ -206,12 +212,12 @@ def positive(text: str) -> int:
 
 def number(text: str) -> float:
     try:
-        found = float(text)
+        value = float(text)
     except ValueError:
-        found = math.nan
-    if not math.isfinite(found):
+        value = math.nan
+    if not math.isfinite(value):
         raise argparse.ArgumentTypeError(f"expected a number, found {text!r}")
-    return found
+    return value
 
 
 def some_or_all(text: str) -> int:
