@@ -1,4 +1,7 @@
-"""What the stages that run the model begin with: facts, model and neurons, read and checked against each other."""
+"""What a stage starts from: facts, a model and neurons, read and checked against each other.
+
+Never imports torch before the command line and the data have been checked.
+"""
 
 from __future__ import annotations
 
@@ -30,21 +33,21 @@ if TYPE_CHECKING:
 
 @dataclass
 class Model:
-    """The model that is asked."""
+    """A model and what belongs to it."""
 
     model: nn.Module
     adapter: Adapter
     encoder: Encoder
     device: torch.device
     max_tokens: int | None
-    settings: dict  # what every result depends on
+    settings: dict  # those that every result depends on
 
 
 @dataclass
 class World:
-    """The facts that a stage works on, and the model that it asks."""
+    """The facts that a stage works on, and the model."""
 
-    bags: facts.Bags  # cut to --debug
+    bags: facts.Bags  # of all relations, cut to --debug
     relations: list[str]  # those to work on
     opened: Model
 
@@ -77,7 +80,7 @@ class World:
 
     @property
     def lanes(self) -> int:
-        """Units of work to have under way at a time: on a GPU one is read and written while another is computed."""
+        """How many units to work on at a time. On a GPU, some are read and written while another is computed."""
         return 3 if self.device.type == "cuda" else 1
 
     def facts(self, relation: str) -> range:
@@ -85,19 +88,21 @@ class World:
 
     def encoded(self, relation: str, fact: int, answer: str | None = None) -> list[Encoded]:
         """The fact's prompts, with its own answer or another."""
-        (encoded,) = self.encoder.facts([[[text, answer or own, of] for text, own, of in self.bags[relation][fact]]])
+        bag = [[text, answer or own_answer, name] for text, own_answer, name in self.bags[relation][fact]]
+        (encoded,) = self.encoder.facts([bag])
         return encoded
 
     def prompts(self, relation: str, fact: int) -> list[Prompt]:
         """The fact's prompts that can be scored."""
         return [encoded.prompt for encoded in self.encoded(relation, fact) if not encoded.skipped]
 
-    def check_neurons(self, neurons: Iterable[Sequence[int]], place: str) -> None:
+    def check_neurons(self, neurons: Iterable[Sequence[int]], where: str) -> None:
+        """The model must have these neurons; `where` says which file names them."""
         n_layers, d_ffn = self.adapter.n_layers, self.adapter.d_ffn
         for layer, index in neurons:
             if layer >= n_layers or index >= d_ffn:
                 size = f"the model has {n_layers} layers of {d_ffn} neurons; this file may belong to another model"
-                raise InputError(f"{place}: there is no neuron [{layer}, {index}], {size}")
+                raise InputError(f"{where}: there is no neuron [{layer}, {index}], {size}")
 
 
 def open_world(
@@ -113,7 +118,7 @@ def open_world(
 
 
 def open_model(args: ModelArgs, debug: int) -> Model:
-    # Imported here because it takes seconds: by now the command line and the data have been found to be right.
+    # Imported here because it takes seconds: mistakes in the command line and the data have been reported before.
     from kn.model import agreement, devices, linear, loading, tokenizers
     from kn.model.batches import MAX_TOKENS
     from kn.model.prompts import Encoder
@@ -126,14 +131,14 @@ def open_model(args: ModelArgs, debug: int) -> Model:
         "dtype": args.dtype,
         "weights": loading.fingerprint(model),
         "tokenizer": tokenizers.fingerprint(tokenizer),
-        # The last digits depend on these. What was asked for is recorded: a shortage of memory lowers what is used.
+        # The last digits depend on these. Recorded as requested, although a lack of memory may lower what is used.
         "device": device.type,
         "max_tokens": args.max_tokens or MAX_TOKENS[device.type],
     }
     adapter = loading.adapt(model)
     if not linear.fits(model):
         size = f"{linear.COPIES} times its weights, more than {linear.SHARE:.0%} of this machine's memory"
-        note(f"model {args.bert_model}: laid out for fast products it would take {size}, so it ran without: slower")
+        note(f"model {args.bert_model}: ran slower, because laid out for fast products it would take {size}")
     adapter.spell = tokenizer.decode
     longest = min(args.max_seq_length, adapter.longest)
     agreement.check(model, adapter, args.bert_model, longest)
