@@ -121,7 +121,7 @@ class Size:
         return 2 * ((1 + points) * self.n_layers * forward + points * back)
 
     def engine(self, tokens: int, points: int) -> float:
-        """Operations of the engine: one plain run, then per layer the points of one token, only through higher layers."""
+        """Operations of the engine: one plain run, then per layer the points of one token, in higher layers only."""
         plain = tokens * (self.n_layers * self.layer - self.ffn) + 2 * (self.n_layers * self.layer + self.head)
         all_points = 2 * points * (self.above + self.n_layers * self.head)
         return 2 * (plain + all_points + self.n_layers * self.d_model * self.d_ffn)
