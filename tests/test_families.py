@@ -1,4 +1,4 @@
-"""Every family's adapter against transformers' own model: logits, attributions, interventions, edits."""
+"""Each family's adapter against transformers' own model: logits, attributions, interventions, edits."""
 
 from dataclasses import replace
 
@@ -29,7 +29,7 @@ def model(name):
 
 
 @pytest.fixture(scope="module")
-def asked(name):
+def family_prompts(name):
     return prompts(name in CAUSAL)
 
 
@@ -50,25 +50,26 @@ def changed_at(prompt, change):
 
 
 def neurons_at(name, model, prompt):
-    kept = {}
+    """All neurons' activations at the readout position, from hooks: layers x neurons."""
+    activations = {}
     with_inputs(
         FAMILIES[name].projections(model),
-        changed_at(prompt, lambda number, neurons: kept.setdefault(number, neurons)),
+        changed_at(prompt, lambda number, neurons: activations.setdefault(number, neurons)),
         lambda: logits_at(model, prompt),
     )
-    return torch.stack([kept[number] for number in range(len(kept))])
+    return torch.stack([activations[number] for number in range(len(activations))])
 
 
-def test_there_is_a_tiny_model_of_each_family():
+def test_every_family_with_an_adapter_has_a_tiny_model():
     assert {tiny.family or name for name, tiny in FAMILIES.items()} == set(loading.FAMILIES)
 
 
 @pytest.mark.parametrize("dtype, tolerance", [(torch.float32, 1e-5), (torch.float64, 1e-6), (torch.bfloat16, 0.1)])
-def test_logits_are_those_of_transformers(name, asked, dtype, tolerance):
+def test_logits_are_those_of_transformers(name, family_prompts, dtype, tolerance):
     model = FAMILIES[name].model(name, dtype)
     adapter = loading.adapt(model)
     assert (adapter.n_layers, adapter.d_model, adapter.d_ffn) == (3, 24, 40)
-    for prompt in asked:
+    for prompt in family_prompts:
         ids, (position,), _ = prompt
         plain = adapter.run(torch.tensor([ids]), torch.tensor([position]))
         theirs = logits_at(model, prompt)
@@ -76,7 +77,7 @@ def test_logits_are_those_of_transformers(name, asked, dtype, tolerance):
         assert torch.allclose(torch.cat(plain.neurons_at), neurons_at(name, model, prompt), rtol=0, atol=10 * tolerance)
 
 
-def test_the_longest_input_is_one_that_the_model_takes(name, model):
+def test_the_adapters_longest_input_works_in_the_model(name, model):
     adapter = loading.adapt(model)
     prompt = Prompt(([5, 7] * 16)[: adapter.longest], [adapter.longest - 1], [11])
     assert len(prompt.ids) == (31 if "roberta" in name else 32)  # its positions begin beyond the padding's
@@ -85,7 +86,7 @@ def test_the_longest_input_is_one_that_the_model_takes(name, model):
 
 
 def slow_attributions(name, model, prompt, nodes, weights):
-    """One layer and one point at a time, straight from the definition."""
+    """Computed from the definition, one layer and one point at a time."""
     plain, layers = neurons_at(name, model, prompt), []
     for layer, own in enumerate(plain):
         total = torch.zeros_like(own)
@@ -99,19 +100,19 @@ def slow_attributions(name, model, prompt, nodes, weights):
 
 
 @pytest.mark.parametrize("rule", ["literal", "gauss"])
-def test_attributions_are_those_of_a_slow_loop(name, model, asked, rule):
+def test_attributions_are_those_of_a_slow_loop(name, model, family_prompts, rule):
     """At the points of the rule. Whether these are enough is tested in `test_quadrature` and `test_climbing`."""
     engine = Engine(loading.adapt(model), rule, 20)
-    engine.ladder = [replace(engine.ladder[-1], between=None)]  # accepted as it is
-    ((nodes, weights),) = [(taken.nodes, taken.weights) for taken in engine.ladder]
-    for batch in engine.attribute(asked):
-        for place, scores in zip(batch.prompts, batch.answer, strict=True):
-            expected = slow_attributions(name, model, asked[place], nodes, weights)
+    engine.ladder = [replace(engine.ladder[-1], between=None)]  # accepted without a check
+    (rung,) = engine.ladder
+    for batch in engine.attribute(family_prompts):
+        for number, scores in zip(batch.prompts, batch.answer, strict=True):
+            expected = slow_attributions(name, model, family_prompts[number], rung.nodes, rung.weights)
             assert (scores - expected).norm() <= 1e-5 * expected.norm()
 
 
-def test_several_points_of_several_prompts_are_run_on_as_each_alone(name, model):
-    """Prompts of one batch with different read-out positions, and rows in any order."""
+def test_run_on_gives_each_row_of_a_batch_the_logits_it_has_alone(name, model):
+    """The prompts have different readout positions, and the rows come in any order."""
     adapter = loading.adapt(model)
     (ids, (first,), _), _, (others, (second,), _), _ = prompts(name in CAUSAL)
     assert len(ids) == len(others) and first != second
@@ -120,12 +121,12 @@ def test_several_points_of_several_prompts_are_run_on_as_each_alone(name, model)
     for number in range(adapter.n_layers):
         ffn = torch.randn(6, adapter.d_model, dtype=torch.float64, generator=torch.manual_seed(number))
         together = adapter.run_on(plain, [number] * 2, rows, ffn)
-        for row, (place, given) in enumerate(zip((1, 1, 1, 0, 0, 0), ffn, strict=True)):
-            prompt = (Prompt(ids, [first], [0]), Prompt(others, [second], [0]))[place]
+        for row, (index, output_at) in enumerate(zip((1, 1, 1, 0, 0, 0), ffn, strict=True)):
+            prompt = (Prompt(ids, [first], [0]), Prompt(others, [second], [0]))[index]
 
-            def replace(_, __, output, given=given, prompt=prompt):
+            def replace(_, __, output, output_at=output_at, prompt=prompt):
                 output = output.clone()
-                output[0, prompt.positions[0]] = given
+                output[0, prompt.positions[0]] = output_at
                 return output
 
             hook = FAMILIES[name].projections(model)[number].register_forward_hook(replace)
@@ -145,28 +146,28 @@ def test_rows_that_start_in_different_layers_are_run_on_as_each_alone(name, mode
     def change(number, neurons):
         return neurons * (1 + number / 10)
 
-    for given in (None, change):
-        together = adapter.run_on(plain, starts, rows, ffn, given)
+    for change_above in (None, change):
+        together = adapter.run_on(plain, starts, rows, ffn, change_above)
         for row, (start, parts) in enumerate(zip(starts, ffn.split(2), strict=True)):
-            alone = adapter.run_on(plain, [start], rows[[row]], parts, given)
+            alone = adapter.run_on(plain, [start], rows[[row]], parts, change_above)
             assert torch.allclose(together[2 * row : 2 * row + 2], alone, rtol=0, atol=1e-9), (start, row)
 
 
-def test_interventions_are_those_of_hooks(name, model, asked):
+def test_interventions_are_those_of_hooks(name, model, family_prompts):
     scalings = [Scaling(NEURONS, 0.0), Scaling(NEURONS[2:], 2.0), Scaling([[1, 4]], -3.0)]
     probe = Probe(loading.adapt(model))
-    found = probe.scaled(asked, [scalings] * len(asked))
-    readings = probe.read(asked)
-    moved = []
-    for number, prompt in enumerate(asked):
+    probabilities = probe.scaled(family_prompts, [scalings] * len(family_prompts))
+    readings = probe.read(family_prompts)
+    changes = []
+    for number, prompt in enumerate(family_prompts):
         plain = logits_at(model, prompt).softmax(-1)
         expected = [plain[prompt.answers[0]].item()]
         for neurons, factor, _ in scalings:
 
             def scaled(layer, own, neurons=neurons, factor=factor):
                 own = own.clone()
-                for at, index in neurons:
-                    if at == layer:
+                for neuron_layer, index in neurons:
+                    if neuron_layer == layer:
                         own[index] *= factor
                 return own
 
@@ -174,18 +175,18 @@ def test_interventions_are_those_of_hooks(name, model, asked):
                 FAMILIES[name].projections(model), changed_at(prompt, scaled), lambda p=prompt: logits_at(model, p)
             )
             expected.append(logits.softmax(-1)[prompt.answers[0]].item())
-        assert found[number] == pytest.approx(expected, abs=1e-6)
-        moved.append(abs(expected[1] / expected[0] - 1))
+        assert probabilities[number] == pytest.approx(expected, abs=1e-6)
+        changes.append(abs(expected[1] / expected[0] - 1))
         assert readings.predicted[number] == (plain.argmax().item(),)
         assert readings.ranks[number] == (plain > plain[prompt.answers[0]]).sum().item()
-    assert max(moved) > 1e-2  # or nothing was tested
+    assert max(changes) > 1e-2  # or nothing was tested
 
 
 def test_many_edits_read_together_are_those_of_weights(name, model):
     """Every prompt with every edit, mixed in batches: different first layers, two read-out positions in one text."""
-    asked = prompts(name in CAUSAL, 8)
-    (ids, (first,), (answer,)), (_, (second,), _) = asked[0], asked[2]
-    asked += [Prompt(ids, [second], [answer]), Prompt(ids, [first, second], [answer, 40])]
+    family_prompts = prompts(name in CAUSAL, 8)
+    (ids, (first,), (answer,)), (_, (second,), _) = family_prompts[0], family_prompts[2]
+    family_prompts += [Prompt(ids, [second], [answer]), Prompt(ids, [first, second], [answer, 40])]
     probe = Probe(loading.adapt(model))
     updated, erased = NEURONS[1:], [[2, 33], [1, 4]]
     edits = {
@@ -198,28 +199,31 @@ def test_many_edits_read_together_are_those_of_weights(name, model):
     }
 
     def probability(ids, positions, answers):
-        of_pieces = [Prompt(ids, [position], [piece]) for position, piece in zip(positions, answers, strict=True)]
-        return np.mean([logits_at(model, prompt).softmax(-1)[prompt.answers[0]].item() for prompt in of_pieces])
+        pieces = [Prompt(ids, [position], [piece]) for position, piece in zip(positions, answers, strict=True)]
+        return np.mean([logits_at(model, prompt).softmax(-1)[prompt.answers[0]].item() for prompt in pieces])
 
     expected = {}
-    for edit, made in edits.items():
-        with made():
-            expected[edit] = [probability(*prompt) for prompt in asked]
+    for edit, in_weights in edits.items():
+        with in_weights():
+            expected[edit] = [probability(*prompt) for prompt in family_prompts]
     for kinds in (list(edits), list(edits)[1:]):  # with and without prompts that are read unedited
-        variants = [[kinds[(place + shift) % len(kinds)] for place in range(len(asked))] for shift in range(len(kinds))]
-        for variant, found in zip(variants, read_edited(probe, asked, variants), strict=True):
-            wanted = [expected[edit][place] for place, edit in enumerate(variant)]
-            assert found.probabilities == pytest.approx(wanted, abs=1e-6)
+        variants = [
+            [kinds[(number + shift) % len(kinds)] for number in range(len(family_prompts))]
+            for shift in range(len(kinds))
+        ]
+        for variant, readings in zip(variants, read_edited(probe, family_prompts, variants), strict=True):
+            expected_of_variant = [expected[edit][number] for number, edit in enumerate(variant)]
+            assert readings.probabilities == pytest.approx(expected_of_variant, abs=1e-6)
     assert min(np.abs(np.subtract(expected[edit], expected[None])).max() for edit in list(edits)[1:]) > 1e-4
 
 
-def test_edits_act_on_what_neurons_write_and_end(name, asked):
+def test_edits_act_on_what_neurons_write_and_end(name, family_prompts):
     """Only the columns change, and at the end they are restored."""
     tiny = FAMILIES[name]
     model = tiny.model(name, torch.float32)
     before = {key: weight.clone() for key, weight in model.state_dict().items()}
     probe = Probe(loading.adapt(model))
-    plain = probe.read(asked).probabilities
+    plain = probe.read(family_prompts).probabilities
 
     def columns():
         """What each neuron adds to the FFN's output, according to transformers' modules."""
@@ -229,7 +233,7 @@ def test_edits_act_on_what_neurons_write_and_end(name, asked):
 
     untouched = columns()
     words = model.get_input_embeddings().weight.detach()
-    if name == "electra":  # its word embeddings are narrower than what neurons write
+    if name == "electra":  # its word embeddings are narrower than the hidden states
         words = words @ model.electra.embeddings_project.weight.detach().t()
     old, new = (words[token] / words[token].norm() for token in (11, 40))
     with torch.no_grad(), edit_fact(model, NEURONS, old=11, new=40, lambda1=1.5, lambda2=8):
@@ -238,13 +242,13 @@ def test_edits_act_on_what_neurons_write_and_end(name, asked):
             assert torch.allclose(edited, expected, atol=1e-4)
         changed = {key for key, weight in model.state_dict().items() if not torch.equal(weight, before[key])}
         assert len(changed) == 3  # one matrix per layer
-        own = [logits_at(model, prompt).softmax(-1)[prompt.answers[0]].item() for prompt in asked]
-        assert probe.read(asked).probabilities == pytest.approx(own, abs=1e-5)
+        own = [logits_at(model, prompt).softmax(-1)[prompt.answers[0]].item() for prompt in family_prompts]
+        assert probe.read(family_prompts).probabilities == pytest.approx(own, abs=1e-5)
         assert np.abs(np.array(own) - plain).max() > 1e-4
     with torch.no_grad(), erase(model, NEURONS):
         assert all(column.abs().max() < 1e-6 for column in columns())
-        own = [logits_at(model, prompt).softmax(-1)[prompt.answers[0]].item() for prompt in asked]
-        assert probe.read(asked).probabilities == pytest.approx(own, abs=1e-5)
+        own = [logits_at(model, prompt).softmax(-1)[prompt.answers[0]].item() for prompt in family_prompts]
+        assert probe.read(family_prompts).probabilities == pytest.approx(own, abs=1e-5)
     after = model.state_dict()
     assert all(torch.equal(after[key].view(torch.uint8), before[key].view(torch.uint8)) for key in before)
-    assert np.array_equal(probe.read(asked).probabilities, plain)
+    assert np.array_equal(probe.read(family_prompts).probabilities, plain)
