@@ -1,4 +1,4 @@
-"""The measures of fact checking on made-up scores, against counting."""
+"""The measures of fact checking on made-up scores, compared with counting."""
 
 import numpy as np
 import pytest
@@ -7,7 +7,7 @@ from kn.stats import measures
 
 
 def scores(seed, right=40, wrong=70):
-    """Rounded, so that some are equal."""
+    """Random scores, rounded so that some are equal."""
     rng = np.random.default_rng(seed)
     return rng.normal(0.6, 1, right).round(1), rng.normal(0, 1, wrong).round(1)
 
@@ -22,35 +22,35 @@ def rates(right, wrong, cut):
     return measures.rates(counts)
 
 
-def test_accepting_everything_gives_two_thirds():
+def test_accepting_everything_gives_an_f1_of_two_thirds():
     right, wrong = scores(0, 50, 50)
-    found = rates(right, wrong, -10)
-    assert found["F1"] == pytest.approx(2 / 3)
-    assert (found["TPR"], found["FPR"], found["recall"], found["precision"]) == (1, 1, 1, 0.5)
+    measured = rates(right, wrong, -10)
+    assert measured["F1"] == pytest.approx(2 / 3)
+    assert (measured["TPR"], measured["FPR"], measured["recall"], measured["precision"]) == (1, 1, 1, 0.5)
     assert rates(right, wrong[:10], -10)["F1"] == pytest.approx(2 * 50 / (2 * 50 + 10))
 
 
 def test_precision_and_recall_are_not_swapped():
     """One right object of four is accepted, and no wrong one."""
-    found = rates(np.array([3.0, 0, 0, 0]), np.array([0.0, 0]), 1)
-    assert (found["precision"], found["recall"], found["TPR"], found["FPR"]) == (1, 0.25, 0.25, 0)
-    assert found["F1"] == pytest.approx(0.4)
+    measured = rates(np.array([3.0, 0, 0, 0]), np.array([0.0, 0]), 1)
+    assert (measured["precision"], measured["recall"], measured["TPR"], measured["FPR"]) == (1, 0.25, 0.25, 0)
+    assert measured["F1"] == pytest.approx(0.4)
 
 
 @pytest.mark.parametrize("cut", [-1.0, 0.0, 0.3, 2.0])
-def test_rates_are_counted(cut):
+def test_rates_agree_with_counting(cut):
     right, wrong = scores(1)
     hits, alarms, misses = sum(right > cut), sum(wrong > cut), sum(right <= cut)
-    found = rates(right, wrong, cut)
-    assert found["precision"] == pytest.approx(hits / (hits + alarms))
-    assert found["recall"] == pytest.approx(hits / (hits + misses))
-    assert found["FPR"] == pytest.approx(alarms / len(wrong))
-    precision, recall = found["precision"], found["recall"]
-    assert found["F1"] == pytest.approx(2 * precision * recall / (precision + recall))
+    measured = rates(right, wrong, cut)
+    assert measured["precision"] == pytest.approx(hits / (hits + alarms))
+    assert measured["recall"] == pytest.approx(hits / (hits + misses))
+    assert measured["FPR"] == pytest.approx(alarms / len(wrong))
+    precision, recall = measured["precision"], measured["recall"]
+    assert measured["F1"] == pytest.approx(2 * precision * recall / (precision + recall))
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_auroc_is_that_of_all_pairs_and_the_area_under_the_curve(seed):
+def test_auroc_is_the_share_of_ordered_pairs_and_the_area_under_the_curve(seed):
     right, wrong = scores(seed)
     pairs = [(r > w) + (r == w) / 2 for r in right for w in wrong]
     assert measures.auroc(right, wrong) == pytest.approx(np.mean(pairs))
@@ -69,7 +69,7 @@ def test_no_threshold_is_better_than_the_best(seed):
     assert best == pytest.approx(max(rates(right, wrong, cut)["F1"] for cut in tried if (right > cut).any()))
 
 
-def test_a_score_that_tells_nothing_accepts_everything():
+def test_the_best_threshold_for_equal_scores_accepts_everything():
     same = np.full(5, 0.1)
     cut = measures.best_threshold(same, same)
     assert rates(same, same, cut)["F1"] == pytest.approx(2 / 3)
