@@ -1,4 +1,4 @@
-"""The batch scripts without a Slurm, its commands replaced by ones that note how they are called.
+"""The batch scripts without Slurm: its commands are replaced by scripts that log their arguments.
 
 `slurm/try_on_one_machine.sh` tries them on a real one.
 """
@@ -55,7 +55,7 @@ def stage(tmp_path):
 
 
 @pytest.mark.parametrize("state, expected", [("RUNNING", ["requeue 7_1"]), ("COMPLETING", [])])
-def test_told_to_stop(start, stage, tmp_path, state, expected):
+def test_a_stopped_job_is_requeued(start, stage, tmp_path, state, expected):
     """The job goes back in the queue; not if it is at its end already, as after scancel."""
     job = start("relations.sbatch", stage, state=state)
     assert job.stdout.readline() == "begun\n"
@@ -66,7 +66,7 @@ def test_told_to_stop(start, stage, tmp_path, state, expected):
 
 
 @pytest.mark.parametrize("status", [0, 1, 3])
-def test_what_ends_by_itself_is_not_put_back(start, stage, tmp_path, status):
+def test_a_job_that_ends_by_itself_is_not_requeued(start, stage, tmp_path, status):
     stage.write_text(f'echo "$@"\nexit {status}')
     job = start("relations.sbatch", stage, "--debug", 2)
     out, _ = job.communicate(timeout=60)
@@ -74,7 +74,7 @@ def test_what_ends_by_itself_is_not_put_back(start, stage, tmp_path, status):
     assert (out, job.returncode) == (f"--debug 2 --pt_relation {second}\n", status) and not requeued(tmp_path)
 
 
-def test_what_can_not_be_done_is_one_line(start, stage, tmp_path):
+def test_wrong_arguments_are_reported_in_one_line(start, stage, tmp_path):
     relations = run("relations.py", "--data_path", GOLDEN / "data" / "PARAREL" / "data_all.json").stdout.split()
     for arguments, environment, error in (
         ([], {"SLURM_ARRAY_TASK_ID": "34"}, f"no task 34: the data have {len(relations)} relations"),
