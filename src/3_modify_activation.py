@@ -14,6 +14,7 @@ from kn.store.start import guard
 
 import argparse
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -103,7 +104,7 @@ def main() -> None:
 class Arm:
     """What is compared: which neurons are scaled. The lists have one entry per fact."""
 
-    neurons: list[list[Neuron]]
+    neurons: Sequence[Sequence[Neuron]]
     others: list[FactId]  # the unrelated facts
 
 
@@ -115,11 +116,11 @@ def measure(
     for fact in unit:
         line: dict = {"fact": fact}
         # Arms that ask the same prompts share their plain run.
-        sides_by_fact = defaultdict(list)
+        sides_by_fact: dict[FactId, list[tuple[str, str]]] = defaultdict(list)
         for name, arm in arms.items():
             line[name] = {"neurons": len(arm.neurons[fact]), "other": arm.others[fact], "own": [], "oth": []}
-            sides_by_fact[relation, fact].append((name, "own"))
-            sides_by_fact[tuple(arm.others[fact])].append((name, "oth"))
+            sides_by_fact[FactId(relation, fact)].append((name, "own"))
+            sides_by_fact[arm.others[fact]].append((name, "oth"))
         for asked_fact, sides in sides_by_fact.items():
             for prompt in world.prompts(*asked_fact):
                 prompts.append(prompt)

@@ -142,9 +142,9 @@ def measure(unit: Unit, arms: dict[str, Arm], left_out: list[Counter], world: Wo
                 continue
             for kind in kept:
                 slices = []
-                for text in kind:
-                    slices.append((text, slice(len(wanted[text]), len(wanted[text]) + len(bag))))
-                    wanted[text] += bag
+                for sentence in kind:
+                    slices.append((sentence, slice(len(wanted[sentence]), len(wanted[sentence]) + len(bag))))
+                    wanted[sentence] += bag
                 means.append((line[name], slices))
         for number, kind in enumerate(crawled.KINDS):
             for text in {text for arm in arms.values() for text in arm.sentences[fact][number]}:

@@ -105,7 +105,8 @@ def measure(
     """Per fact the number of its prompts, and for each erasure how many are right and their summed surprise."""
     from kn.methods.batched_edits import ColumnEdit, read_edited  # imports torch
 
-    lines, prompts, owners = [], [], []
+    lines: list[dict] = []
+    prompts, owners = [], []
     for line, number in enumerate(unit):
         relation, fact = facts[number]
         fact_prompts = world.prompts(relation, fact)

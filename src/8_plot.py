@@ -87,7 +87,9 @@ def modified(kn_dir: Path, key: str, verb: str, path: Path) -> Path | None:
 def distant(output_dir: Path, path: Path) -> Path | None:
     """The mean activation of neurons in crawled sentences."""
     by_arm = read_back.distant(output_dir)
-    series = {arm: [Measured(activation) for activation in activations] for arm, activations in by_arm.items()}
+    series: dict[str, list[Measured | None]] = {
+        arm: [Measured(activation) for activation in activations] for arm, activations in by_arm.items()
+    }
     kinds = [kind.replace(" ", "\n", 1) for kind in read_back.KINDS]
     return figures.bars(kinds, series, ("sentences with", "mean activation"), path) if series else None
 

@@ -11,7 +11,7 @@ class Scorable(NamedTuple):
     """A prompt that can be scored."""
 
     fact: int
-    index: int  # among the fact's prompts
+    index: int  # type: ignore[assignment]  # among the fact's prompts; tuples have a method of this name
     encoded: Encoded
 
 

@@ -9,6 +9,7 @@ all edits of a prompt.
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from operator import itemgetter
 
 import torch
 from torch import Tensor
@@ -62,10 +63,10 @@ def read_edited(
 
 def _logits(adapter: Adapter, plain: Pass, edits: list[ColumnEdit | None]) -> Tensor:
     """One row per reading; rows without an edit are those of the plain run."""
-    order = sorted((row for row, edit in enumerate(edits) if edit), key=lambda row: _start(edits[row]))
-    if not order:
+    edited = sorted(((_start(edit), row, edit) for row, edit in enumerate(edits) if edit), key=itemgetter(0))
+    if not edited:
         return plain.logits
-    ordered = [edits[row] for row in order]
+    order, ordered = [row for _, row, _ in edited], [edit for _, _, edit in edited]
     rows = upload(order, adapter.device)
     logits = adapter.run_edited(plain, rows, [_start(edit) for edit in ordered], _EditedFfn(adapter, ordered))
     return logits[rows.argsort()] if len(order) == len(edits) else plain.logits.index_copy(0, rows, logits)

@@ -202,6 +202,7 @@ class Climb:
         """The curves at the node at 1."""
         readings = subset.readings_there
         change = self.ends[layer, readings] - self.begins[layer, subset.paths_there]
+        assert self.end is not None, "the rule has no node at 1"
         values, gradients = self.end
         return self._curves(values[:, readings, None], gradients[:, layer, readings, None], change, readings)
 

@@ -44,6 +44,7 @@ def discrepancies(curves: Curves, rule: Rule, size: Tensor | float = 1.0) -> tup
     distance rounding explains. `size` is the size of the interval that the nodes divide.
     """
     _, between = on_device(rule, curves.slopes)
+    assert between is not None, "a sum of all points has nothing to certify"
     noise = curves.roundings
     return curves.values.diff(dim=-1) - curves.slopes @ between.T * size, noise[..., 1:] + noise[..., :-1]
 

@@ -12,6 +12,7 @@ called. Contexts can be nested, even over the same neurons, and may end in any o
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
@@ -28,7 +29,7 @@ Answer = int | Sequence[int]  # a token, or the tokens of several pieces
 def direction(adapter: Adapter, old: Answer, new: Answer, lambda1: float, lambda2: float) -> Tensor:
     """What an update adds to a column, per unit of the column's length."""
 
-    def unit(answer: Answer) -> Tensor:
+    def unit(answer: Any) -> Tensor:
         one = not hasattr(answer, "__len__") or getattr(answer, "ndim", 1) == 0  # NumPy's and PyTorch's numbers, too
         pieces = inputs.tokens([answer] if one else answer, adapter, "an edit's answer")
         vector = torch.stack([adapter.embedding(piece).detach() for piece in pieces]).mean(0)

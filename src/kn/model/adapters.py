@@ -14,7 +14,7 @@ import json
 from bisect import bisect_right
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -44,7 +44,10 @@ class Pass:
     inputs: dict[int, Tensor] = field(default_factory=dict)  # by layer, rows x tokens x d_model; not of all layers
 
 
-class Adapter:
+Kept = TypeVar("Kept", bound=Pass)
+
+
+class Adapter(Generic[Kept]):
     """A model of one family. `encoders` and `decoders` implement the runs for their kind of model."""
 
     families: tuple[str, ...]  # as transformers' `model_type` calls them
@@ -115,7 +118,7 @@ class Adapter:
 
     def run(
         self, ids: Tensor, positions: Tensor, probe: bool = False, starts: Collection[int] = (), logits: bool = True
-    ) -> Pass:
+    ) -> Kept:
         """Run the model over prompts of equal length, rows x tokens. With `probe`, gradients with respect to the
         `probes` can be taken.
 
@@ -123,7 +126,7 @@ class Adapter:
         """
         raise NotImplementedError
 
-    def run_on(self, plain: Pass, starts: list[int], rows: Tensor, ffn: Tensor, change: Change | None = None) -> Tensor:
+    def run_on(self, plain: Kept, starts: list[int], rows: Tensor, ffn: Tensor, change: Change | None = None) -> Tensor:
         """The logits of rows of `plain` if an FFN's output at the read-out position were `ffn`.
 
         `starts` has the layer of that FFN for each of the `rows`, in ascending order. Rows that start higher join on
@@ -132,7 +135,7 @@ class Adapter:
         """
         raise NotImplementedError
 
-    def run_edited(self, plain: Pass, rows: Tensor, starts: list[int], ffn: Ffn) -> Tensor:
+    def run_edited(self, plain: Kept, rows: Tensor, starts: list[int], ffn: Ffn) -> Tensor:
         """The logits of rows of `plain` if FFNs computed something else, at every position.
 
         `starts` has the first layer that differs for each of the `rows`, in ascending order. `ffn` gets each layer's
@@ -140,13 +143,10 @@ class Adapter:
         """
         raise NotImplementedError
 
-    def _joined(self, x: Tensor | None, plain: Pass, rows: Tensor, starts: list[int], layer: int) -> Tensor:
+    def _joined(self, x: Tensor, plain: Kept, rows: Tensor, starts: list[int], layer: int) -> Tensor:
         """The input of a layer in an edited run. Rows that start there have the plain run's input."""
-        joining = rows[0 if x is None else len(x) : bisect_right(starts, layer)]
-        if not len(joining):
-            return x
-        begun = plain.inputs[layer][joining]
-        return begun if x is None else torch.cat([x, begun])
+        joining = rows[len(x) : bisect_right(starts, layer)]
+        return torch.cat([x, plain.inputs[layer][joining]]) if len(joining) else x
 
     def _probes(self, x: Tensor) -> Tensor:
         return torch.zeros(self.n_layers, len(x), self.d_model, dtype=x.dtype, device=x.device, requires_grad=True)

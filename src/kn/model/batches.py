@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import accumulate, pairwise
 from typing import TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -112,6 +113,6 @@ class Batches:
         time.sleep(WAIT)
 
 
-def upload(values: Sequence, device: torch.device, dtype: torch.dtype | None = None) -> Tensor:
+def upload(values: Sequence | np.ndarray, device: torch.device, dtype: torch.dtype | None = None) -> Tensor:
     """A tensor on the device. Unlike `torch.tensor(…, device=…)`, it does not wait for a GPU to finish other work."""
     return torch.tensor(values, dtype=dtype).to(device, non_blocking=True)

@@ -10,7 +10,7 @@ To add a family, write a class that says where the parts of its model are, like 
 """
 
 from bisect import bisect_right
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -55,10 +55,10 @@ class Block:
 class DecoderPass(Pass):
     """Keys and values are rows x heads x tokens x head size; only those before position p are used."""
 
-    rotations: list[Rotation | None] = field(default_factory=list)  # per layer, tokens x heads x rotated size
+    rotations: Sequence[Rotation | None] = field(default_factory=list)  # per layer, tokens x heads x rotated size
 
 
-class Decoder(Adapter):
+class Decoder(Adapter[DecoderPass]):
     causal = True
     expected = (("is_causal", True), ("use_bidirectional_attention", False))
     blocks: list[Block]
@@ -74,7 +74,7 @@ class Decoder(Adapter):
     def embed(self, ids: Tensor) -> Tensor:
         return self.words(ids)
 
-    def rotations(self, x: Tensor) -> list[Rotation | None]:
+    def rotations(self, x: Tensor) -> Sequence[Rotation | None]:
         """How each layer rotates queries and keys at each position; `x` is rows x tokens x d_model."""
         return [None] * self.n_layers
 
@@ -149,7 +149,7 @@ class Decoder(Adapter):
         return attended, block.neurons(block.ffn_norm(x if block.parallel else attended))
 
     def run_edited(self, plain: DecoderPass, rows: Tensor, starts: list[int], ffn: Ffn) -> Tensor:
-        x = None
+        x = plain.inputs[starts[0]][:0]
         for layer in range(starts[0], self.n_layers):
             block, x = self.blocks[layer], self._joined(x, plain, rows, starts, layer)
             q, k, v = self._heads(block, x, plain.rotations[layer])

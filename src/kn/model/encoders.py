@@ -6,6 +6,7 @@ To add a family, write a class that says where the parts of its model are, like 
 from bisect import bisect_left
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -56,7 +57,7 @@ class EncoderPass(Pass):
     queries: list[Tensor] = field(default_factory=list)
 
 
-class PostNormEncoder(Adapter):
+class PostNormEncoder(Adapter[EncoderPass]):
     """An encoder that normalises after each sublayer, with learnt position embeddings: BERT and its relatives."""
 
     causal = False
@@ -141,10 +142,8 @@ class PostNormEncoder(Adapter):
             begun = end
             at = row_numbers[:end], positions[:end] if above < self.n_layers - 1 else torch.zeros_like(positions[:end])
 
-            def change_at(neurons: Tensor, above: int = above, at: tuple = at) -> Tensor:
-                return neurons.index_put(at, change(above, neurons[at]))
-
-            x = block.rest(block.attention_norm(block.mix(self._attend(q, k, v)) + x), change and change_at)
+            changed = change and partial(_changed_at, partial(change, above), at)
+            x = block.rest(block.attention_norm(block.mix(self._attend(q, k, v)) + x), changed)
         hidden = [] if x is None else [x[:, 0]]
         if begun < len(rows):
             hidden.append(started(self.n_layers - 1, len(rows)))
@@ -171,7 +170,7 @@ class PostNormEncoder(Adapter):
         return plain.queries[layer][rows].index_put_(at, q), k, v, plain.inputs[layer][rows].index_put_(at, x_at)
 
     def run_edited(self, plain: EncoderPass, rows: Tensor, starts: list[int], ffn: Ffn) -> Tensor:
-        x = None
+        x = plain.inputs[starts[0]][:0]
         for layer in range(starts[0], self.n_layers):
             block, x = self.blocks[layer], self._joined(x, plain, rows, starts, layer)
             at = torch.arange(len(x), device=x.device), plain.positions[rows[: len(x)]]
@@ -190,6 +189,10 @@ class PostNormEncoder(Adapter):
         q, k = scaled(q, k, q.shape[-1] ** -0.5)
         weights = (q @ k.transpose(-1, -2)).softmax(-1).to(v.dtype)
         return (weights @ v).transpose(1, 2).flatten(-2)
+
+
+def _changed_at(change: Callable[[Tensor], Tensor], at: tuple[Tensor, Tensor], neurons: Tensor) -> Tensor:
+    return neurons.index_put(at, change(neurons[at]))
 
 
 def _bert_block(module: nn.Module) -> Block:
@@ -222,7 +225,7 @@ class Roberta(PostNormEncoder):
     def __init__(self, model: nn.Module):
         super().__init__(model)
         self.embeddings, head = model.roberta.embeddings, model.lm_head
-        self.longest -= self.embeddings.padding_idx + 1  # its positions start there
+        self.longest -= model.roberta.embeddings.padding_idx + 1  # its positions start there
         self.blocks = [_bert_block(module) for module in model.roberta.encoder.layer]
         self.transform = lambda hidden: head.layer_norm(gelu(head.dense(hidden)))
         self.decoder = FrozenLinear(head.decoder)

@@ -9,12 +9,14 @@ Neurons to read are a list, which may repeat.
 
 from collections.abc import Iterable, Sequence
 from operator import index
+from typing import Any
 
 from kn.model.adapters import Adapter
 from kn.model.prompts import Prompt
 from kn.store.files import InputError
 
 Neurons = Sequence[Sequence[int]]  # each [layer, index]
+NONE = -1  # no number counts from the end, so this is none of them
 
 
 def prompts(given: Iterable[Prompt], adapter: Adapter) -> list[Prompt]:
@@ -34,7 +36,7 @@ def _prompt(prompt: Prompt, where: str, adapter: Adapter) -> Prompt:
     expected = f"{where}: expected positions from 0 to {len(ids) - 1}"
     given = _listed(prompt.positions, expected)
     positions = [_number(position, len(ids)) for position in given]
-    if None in positions:
+    if NONE in positions:
         raise InputError(f"{expected}, found {given}")
     if len(positions) != len(answers) or not answers:
         raise InputError(f"{where}: expected one position per piece of the answer, found {given} for {answers}")
@@ -64,8 +66,8 @@ def tokens(given: Iterable[int], adapter: Adapter, where: str) -> list[int]:
     expected = f"{where}: expected token ids from 0 to {vocabulary - 1}"
     given = _listed(given, expected)
     ids = [_number(token, vocabulary) for token in given]
-    if None in ids:
-        raise InputError(f"{expected}, found {_short(given[ids.index(None)])}")
+    if NONE in ids:
+        raise InputError(f"{expected}, found {_short(given[ids.index(NONE)])}")
     return ids
 
 
@@ -78,7 +80,7 @@ def neurons(given: Neurons, adapter: Adapter) -> list[list[int]]:
         except (TypeError, ValueError):
             raise InputError(f"expected a neuron [layer, index], found {_short(neuron)}") from None
         checked.append([_number(layer, adapter.n_layers), _number(unit, adapter.d_ffn)])
-        if None in checked[-1]:
+        if NONE in checked[-1]:
             size = f"{adapter.n_layers} layers of {adapter.d_ffn} neurons, both counted from 0"
             raise InputError(f"there is no neuron [{layer}, {unit}]: the model has {size}")
     return checked
@@ -98,8 +100,8 @@ def layers(given: Iterable[int] | None, adapter: Adapter) -> list[bool]:
     """For each layer of the model whether it was given; None gives all."""
     given = list(range(adapter.n_layers) if given is None else given)
     wanted = [_number(layer, adapter.n_layers) for layer in given]
-    if None in wanted:
-        raise InputError(f"layer {given[wanted.index(None)]}: expected layers from 0 to {adapter.n_layers - 1}")
+    if NONE in wanted:
+        raise InputError(f"layer {given[wanted.index(NONE)]}: expected layers from 0 to {adapter.n_layers - 1}")
     return [layer in wanted for layer in range(adapter.n_layers)]
 
 
@@ -116,10 +118,10 @@ def _short(value: object) -> str:
     return str(value)[:80]
 
 
-def _number(value: object, end: int) -> int | None:
-    """The value if it is a whole number from 0 to below `end`."""
+def _number(value: Any, end: int) -> int:
+    """The value if it is a whole number from 0 to below `end`, else NONE."""
     try:
         number = index(value)
     except TypeError:
-        return None
-    return number if 0 <= number < end and not isinstance(value, bool) else None
+        return NONE
+    return number if 0 <= number < end and not isinstance(value, bool) else NONE

@@ -67,6 +67,9 @@ class FrozenLinear:
     If the layer's weights change in whatever way, the next product uses the new ones.
     """
 
+    version: int | None  # of the weights when they were last packed
+    round: int | None  # when they were last checked
+
     def __init__(self, layer: nn.Module, transposed: bool = False):
         """`transposed`: the layer's own weights are inputs x outputs, as in GPT-2. `weight` is outputs x inputs."""
         self.layer, self.transposed, self.allowed = layer, transposed, _allowed.get()

@@ -63,9 +63,11 @@ class Encoder:
         # Some tokenizers take the beginning of any text for the beginning of a word; others need a space before it.
         self.begins_words = "".join(tokenizer.tokenize("a")).startswith(("▁", "Ġ"))
         # The tokenizer and its backend may have different tokens for unknown pieces.
-        model = tokenizer.backend_tokenizer.model if tokenizer.is_fast else None
-        unknown = getattr(model, "unk_token", None)
-        self.unknown_ids = {tokenizer.unk_token_id, unknown and model.token_to_id(unknown), None}
+        self.unknown_ids = {tokenizer.unk_token_id, None}
+        if tokenizer.is_fast:
+            model = tokenizer.backend_tokenizer.model
+            if unknown := getattr(model, "unk_token", None):
+                self.unknown_ids.add(model.token_to_id(unknown))
         self.closing = {tokenizer.sep_token_id, tokenizer.eos_token_id} - {None}
         self.beyond = f"{MASK} stands beyond the first {max_seq_length} word pieces"
 
@@ -134,12 +136,12 @@ class Encoder:
 
     def _read(self, text: str, ids: list[int], pieces: tuple[int, ...] | str) -> Encoded:
         known = () if isinstance(pieces, str) else pieces
-        skipped = None if known else pieces
+        skipped = pieces if isinstance(pieces, str) else None
         if self.causal:
             if len(ids) > 1 and ids[-1] in self.closing:
                 ids = ids[:-1]
             skipped = skipped or (None if ids else NOTHING_BEFORE)
-            positions = range(len(ids) - 1, len(ids) - 1 + len(known))
+            positions = list(range(len(ids) - 1, len(ids) - 1 + len(known)))
             ids = ids + list(known[:-1])
             skipped = skipped or (self.beyond if len(ids) > self.max_seq_length else None)
         else:

@@ -101,9 +101,9 @@ def _explain(name: str, error: BaseException) -> None:
         if folder.is_dir() and not models:
             raise _no_tokenizer(name)
         if not all(map(find_spec, ("sentencepiece", "google"))):  # the second is protobuf's
-            file = models[0] if models else f"model {name}: its tokenizer.model"
+            needing = str(models[0]) if models else f"model {name}: its tokenizer.model"
             raise InputError(
-                f"{file}: reading it needs two more packages: `.venv/bin/pip install sentencepiece protobuf`"
+                f"{needing}: reading it needs two more packages: `.venv/bin/pip install sentencepiece protobuf`"
             )
     text = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
     raise InputError(

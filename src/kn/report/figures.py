@@ -2,8 +2,9 @@
 
 import csv
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import matplotlib
 
@@ -114,7 +115,7 @@ def curves(series: dict[str, tuple[np.ndarray, np.ndarray]], labels: tuple[str, 
     return save(figure, path, ["series", *labels], rows)
 
 
-def layers(statistics: dict[str, dict], path: Path) -> Path:
+def layers(statistics: Mapping[str, Mapping[str, Any]], path: Path) -> Path:
     """The share of neurons in each layer, by arm, from the entry "percent by layer" of each arm's statistics."""
     shares: dict[str, list[Measured | None]] = {
         arm: [Measured(share or 0) for share in counts["percent by layer"]] for arm, counts in statistics.items()

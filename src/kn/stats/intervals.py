@@ -86,7 +86,7 @@ def with_intervals(values: Columns, draws: Columns, measures: Measures) -> dict[
     """What `measures` makes of the values, with the interval of what it makes of the draws."""
     with np.errstate(divide="ignore", invalid="ignore"):
         measured, drawn = measures(values), measures(draws)
-    return {name: _with_interval(value, drawn[name]) for name, value in measured.items()}
+    return {name: _with_interval(float(value), drawn[name]) for name, value in measured.items()}
 
 
 def _draw_counts(n_rows: int, seed: int) -> np.ndarray:
