@@ -146,10 +146,10 @@ def measure(unit: Unit, arms: dict[str, Arm], left_out: list[Counter], world: Wo
                     slices.append((sentence, slice(len(wanted[sentence]), len(wanted[sentence]) + len(bag))))
                     wanted[sentence] += bag
                 means.append((line[name], slices))
-        for number, kind in enumerate(crawled.KINDS):
+        for number, kind_name in enumerate(crawled.KINDS):
             for text in {text for arm in arms.values() for text in arm.sentences[fact][number]}:
                 if encoded[text].skipped:
-                    reasons[f"{kind}: {encoded[text].skipped}"] += 1
+                    reasons[f"{kind_name}: {encoded[text].skipped}"] += 1
         lines.append(line)
 
     read = [text for text in wanted if wanted[text]]

@@ -107,12 +107,12 @@ def measure(
 
     lines: list[dict] = []
     prompts, owners = [], []
-    for line, number in enumerate(unit):
+    for owner, number in enumerate(unit):
         relation, fact = facts[number]
         fact_prompts = world.prompts(relation, fact)
         lines.append({"relation": relation, "fact": fact, "prompts": len(fact_prompts)})
         prompts += fact_prompts
-        owners += [line] * len(fact_prompts)
+        owners += [owner] * len(fact_prompts)
 
     def sums(values: np.ndarray) -> np.ndarray:
         return np.bincount(np.array(owners, int), values, len(lines))

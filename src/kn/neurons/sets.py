@@ -17,14 +17,14 @@ BAGS = each(each(NEURON, "neuron"), "fact")
 
 class Neuron(NamedTuple):
     layer: int
-    index: int
+    index: int  # type: ignore[assignment]  # tuples have a method of this name
 
 
 class Triplet(NamedTuple):
     """A neuron and its score."""
 
     layer: int
-    index: int
+    index: int  # type: ignore[assignment]  # tuples have a method of this name
     score: float
 
 
