@@ -41,7 +41,7 @@ def start(checkout, **environment):
     )
 
 
-def test_without_python(checkout):
+def test_setup_without_python_is_reported_in_one_line(checkout):
     done = start(checkout, PYTHON="no-such-python")
     assert done.returncode == 1
     assert (
@@ -50,7 +50,7 @@ def test_without_python(checkout):
     )
 
 
-def test_without_venv(checkout):
+def test_setup_with_a_python_without_venv_is_reported(checkout):
     python = checkout / "python"
     python.write_text(WITHOUT_VENV)
     python.chmod(0o755)
@@ -59,7 +59,7 @@ def test_without_venv(checkout):
     assert not (checkout / ".venv").exists()
 
 
-def test_without_network_then_again(checkout):
+def test_setup_without_a_network_is_reported_every_time(checkout):
     for _ in range(2):  # what the first try left must not pass for a finished set-up
         done = start(checkout, PYTHON=sys.executable)
         assert done.returncode == 1
@@ -95,7 +95,7 @@ def called(script, *arguments, **environment):
     return done.stdout
 
 
-def test_a_stage_gets_its_flags_and_nothing_that_nobody_set(echoing):
+def test_a_stages_shell_script_passes_its_flags_and_no_others(echoing):
     """Settings reach it through the environment, where a flag behind can win over them."""
     for given, expected in (
         (
@@ -117,7 +117,7 @@ def test_a_stage_gets_its_flags_and_nothing_that_nobody_set(echoing):
         assert called(f"bash {echoing}/{given}") == f"src/{expected}\n"
 
 
-def test_a_script_is_called_in_any_way(echoing, tmp_path):
+def test_shell_scripts_work_from_other_shells_folders_and_links(echoing, tmp_path):
     """With sh, with zsh, through a link and by itself, always from another folder."""
     link = tmp_path / "elsewhere" / "one.sh"
     link.parent.mkdir()
@@ -234,7 +234,7 @@ def test_a_mistake_in_a_setting_names_it(monkeypatch, variable, value, line):
         ("cuda:2", [], 1, "cuda:2 (--device, DEVICE): this machine has 2 CUDA devices"),
     ],
 )
-def test_gpus_that_are_not_there(monkeypatch, wanted, gpus, workers, line):
+def test_missing_gpus_are_reported_under_the_users_setting(monkeypatch, wanted, gpus, workers, line):
     """Told under the name that the user knows, by whichever process meets it."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
@@ -251,7 +251,7 @@ def test_gpus_that_are_not_there(monkeypatch, wanted, gpus, workers, line):
 
 
 @pytest.mark.parametrize("script", [name for name in STAGES if name[0] in "34567"])
-def test_what_is_missing_is_said_before_the_model_is_loaded(tmp_path, script):
+def test_missing_input_is_reported_before_the_model_is_loaded(tmp_path, script):
     """Which takes seconds: so of two mistakes the one about the model, which stage 1 would make too, comes second."""
     flags = ["--data_path", GOLDEN / "data" / "PARAREL" / "data_all.json", "--bert_model", "no/where"]
     flags += ["--output_dir", tmp_path, "--kn_dir", tmp_path]
@@ -304,7 +304,7 @@ def test_a_mistake_ends_all_processes_with_one_line(monkeypatch):
         ("9_run_amig.sh en P19", {}, "error: no language given"),
     ],
 )
-def test_mistakes_end_with_one_line(echoing, command, settings, line):
+def test_wrong_settings_of_the_shell_scripts_are_reported_in_one_line(echoing, command, settings, line):
     script, *given = command.split()
     unset = {name: "" for name in ("GPUS", "NODES", "RENDEZVOUS")}
     done = subprocess.run(
