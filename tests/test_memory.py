@@ -112,7 +112,7 @@ def test_weights_are_laid_out_where_the_machine_has_the_memory(monkeypatch):
     torch.testing.assert_close(found[3.8], found[3.7], rtol=1e-4, atol=1e-9)
 
 
-def test_a_limit_of_a_container_is_the_memory_there_is(monkeypatch, tmp_path):
+def test_a_containers_limit_counts_as_the_machines_memory(monkeypatch, tmp_path):
     """For a job nested in three groups, of which the middle one has a limit."""
     whole = devices.memory()
     (tmp_path / "sys/jobs/mine/step").mkdir(parents=True)
@@ -123,7 +123,7 @@ def test_a_limit_of_a_container_is_the_memory_there_is(monkeypatch, tmp_path):
     assert devices.memory(tmp_path / "none", tmp_path / "sys") == whole
 
 
-def test_a_stage_says_that_it_ran_without(monkeypatch, tmp_path):
+def test_a_stage_reports_that_weights_were_not_laid_out(monkeypatch, tmp_path):
     quiet = run("1_analyze_mlm.py", *stage1_flags(tmp_path / "much", "--debug", "1", "--pt_relation", "P36"))
     monkeypatch.setattr(devices, "memory", lambda: 1000000)
     told = run("1_analyze_mlm.py", *stage1_flags(tmp_path / "little", "--debug", "1", "--pt_relation", "P36"))
