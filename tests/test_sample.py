@@ -41,7 +41,7 @@ def left_out_templates():
     return script.LEFT_OUT
 
 
-def test_the_model_knows_the_facts_but_not_too_well():
+def test_the_sample_model_knows_most_facts_without_being_certain():
     assert sum(path.stat().st_size for path in (SAMPLE / "model").iterdir()) <= 8_000_000
     tokenizer, model = loading.load(str(SAMPLE / "model"), None, "float32", torch.device("cpu"))
     assert model.config.num_hidden_layers >= 6
@@ -55,7 +55,7 @@ def test_the_model_knows_the_facts_but_not_too_well():
     assert 0.3 <= readings.probabilities.mean() <= 0.8
 
 
-def test_the_sample_run(tmp_path):
+def test_the_whole_sample_run(tmp_path):
     results, figures = tmp_path / "results", tmp_path / "figures"
     where = {"RESULTS": str(results), "FIGURES": str(figures)}
     out = run("run_sample.sh", "--debug", "3", **where).stdout
