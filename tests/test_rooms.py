@@ -72,26 +72,10 @@ def test_rooms_without_torch_load_without_it():
     assert done.returncode == 0
 
 
-WITHOUT_TORCH_SCRIPTS = (
-    "1_analyze_mlm",
-    "2_analyze_kn",
-    "2_get_kn",
-    "3_modify_activation",
-    "4_check_weights_distant",
-    "5_find_trigger_examples",
-    "6_edit_knowledge_sampled",
-    "7_erase_knowledge",
-    "8_plot",
-    "8_report",
-    "9_analyze_amig",
-    "10_language_independent",
-    "11_degenerate",
-    "12_fact_check",
-    "ask",
-)
+SCRIPTS = sorted(path.stem for path in (ROOT / "src").glob("*.py"))
 
 
-@pytest.mark.parametrize("script", WITHOUT_TORCH_SCRIPTS)
+@pytest.mark.parametrize("script", SCRIPTS)
 def test_help_and_mistakes_answer_without_torch(script):
     """So they take tenths of a second rather than seconds."""
     code = "import runpy, sys; sys.modules['torch'] = None; runpy.run_path(sys.argv[1], run_name='__main__')"

@@ -10,7 +10,7 @@ import re
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypedDict
+from typing import Any, TypedDict
 
 from kn.data import facts
 from kn.data.facts import MASK
@@ -93,7 +93,7 @@ def _are_texts(value: object) -> bool:
 
 def left_out(result: Result) -> dict[str, int]:
     """How many sentences a result left out, by reason, from its record."""
-    counts = result.about.get("left out")
+    counts: Any = result.about.get("left out")
     check(counts, table(whole), f"{result.record.path}, {result.name}, left out")
     return counts
 
@@ -129,7 +129,8 @@ def mask_fact(sentences: Sentences, pair: Pair, rng: random.Random, pool: list[s
             masked.h.append(masked_text)
         else:
             masked.left_out["h: no word to mask outside the subject"] += 1
-    masked.rd = [mask_word(text, rng) for text in rng.sample(pool, len(masked.th))]
+    masked_texts = [mask_word(text, rng) for text in rng.sample(pool, len(masked.th))]
+    masked.rd = [text for text in masked_texts if text]  # all of them: no word is ruled out without a subject
     return masked
 
 

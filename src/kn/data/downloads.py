@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from kn.store.files import UNFINISHED, InputError, make_folder
 
@@ -51,7 +52,9 @@ class _Interrupted(Exception):
 class _Redirects(urllib.request.HTTPRedirectHandler):
     """Follows redirects to HTTP only. By default urllib would also follow one to an FTP server."""
 
-    def redirect_request(self, request, response, code, message, headers, address):
+    def redirect_request(
+        self, request: Any, response: Any, code: int, message: str, headers: Any, address: str
+    ) -> urllib.request.Request | None:
         if not address.startswith(("http://", "https://")):
             raise _NotHere(f"redirects to {address}, expected http://… or https://…")
         return super().redirect_request(request, response, code, message, headers, address)
@@ -116,8 +119,8 @@ def _receive(address: str, download: Download, report: Report) -> None:
             raise _Interrupted(reason) from None
         raise _NotHere(reason) from None
     except urllib.error.URLError as error:
-        reason = getattr(error.reason, "strerror", None) or error.reason
-        raise _Interrupted(f"can't be reached ({reason}; is there a network?)") from None
+        cause = getattr(error.reason, "strerror", None) or error.reason
+        raise _Interrupted(f"can't be reached ({cause}; is there a network?)") from None
     except TimeoutError:
         raise _Interrupted(f"nothing came for {STALL} seconds") from None
     except (ValueError, OverflowError, http.client.InvalidURL):  # an impossible host or port

@@ -14,6 +14,7 @@ import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from kn.data.facts import Bag, Bags, check_name, fill
 from kn.store.files import InputError, read_jsonl, writing
@@ -98,7 +99,7 @@ def is_traditional(fact: Fact) -> bool:
 def _files(path: Path, language: str) -> dict[str, File]:
     """The files of a language by name."""
     if path.is_dir():
-        templates: Iterable[File] = sorted(path.rglob(TEMPLATES))
+        templates: Iterable[Any] = sorted(path.rglob(TEMPLATES))
     else:
         if not path.exists():
             raise InputError(f"{path}: no such folder or zip: bash 0_get_data.sh mlama fetches it")

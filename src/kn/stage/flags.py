@@ -10,6 +10,7 @@ import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from typing import Any, NoReturn
 
 from kn.store import workers
 
@@ -68,13 +69,12 @@ def data_args(args: argparse.Namespace) -> DataArgs:
 class Parser(argparse.ArgumentParser):
     """Reports a mistake in one line, without the usage, which would bury it."""
 
-    def __init__(self, *args, **kwargs):
-        self.settings: dict[
-            str, tuple[argparse.Action, str]
-        ] = {}  # by flag: its action, and its default with variables
+    def __init__(self, *args: Any, **kwargs: Any):
+        # By flag: its action, and its default with variables.
+        self.settings: dict[str, tuple[argparse.Action, str]] = {}
         super().__init__(*args, **kwargs)
 
-    def add_argument(self, *names, default=None, **kwargs) -> argparse.Action:
+    def add_argument(self, *names: str, default: object = None, **kwargs: Any) -> argparse.Action:
         if not (isinstance(default, str) and VARIABLE.search(default)):
             if default is not None:
                 kwargs["default"] = default
@@ -83,7 +83,7 @@ class Parser(argparse.ArgumentParser):
         self.settings[action.dest] = action, default
         return action
 
-    def parse_known_args(self, args=None, namespace=None) -> tuple[argparse.Namespace, list[str]]:
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         """As usual, but environment variables that are set replace defaults."""
         namespace = argparse.Namespace() if namespace is None else namespace
         texts = {
@@ -102,14 +102,14 @@ class Parser(argparse.ArgumentParser):
         action, default = self.settings[name]
         variable = _set_in(default)[0]
         try:
-            value = action.type(text) if action.type else text
+            value = action.type(text) if callable(action.type) else text
         except argparse.ArgumentTypeError as error:
             self.error(f"{variable}: {error}")
         if action.choices and value not in action.choices:
             self.error(f"{variable}: expected one of {', '.join(action.choices)}, found {text[:80]}")
         return value
 
-    def error(self, message: str):
+    def error(self, message: str) -> NoReturn:
         line = f"error: {message} (--help explains every flag)"
         if message.startswith("unrecognized") and "--pt_relation" in self._option_string_actions:
             line = f"error: {message} (relations come before flags, --help explains every flag)"
@@ -136,7 +136,7 @@ def parser(description: str) -> Parser:
     """A parser whose help shows every default, and the script's description with its line breaks."""
 
     class Layout(argparse.RawDescriptionHelpFormatter):
-        def _get_help_string(self, action: argparse.Action) -> str:
+        def _get_help_string(self, action: argparse.Action) -> str | None:
             if action.default in (None, False, [], argparse.SUPPRESS):
                 return action.help
             value = "%(default)s"
