@@ -80,7 +80,7 @@ def main() -> None:
     engine = Engine(world.adapter, args.rule, points, args.max_tokens)
     attributes = not {"ig_gold", "ig_pred"}.isdisjoint(args.outputs)
 
-    with runs.beside(world.device) as beside:
+    with runs.in_other_processes(world.device) as call:
 
         def task(relation: str) -> Task:
             bags = world.bags[relation]
@@ -95,7 +95,7 @@ def main() -> None:
                     "certificate": BOUNDS if attributes and args.rule != "literal" else None,
                     "data": runs.digest(bags),
                 },
-                measure=lambda unit: measure(unit, bags, world.encoder, engine, args.outputs, beside),
+                measure=lambda unit: measure(unit, bags, world.encoder, engine, args.outputs, call),
                 unit=UNIT[world.device.type] if IN_FULL.isdisjoint(args.outputs) else UNIT_IN_FULL,
             )
 
@@ -106,7 +106,7 @@ def main() -> None:
 
 
 def measure(
-    unit: Unit, bags: list[Bag], encoder: Encoder, engine: Engine, outputs: list[str], beside: Callable
+    unit: Unit, bags: list[Bag], encoder: Encoder, engine: Engine, outputs: list[str], call: Callable
 ) -> tuple[list[str], dict]:
     """Per fact, `[prompt, scores]` for each prompt."""
     from kn.experiments.scorable import prepare
@@ -141,7 +141,7 @@ def measure(
             left[prompt.fact] -= 1
             unit.done(left[prompt.fact] == 0)
     computed = time.perf_counter()
-    lines = beside(texts, facts, batches)
+    lines = call(texts, facts, batches)
     written = time.perf_counter()
     return lines, {
         "prompts": len(scorable) + len(skipped),

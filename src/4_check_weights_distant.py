@@ -15,7 +15,6 @@ of a fact are in the order of its neurons' layers.
 from kn.store.start import guard
 
 import argparse
-import operator
 from collections import Counter
 from dataclasses import dataclass
 
@@ -63,17 +62,12 @@ def main() -> None:
     given = read_sentences(args.draws, names, world) if args.draws else None
 
     def task(relation: str) -> Task:
-        masked = [
-            crawled.mask_fact(
-                crawled_sentences[relation][fact],
-                pairs[relation][fact],
-                runs.rng(args.seed, "stage 4", relation, fact),
-                pool,
-            )
-            for fact in world.facts(relation)
-        ]
+        masked = []
+        for fact in world.facts(relation):
+            rng = runs.rng(args.seed, "stage 4", relation, fact)
+            masked.append(crawled.mask_fact(crawled_sentences[relation][fact], pairs[relation][fact], rng, pool))
         as_stored = {arm: bags[arm][relation] for arm in ARMS}
-        neurons = {arm: [by_layer(bag) for bag in as_stored[arm]] for arm in ARMS}
+        neurons = {arm: [bag.by_layer() for bag in as_stored[arm]] for arm in ARMS}
         sentences = {arm: [[fact.th, fact.h, fact.rd] for fact in masked] for arm in ARMS}
         left_out = [fact.left_out for fact in masked]
         if given is not None:
@@ -107,11 +101,6 @@ def main() -> None:
             summaries.add(path, relation, [line[arm] for line in lines])
         summaries.add(result_files.activation_means(args.output_dir), relation, summary)
         print(describe(relation, summary, crawled.left_out(result)))
-
-
-def by_layer(neurons: NeuronSet) -> NeuronSet:
-    """The published order. Neurons of one layer stay in theirs."""
-    return NeuronSet(sorted(neurons, key=operator.itemgetter(0)))
 
 
 @dataclass

@@ -27,7 +27,7 @@ from kn.stage.setup import World
 from kn.stats import intervals
 from kn.stats.perplexity import surprise
 from kn.store import result_files, runs, summaries
-from kn.store.files import make_folder, read_jsonl
+from kn.store.files import read_jsonl
 from kn.store.result_files import KNOWLEDGE
 
 UNIT = 512  # facts: what a killed run loses at most
@@ -56,7 +56,6 @@ def main() -> None:
     )
     bags = setup.read_some_neurons(args.kn_dir, KNOWLEDGE, world)
     record = result_files.erasures_record(args.output_dir)
-    make_folder(record.parent)
     common = {relation: selection.most_common(bags[relation], args.num_neurons) for relation in world.relations}
     erased = {}
     for relation, counted in common.items():

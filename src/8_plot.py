@@ -15,7 +15,7 @@ from statistics import mean
 
 from kn.report import figures, read_back
 from kn.report.figures import Point
-from kn.report.read_back import Measured
+from kn.report.read_back import Reported
 from kn.stage import flags
 from kn.store import result_files
 from kn.store.files import InputError
@@ -77,18 +77,18 @@ def modified(kn_dir: Path, key: str, verb: str, path: Path) -> Path | None:
     if not by_arm:
         return None
     relations = result_files.by_number({relation for by_relation in by_arm.values() for relation in by_relation})
-    series: dict[str, list[Measured | None]] = {}
+    series: dict[str, list[Reported | None]] = {}
     for arm, by_relation in by_arm.items():
         bars = [by_relation.get(relation) for relation in relations]
-        series[arm] = [*bars, Measured(mean(ratio.value for ratio in by_relation.values()))]
+        series[arm] = [*bars, Reported(mean(ratio.value for ratio in by_relation.values()))]
     return figures.bars([*relations, "mean"], series, ("relation", f"change of probability\nby {verb} (%)"), path)
 
 
 def distant(output_dir: Path, path: Path) -> Path | None:
     """The mean activation of neurons in crawled sentences."""
     by_arm = read_back.distant(output_dir)
-    series: dict[str, list[Measured | None]] = {
-        arm: [Measured(activation) for activation in activations] for arm, activations in by_arm.items()
+    series: dict[str, list[Reported | None]] = {
+        arm: [Reported(activation) for activation in activations] for arm, activations in by_arm.items()
     }
     kinds = [kind.replace(" ", "\n", 1) for kind in read_back.KINDS]
     return figures.bars(kinds, series, ("sentences with", "mean activation"), path) if series else None
@@ -112,7 +112,7 @@ def erase(output_dir: Path, measure: str, label: str, path: Path) -> Path | None
     by_relation = read_back.erasures(output_dir)
     arms = dict.fromkeys(arm for by_arm in by_relation.values() for arm in by_arm)
     groups: list[str] = []
-    series: dict[str, list[Measured | None]] = {arm: [] for arm in arms}
+    series: dict[str, list[Reported | None]] = {arm: [] for arm in arms}
     for relation, by_arm in by_relation.items():
         groups += [relation, f"{relation}\nothers"]
         for arm in arms:

@@ -41,11 +41,7 @@ def parse() -> argparse.Namespace:
     languages.add_flags(parser)
     languages.add_threshold_flag(parser)
     parser.add_argument(
-        "--presets",
-        nargs="+",
-        choices=PRESETS,
-        default=["amig", "dai"],
-        help=f"methods to compare; note that {SIGNS}",
+        "--presets", nargs="+", choices=PRESETS, default=["amig", "dai"], help=f"methods to compare; note that {SIGNS}"
     )
     parser.add_argument(
         "--points",

@@ -215,10 +215,10 @@ def in_words(
 
 def draw(effects: dict[str, dict[str, float]], path: Path) -> Path:
     from kn.report import figures  # imports matplotlib, which takes a second
-    from kn.report.read_back import Measured
+    from kn.report.read_back import Reported
 
-    series: dict[str, list[Measured | None]] = {
-        name: [Measured(100 * values[name]) for values in effects.values()] for name in CHANGES
+    series: dict[str, list[Reported | None]] = {
+        name: [Reported(100 * values[name]) for values in effects.values()] for name in CHANGES
     }
     return figures.bars(list(effects), series, ("question", "probability of the answer (%)"), path)
 

@@ -331,8 +331,8 @@ def test_the_worker_processes_of_a_gpu_run_end_with_it(tmp_path):
         "from kn.store import runs\n"
         "from pathlib import Path\n"
         "if __name__ == '__main__':\n"
-        "    with runs.beside(torch.device('cuda')) as beside:\n"
-        "        print(beside(os.getpid), beside(pow, 2, 5), os.getpid(), flush=True)\n"
+        "    with runs.in_other_processes(torch.device('cuda')) as call:\n"
+        "        print(call(os.getpid), call(pow, 2, 5), os.getpid(), flush=True)\n"
         "        time.sleep(600)\n"
     )
     environment = os.environ | {"PYTHONPATH": str(ROOT / "src")}

@@ -25,11 +25,10 @@ from torch import Tensor
 
 from kn.methods.certificate import Certificate
 from kn.methods.climbing import Climb, Paths
-from kn.methods.curves import precise
 from kn.methods.halving import halve
 from kn.methods.quadrature import ladder, paid
 from kn.model import finite, inputs
-from kn.model.adapters import Adapter
+from kn.model.adapters import Adapter, precise
 from kn.model.batches import Batches, Rows, upload
 from kn.model.prompts import Prompt
 from kn.neurons.triplets import Triplets

@@ -10,9 +10,9 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from kn.methods.certificate import Certificate, Evidence
-from kn.methods.curves import Curves, concatenated, on_device, precise, relative
+from kn.methods.curves import Curves, concatenated, on_device, relative
 from kn.methods.quadrature import Rule
-from kn.model.adapters import Adapter, Pass
+from kn.model.adapters import Adapter, Pass, precise
 from kn.model.batches import Batches, upload
 
 GRADIENTS = 4  # how many eps a gradient may be off by

@@ -63,7 +63,3 @@ def _tensors(rule: Rule, device: torch.device, dtype: torch.dtype) -> tuple[Tens
 
 def relative(x: Tensor, to: Tensor) -> Tensor:
     return torch.where(x > 0, x / to, 0)
-
-
-def precise(x: Tensor) -> Tensor:
-    return x.to(torch.promote_types(x.dtype, torch.float32))

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from kn.methods.scaling import Scaling
 from kn.model import finite, inputs
-from kn.model.adapters import Adapter
+from kn.model.adapters import Adapter, precise
 from kn.model.batches import Batches, Rows, upload
 from kn.model.inputs import Neurons
 from kn.model.prompts import Prompt
@@ -117,7 +117,7 @@ class Probe:
         each from the layer of its lowest neuron.
         """
         plain, answers = self.adapter.run(rows.ids, rows.positions), rows.answers
-        scores = [score(_probabilities(plain.logits), answers)]
+        scores = [score(precise(plain.logits).softmax(-1), answers)]
         jobs = sorted(
             (min(layer for layer, _ in change), row, number)
             for row, per_row in enumerate(changes)
@@ -133,7 +133,7 @@ class Probe:
                 ffn.append(self.adapter.blocks[start].down(scale(start, neurons, first)))
                 first += count
             logits = self.adapter.run_on(plain, starts, job_rows, torch.cat(ffn), scale)
-            scores.append(score(_probabilities(logits), answers[job_rows]))
+            scores.append(score(precise(logits).softmax(-1), answers[job_rows]))
         values = torch.cat(scores).double().cpu()
         finite.check(self.adapter, rows, values, owners=[*range(len(answers)), *(row for _, row, _ in jobs)])
         own, changed = np.split(values.numpy(), [len(answers)])
@@ -172,14 +172,10 @@ def answer_columns(rows: Rows, logits: Tensor) -> Tensor:
     """Four columns, one entry per reading: the answer's probability, its rank, the most probable token, and whether
     that is the answer.
     """
-    probabilities = _probabilities(logits)
+    probabilities = precise(logits).softmax(-1)
     own, predicted = _at(probabilities, rows.answers), probabilities.argmax(1)
     rank = (probabilities > own[:, None]).sum(1)
     return torch.stack([column.double() for column in (own, rank, predicted, predicted == rows.answers)])
-
-
-def _probabilities(logits: Tensor) -> Tensor:
-    return logits.to(torch.promote_types(logits.dtype, torch.float32)).softmax(-1)
 
 
 def _at(probabilities: Tensor, answers: Tensor) -> Tensor:

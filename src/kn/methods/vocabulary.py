@@ -4,8 +4,7 @@ from typing import NamedTuple
 
 import torch
 
-from kn.methods.curves import precise
-from kn.model.adapters import Adapter
+from kn.model.adapters import Adapter, precise
 
 
 class Words(NamedTuple):

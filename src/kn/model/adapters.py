@@ -152,6 +152,11 @@ class Adapter(Generic[Kept]):
         return torch.zeros(self.n_layers, len(x), self.d_model, dtype=x.dtype, device=x.device, requires_grad=True)
 
 
+def precise(x: Tensor) -> Tensor:
+    """In float32 at least. Probabilities are computed so, whatever the model's type."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
 def scaled(q: Tensor, k: Tensor, scale: float) -> tuple[Tensor, Tensor]:
     """The factors of the attention's scores. In float16 a product could overflow, before it is scaled or after."""
     if q.dtype == torch.float16:

@@ -17,7 +17,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from kn.model.adapters import Adapter, Change, Ffn, Pass, scaled
+from kn.model.adapters import Adapter, Change, Ffn, Pass, precise, scaled
 from kn.model.linear import FrozenLinear
 
 Rotation = tuple[Tensor, Tensor]  # cosines and sines
@@ -197,7 +197,7 @@ def _attend(block: Block, q: Tensor, k: Tensor, v: Tensor, sight: Tensor) -> Ten
     q, k = _scaled(block, q, k)
     q = q.unflatten(1, (shared, heads // shared))
     scores = _capped(block, q @ k[:, :, None].transpose(-1, -2)).masked_fill(~sight, -torch.inf)
-    return (_softmax(scores).to(v.dtype) @ v[:, :, None]).flatten(1, 2).transpose(1, 2).flatten(2)
+    return (precise(scores).softmax(-1).to(v.dtype) @ v[:, :, None]).flatten(1, 2).transpose(1, 2).flatten(2)
 
 
 def _attend_at(block: Block, q: Tensor, k: Tensor, v: Tensor, keys: Tensor, values: Tensor, sight: Tensor) -> Tensor:
@@ -209,20 +209,16 @@ def _attend_at(block: Block, q: Tensor, k: Tensor, v: Tensor, keys: Tensor, valu
     scores = (q.flatten(2, 3) @ keys.to(q.dtype).transpose(-1, -2)).unflatten(2, q.shape[2:4])
     own = (q * k).sum(-1, keepdim=True)
     scores = _capped(block, scores).masked_fill(~sight[:, None, None, None], -torch.inf)
-    weights = _softmax(torch.cat((scores, _capped(block, own)), -1)).to(v.dtype)
+    weights = precise(torch.cat((scores, _capped(block, own)), -1)).softmax(-1).to(v.dtype)
     mixed = (weights[..., :-1].flatten(2, 3) @ values).view_as(q) + weights[..., -1:] * v
     return mixed.transpose(1, 2).flatten(2).flatten(0, 1)
 
 
 def _scaled(block: Block, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
     if block.precise:
-        q, k = (x.to(torch.promote_types(x.dtype, torch.float32)) for x in (q, k))
+        q, k = map(precise, (q, k))
     return scaled(q, k, block.scale)
 
 
 def _capped(block: Block, scores: Tensor) -> Tensor:
     return scores if block.cap is None else block.cap * torch.tanh(scores / block.cap)
-
-
-def _softmax(scores: Tensor) -> Tensor:
-    return scores.softmax(-1, torch.promote_types(scores.dtype, torch.float32))

@@ -42,6 +42,10 @@ class NeuronSet(tuple[Neuron, ...]):
             raise ValueError(f"repeated neurons: {repeated}")
         return super().__new__(cls, members)
 
+    def by_layer(self) -> "NeuronSet":
+        """Ordered by layer. Neurons of one layer stay in their order."""
+        return NeuronSet(sorted(self, key=lambda neuron: neuron[0]))
+
 
 def read_neuron_sets(path: Path) -> list[NeuronSet]:
     """The neurons of each fact of a relation, from a file like `kn_bag-P101.json`."""

@@ -6,7 +6,7 @@ None of its numbers is checked: the known ones depend on choices in its program 
 from pathlib import Path
 
 from kn.report.comparison import Row, Run, Section, Table, Values
-from kn.report.read_back import Measured, measured, read, read_if_there
+from kn.report.read_back import Reported, measured, read, read_if_there
 from kn.store import result_files, result_shapes
 from kn.store.result_shapes import Rates, WithInterval
 
@@ -50,8 +50,8 @@ def cross_lingual(run: Run) -> Section:
         for language, rates in summary["all facts"].items():
             scope = f"{with_model(run, language)}, all facts an arm has neurons for"
             values |= success_rates(rates["all"], scope)
-        values["facts", pair] = Measured(summary["facts"])
-        values["facts without language-independent neurons", pair] = Measured(summary["facts without LIKN"])
+        values["facts", pair] = Reported(summary["facts"])
+        values["facts without language-independent neurons", pair] = Reported(summary["facts without LIKN"])
         figures.append(f"language_independent_layers-{pair}")
     return Section(
         title="AMIG, Table 2 and Figure 3: cross-lingual editing, success rate, and layers",
@@ -76,7 +76,7 @@ def degenerate(run: Run) -> Section:
                 values[f"{name}: facts with a pair (%)", scope] = measured(counts, "facts with a pair", 100)
                 shares: list[float | None] = counts["percent by layer"]
                 rows = [
-                    Row(f"layer {number} of {len(shares)}", scope, Measured(share or 0))
+                    Row(f"layer {number} of {len(shares)}", scope, Reported(share or 0))
                     for number, share in enumerate(shares, 1)
                 ]
                 layer_tables.append(Table(f"share of neurons (%) by layer: {name}, {scope}", rows))
@@ -122,9 +122,9 @@ def success_rates(by_arm: dict[str, Rates], scope: str) -> Values:
     return {key: value for key, value in values.items() if value}
 
 
-def with_interval(rate: WithInterval) -> Measured | None:
+def with_interval(rate: WithInterval) -> Reported | None:
     value, low, high = rate
-    return None if value is None else Measured(value, low, high)
+    return None if value is None else Reported(value, low, high)
 
 
 def with_model(run: Run, languages: str) -> str:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from kn.report.published import NOT_PUBLISHED, Number, Published
-from kn.report.read_back import Measured, read_if_there
+from kn.report.read_back import Reported, read_if_there
 from kn.store import result_files, result_shapes, shapes
 
 NOTHING = "-"
@@ -14,14 +14,14 @@ MAKER = shapes.table(shapes.either(shapes.text, shapes.optional(shapes.number)))
 RECORD = shapes.table(shapes.having({"settings": shapes.table(shapes.anything)}))
 OBJECT = shapes.table(shapes.anything)
 
-Values = dict[tuple[str, str], Measured | None]  # by measure and scope
+Values = dict[tuple[str, str], Reported | None]  # by measure and scope
 
 
 @dataclass(frozen=True)
 class Row:
     measure: str
     scope: str  # what it was measured on: an arm, a relation, a layer …
-    ours: Measured | None  # None where it was not measured
+    ours: Reported | None  # None where it was not measured
     number: Number = NOT_PUBLISHED
     comparable: bool = False  # whether this run has the paper's model, settings and data
 
@@ -67,7 +67,7 @@ class Series(NamedTuple):
     by: str  # "relation" or "layer"
     measure: str
     scope: str
-    values: dict[str, Measured]
+    values: dict[str, Reported]
 
 
 @dataclass
@@ -101,7 +101,7 @@ def as_published(value: float | None) -> str:
     return NOTHING if value is None else f"{value:,.10g}"
 
 
-def with_interval(ours: Measured | None) -> str:
+def with_interval(ours: Reported | None) -> str:
     if ours is None:
         return NOTHING
     shown = four_digits(ours.value)

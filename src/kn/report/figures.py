@@ -15,7 +15,7 @@ import seaborn as sns
 from matplotlib.figure import Figure
 from matplotlib.ticker import ScalarFormatter
 
-from kn.report.read_back import Measured
+from kn.report.read_back import Reported
 from kn.store.files import make_folder, writing
 from kn.store.result_files import BASELINE, KNOWLEDGE, RANDOM
 
@@ -32,7 +32,7 @@ NEAR = 20  # pixels: points closer than this share a label
 sns.set_theme(context="paper", style="whitegrid", rc={"axes.spines.top": False, "axes.spines.right": False})
 
 
-def bars(groups: list[str], series: dict[str, list[Measured | None]], labels: tuple[str, str], path: Path) -> Path:
+def bars(groups: list[str], series: dict[str, list[Reported | None]], labels: tuple[str, str], path: Path) -> Path:
     """A group of bars for each entry of `groups`, with a bar for each series; None where nothing was measured."""
     figure, axes = plt.subplots(
         figsize=(min(WIDEST, max(4.0, 0.32 * len(groups) * max(len(series), 2) / 2 + 1.5)), 3.2)
@@ -117,8 +117,8 @@ def curves(series: dict[str, tuple[np.ndarray, np.ndarray]], labels: tuple[str, 
 
 def layers(statistics: Mapping[str, Mapping[str, Any]], path: Path) -> Path:
     """The share of neurons in each layer, by arm, from the entry "percent by layer" of each arm's statistics."""
-    shares: dict[str, list[Measured | None]] = {
-        arm: [Measured(share or 0) for share in counts["percent by layer"]] for arm, counts in statistics.items()
+    shares: dict[str, list[Reported | None]] = {
+        arm: [Reported(share or 0) for share in counts["percent by layer"]] for arm, counts in statistics.items()
     }
     groups = [str(number + 1) for number in range(max(map(len, shares.values())))]
     return bars(groups, shares, ("layer", "share of neurons (%)"), path)

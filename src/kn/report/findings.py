@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from kn.report import read_back
 from kn.report.comparison import NOTHING
-from kn.report.read_back import Measured
+from kn.report.read_back import Reported
 from kn.store.result_files import ARMS, KNOWLEDGE, RANDOM
 
 
@@ -96,5 +96,5 @@ def _erasures(output_dir: Path) -> list[Finding]:
     return rows
 
 
-def _mean(measured: Iterable[Measured]) -> float:
+def _mean(measured: Iterable[Reported]) -> float:
     return mean(number.value for number in measured)

@@ -17,7 +17,7 @@ from kn.store.shapes import Shape, check
 KINDS = ("subject and object", "subject only", "random sentence")  # of crawled sentences
 
 
-class Measured(NamedTuple):
+class Reported(NamedTuple):
     """A value, and its interval where there is one."""
 
     value: float
@@ -35,13 +35,13 @@ def read_if_there(path: Path, shape: Shape) -> Any:
     return read(path, shape) if path.exists() else None
 
 
-def measured(measures: Mapping[str, Any], name: str, scale: float = 1) -> Measured | None:
+def measured(measures: Mapping[str, Any], name: str, scale: float = 1) -> Reported | None:
     """A measure and its interval; None where nothing could be measured."""
     value = measures.get(name)
     if value is None:
         return None
     low, high = measures.get(f"{name}:interval") or (None, None)
-    return Measured(scale * value, None if low is None else scale * low, None if high is None else scale * high)
+    return Reported(scale * value, None if low is None else scale * low, None if high is None else scale * high)
 
 
 def statistics(kn_dir: Path) -> dict[str, NeuronStatistics]:
@@ -54,9 +54,9 @@ def statistics(kn_dir: Path) -> dict[str, NeuronStatistics]:
     return by_arm
 
 
-def modified(kn_dir: Path, name: str) -> dict[str, dict[str, Measured]]:
+def modified(kn_dir: Path, name: str) -> dict[str, dict[str, Reported]]:
     """A ratio of stage 3, in percent, by arm and relation."""
-    ratios: dict[str, dict[str, Measured]] = {}
+    ratios: dict[str, dict[str, Reported]] = {}
     for arm in ARMS:
         means = read_if_there(result_files.modified_means(kn_dir, arm), result_shapes.MODIFIED_MEANS) or {}
         for entry, measures in means.items():

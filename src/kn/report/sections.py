@@ -8,7 +8,7 @@ from statistics import mean
 
 from kn.report import amig_sections, read_back
 from kn.report.comparison import Run, Section, Series, Values, makers
-from kn.report.read_back import Measured, measured
+from kn.report.read_back import Reported, measured
 from kn.store.result_files import KNOWLEDGE, by_number
 
 
@@ -19,17 +19,17 @@ def data(run: Run) -> Section:
     if record:
         prompts = {relation: entry["prompts"] for relation, entry in record.items()}
         scored = sum(entry["scored"] for entry in record.values())
-        per_fact = {relation: Measured(prompts[relation] / max(count, 1)) for relation, count in run.facts.items()}
+        per_fact = {relation: Reported(prompts[relation] / max(count, 1)) for relation, count in run.facts.items()}
         n_facts, n_prompts = sum(run.facts.values()), sum(prompts.values())
         values = {
-            ("relations", "all"): Measured(len(record)),
-            ("facts", "all"): Measured(n_facts),
-            ("prompts", "all"): Measured(n_prompts),
-            ("prompts that could not be scored", "all"): Measured(n_prompts - scored),
-            ("templates per relation", "mean over relations"): Measured(mean(per.value for per in per_fact.values())),
-            ("prompts per fact", "mean over facts"): Measured(n_prompts / max(n_facts, 1)),
+            ("relations", "all"): Reported(len(record)),
+            ("facts", "all"): Reported(n_facts),
+            ("prompts", "all"): Reported(n_prompts),
+            ("prompts that could not be scored", "all"): Reported(n_prompts - scored),
+            ("templates per relation", "mean over relations"): Reported(mean(per.value for per in per_fact.values())),
+            ("prompts per fact", "mean over facts"): Reported(n_prompts / max(n_facts, 1)),
         }
-        facts = {relation: Measured(count) for relation, count in run.facts.items()}
+        facts = {relation: Reported(count) for relation, count in run.facts.items()}
         series = [
             Series("relation", "facts", "all", facts),
             Series("relation", "prompts per fact", "all", per_fact),
@@ -85,8 +85,8 @@ def layers(run: Run) -> Section:
     for arm, counts in by_arm.items():
         shares = [share or 0 for share in counts["percent by layer"]]
         last_quarter = sum(shares[-max(len(shares) // 4, 1) :])
-        values["share in the last quarter of the layers (%)", arm] = Measured(last_quarter)
-        by_layer = {f"layer {number} of {len(shares)}": Measured(share) for number, share in enumerate(shares, 1)}
+        values["share in the last quarter of the layers (%)", arm] = Reported(last_quarter)
+        by_layer = {f"layer {number} of {len(shares)}": Reported(share) for number, share in enumerate(shares, 1)}
         series.append(Series("layer", "share of neurons (%)", arm, by_layer))
     return run.section(
         "layers",
@@ -115,7 +115,7 @@ def _modified(run: Run, name: str, key: str, title: str) -> Section:
     values: Values = {}
     for measure, by_arm in (("mean over relations (%)", own), ("unrelated facts (%)", unrelated)):
         for arm, by_relation in by_arm.items():
-            values[measure, arm] = Measured(mean(ratio.value for ratio in by_relation.values()))
+            values[measure, arm] = Reported(mean(ratio.value for ratio in by_relation.values()))
     series = []
     for arm, by_relation in own.items():
         in_order = {relation: by_relation[relation] for relation in by_number(by_relation)}
@@ -137,7 +137,7 @@ def distant(run: Run) -> Section:
     values: Values = {}
     for arm, activations in read_back.distant(run.output_dir).items():
         for kind, activation in zip(read_back.KINDS, activations, strict=True):
-            values[kind, arm] = Measured(activation)
+            values[kind, arm] = Reported(activation)
     return run.section(
         "distant",
         values,
@@ -213,7 +213,7 @@ def cost(run: Run) -> Section:
     for device, entries in by_device.items():
         seconds = sum(sum(entry["seconds"].values()) for entry in entries)
         prompts = sum(entry["scored"] for entry in entries)
-        values["seconds per prompt", f"this run, {device}"] = Measured(seconds / max(prompts, 1))
+        values["seconds per prompt", f"this run, {device}"] = Reported(seconds / max(prompts, 1))
     return run.section(
         "cost",
         values,

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def beside(device: "torch.device") -> Iterator[Callable]:
+def in_other_processes(device: "torch.device") -> Iterator[Callable]:
     """A function that calls a function with arguments; if there is a GPU, in another process.
 
     Python runs one thread at a time, so the GPU would wait for whatever this process does.
