@@ -1,4 +1,4 @@
-"""The commands in the documentation can be copied: their scripts, flags and settings are there."""
+"""The commands in the documentation can be copied: their scripts, flags and settings exist."""
 
 import json
 import re
@@ -19,11 +19,11 @@ PAGES = [
 ]
 SHELL_ONLY = re.findall(r"^([A-Z]+)=", (ROOT / "config.sh").read_text(), re.M)
 SETTINGS = {*flags.SETTINGS, *SHELL_ONLY, "PYTHONPATH", "OMP_NUM_THREADS", "KN_REAL_DATA", "KN_REAL_MODEL"}
-OF_PYTEST = {"-k", "-m"}
+PYTEST_FLAGS = {"-k", "-m"}
 
 
 def commands(page):
-    """The lines of fenced blocks that call something, and what stands in backticks and names a script."""
+    """The lines of fenced blocks that call something, and the code in backticks that names a script."""
     text, fenced = (ROOT / page).read_text(), re.compile(r"^```\n(.*?)^```", re.M | re.S)
     for block in fenced.findall(text):
         yield from (line for line in block.splitlines() if re.match(r"(\w+=\S+ )*(bash|sbatch|\S*python3?) ", line))
@@ -35,20 +35,20 @@ def commands(page):
 ALL = sorted({(page, command) for page in PAGES for command in commands(page)})
 
 
-def words(command):
-    """The settings in front of a command, and its words; what stands in brackets may be left out."""
-    found = shlex.split(re.sub(r"[][]|…", "", command), comments=True)
-    found = found[: found.index("|")] if "|" in found else found
+def split(command):
+    """The settings in front of a command, and its words. The brackets around optional words are dropped."""
+    words = shlex.split(re.sub(r"[][]|…", "", command), comments=True)
+    words = words[: words.index("|")] if "|" in words else words
     settings = []
-    while re.match(r"\w+=", found[0]):
-        settings.append(found.pop(0))
-    while found[0] in ("time", "/usr/bin/time", "-v"):
-        found.pop(0)
-    return settings, found
+    while re.match(r"\w+=", words[0]):
+        settings.append(words.pop(0))
+    while words[0] in ("time", "/usr/bin/time", "-v"):
+        words.pop(0)
+    return settings, words
 
 
 def python_scripts(script):
-    """What a script of the shell runs."""
+    """The Python scripts that a shell script runs."""
     text = (ROOT / script).read_text()
     named = re.findall(r"src/(\w+\.py)", text) + re.findall(r"^run_(?:stage|on_languages) (\w+\.py)", text, re.M)
     further = re.findall(r"\b[0-9]+_run_\w+\.sh", text) if script.startswith("slurm/") else []
@@ -56,50 +56,50 @@ def python_scripts(script):
 
 
 def known_flags(script):
-    explained = run_in_process(script, ["--help"])
-    assert explained.returncode == 0, explained.stderr
-    return set(re.findall(r"--?[a-z_0-9]+", explained.stdout))
+    answer = run_in_process(script, ["--help"])
+    assert answer.returncode == 0, answer.stderr
+    return set(re.findall(r"--?[a-z_0-9]+", answer.stdout))
 
 
-def test_commands_are_found_in_the_documentation():
-    found = {" ".join(words(command)[1]) for _, command in ALL}
-    assert {"bash run_sample.sh", "bash slurm/pipeline.sh", "sbatch slurm/gpus.sbatch 6_run_edit.sh 1 8"} <= found
-    assert len(found) > 50
+def test_these_tests_find_the_commands_in_the_documentation():
+    calls = {" ".join(split(command)[1]) for _, command in ALL}
+    assert {"bash run_sample.sh", "bash slurm/pipeline.sh", "sbatch slurm/gpus.sbatch 6_run_edit.sh 1 8"} <= calls
+    assert len(calls) > 50
 
 
 @pytest.mark.parametrize("page, command", ALL, ids=lambda value: value[:60])
 def test_a_command_can_be_copied(monkeypatch, page, command):
-    settings, found = words(command)
+    settings, words = split(command)
     assert {setting.split("=")[0] for setting in settings} <= SETTINGS
-    if len(found) == 1:  # a script that is named, not called
-        assert any((ROOT / folder / found[0]).exists() for folder in ("", "src", "slurm", "tests")), found
+    if len(words) == 1:  # a script that is named, not called
+        assert any((ROOT / folder / words[0]).exists() for folder in ("", "src", "slurm", "tests")), words
         return
-    started_by, script, *arguments = found
-    if started_by == "sbatch":
-        scripts = [word for word in found if word.endswith((".sh", ".sbatch"))]
+    program, script, *arguments = words
+    if program == "sbatch":
+        scripts = [word for word in words if word.endswith((".sh", ".sbatch"))]
         assert scripts and all((ROOT / name).exists() for name in scripts)
-        script, arguments = scripts[-1], found[found.index(scripts[-1]) + 1 :]
+        script, arguments = scripts[-1], words[words.index(scripts[-1]) + 1 :]
     elif script.endswith(".py"):
-        assert started_by == ".venv/bin/python"
+        assert program == ".venv/bin/python"
         assert script.startswith("src/") or "PYTHONPATH=src" in settings
     else:
-        assert started_by == "bash" and script.endswith(".sh")
+        assert program == "bash" and script.endswith(".sh")
     assert (ROOT / script).exists()
-    asked = {word.split("=")[0] for word in arguments if re.match("--?[a-z]", word)}
-    if script != "run_tests.sh" and asked:
-        monkeypatch.syspath_prepend((ROOT / script).parent)  # as Python does
-        python = [script] if script.endswith(".py") else python_scripts(script)
-        assert asked <= set().union(*map(known_flags, python))
+    used_flags = {word.split("=")[0] for word in arguments if re.match("--?[a-z]", word)}
+    if script != "run_tests.sh" and used_flags:
+        monkeypatch.syspath_prepend((ROOT / script).parent)  # as Python does for a script
+        scripts = [script] if script.endswith(".py") else python_scripts(script)
+        assert used_flags <= set().union(*map(known_flags, scripts))
     else:
-        assert asked <= OF_PYTEST
-    # The sample's models know only the sample's facts.
+        assert used_flags <= PYTEST_FLAGS
+    # The sample's models know only the sample's facts, so both must be given together.
     if any(word.startswith("data/sample/bilingual") for word in arguments):
         assert "MLAMA=data/sample/mlama" in settings
     if "MODEL=data/sample/model" in settings:
         assert "DATA=data/sample" in settings
 
 
-def test_the_example_in_python_runs(monkeypatch):
+def test_the_python_examples_of_the_architecture_page_run(monkeypatch):
     monkeypatch.chdir(ROOT)
     examples = re.findall(r"^```python\n(.*?)^```", (ROOT / "docs/architecture.md").read_text(), re.M | re.S)
     assert examples
@@ -107,16 +107,16 @@ def test_the_example_in_python_runs(monkeypatch):
         exec(example, {})
 
 
-def test_a_question_of_ones_own_is_one_script(stage1, golden, golden_bags, tmp_path):
-    """The script in the docs, run and run again, against the entropy of what transformers' own model says."""
+def test_the_script_for_your_own_question_runs_as_documented(stage1, golden, golden_bags, tmp_path):
+    """Run it twice, and compare the result with the entropy of transformers' own output."""
     (script,) = re.findall(r"^```python\n(.*?)^```", (ROOT / "docs/your_own_question.md").read_text(), re.M | re.S)
     path = tmp_path / "13_entropy.py"
     path.write_text(script)
     kn_dir = tmp_path / "kn"
     run("2_get_kn.py", "--output_dir", stage1, "--kn_dir", kn_dir)
     data = GOLDEN / "data" / "PARAREL" / "data_all.json"
-    folders = ["--bert_model", GOLDEN / "model", "--data_path", data, "--output_dir", tmp_path, "--kn_dir", kn_dir]
-    flags = [*map(str, folders), "--device", "cpu", "--pt_relation", "P36"]
+    inputs = ["--bert_model", GOLDEN / "model", "--data_path", data, "--output_dir", tmp_path, "--kn_dir", kn_dir]
+    flags = [*map(str, inputs), "--device", "cpu", "--pt_relation", "P36"]
     first = run_in_process(str(path), flags)
     assert first.returncode == 0 and " nats, " in first.stdout, first.stderr
     result = tmp_path / "entropy" / "entropy-P36.jsonl"
