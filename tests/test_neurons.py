@@ -1,4 +1,4 @@
-"""Refining and statistics against the published program's files, and against counting pair by pair."""
+"""Refining and statistics agree with the published program's files and with counting pair by pair."""
 
 import json
 import random
@@ -23,22 +23,23 @@ def published(name):
 
 @pytest.mark.parametrize("relation", RELATIONS)
 @pytest.mark.parametrize("method, share, prefix", [("ig_gold", 0.2, ""), ("base", 0.5, "base_")])
-def test_refining_as_published(relation, method, share, prefix):
+def test_refining_gives_the_published_neurons(relation, method, share, prefix):
     lines = (GOLDEN / "results" / f"TREx-all-{relation}.rlt.jsonl").read_text().splitlines()
-    facts = [[refining.strongest(scores[method], share) for _, scores in json.loads(line)] for line in lines]
-    refined = refining.refine_relation(facts, refining.Refining())
+    neurons_by_fact = [[refining.strongest(scores[method], share) for _, scores in json.loads(line)] for line in lines]
+    refined = refining.refine_relation(neurons_by_fact, refining.Refining())
     assert refined.facts == sets.read_neuron_sets(KN / f"{prefix}kn_bag-{relation}.json")
     assert refined.relation == NeuronSet(published(f"{prefix}kn_rel-{relation}.json"))
-    tries = [float(ratio) for name, ratio in printed()["mode_ratio_tries"] if name == relation]
-    assert refined.mode_ratio in tries
+    published_ratios = [float(ratio) for name, ratio in printed()["mode_ratio_tries"] if name == relation]
+    assert refined.mode_ratio in published_ratios
 
 
 def printed():
+    """What the published program printed about its neurons."""
     return read(GOLDEN / "printed" / "statistics.json")
 
 
-def test_the_share_moves_at_most_as_often_as_there_are_passes():
-    crowded = [[[(0, n) for n in range(9)]] * 4]  # every prompt has all: no share helps
+def test_the_share_changes_at_most_once_per_pass():
+    crowded = [[[(0, n) for n in range(9)]] * 4]  # every prompt has all neurons, so no share leaves fewer
     refined = refining.refine_relation(crowded, refining.Refining())
     assert refined.mode_ratio == 0.7 + 0.05 + 0.05 + 0.05 + 0.05 + 0.05 and not refined.in_range
     assert refined.mean == 9 and len(refined.facts[0]) == 9
@@ -46,62 +47,68 @@ def test_the_share_moves_at_most_as_often_as_there_are_passes():
     assert empty.facts == [NeuronSet()] and empty.mode_ratio == pytest.approx(0.65)
 
 
-def test_a_neuron_needs_its_share_of_prompts_but_three_in_any_case():
+def test_a_neuron_needs_its_share_of_the_prompts_and_at_least_the_minimum():
     prompts = [[(0, 1), (0, 2)], [(0, 1), (0, 2)], [(0, 1)], []]
     assert refining.refine_fact(prompts, 0.5, 3) == ((0, 1),)
     assert refining.refine_fact(prompts, 0.5, 2) == ((0, 1), (0, 2))
     assert refining.refine_fact(prompts, 0.8, 2) == ()
 
 
-def test_statistics_against_counting_pair_by_pair():
+def test_statistics_agree_with_counting_pair_by_pair():
     rng = random.Random(1)
-    everything = [[layer, n] for layer in range(3) for n in range(4)]
-    bags = {
-        name: [NeuronSet(rng.sample(everything, rng.randrange(5))) for _ in range(count)]
+    all_neurons = [[layer, n] for layer in range(3) for n in range(4)]
+    sets_by_relation = {
+        name: [NeuronSet(rng.sample(all_neurons, rng.randrange(5))) for _ in range(count)]
         for name, count in (("P1", 5), ("P2", 8), ("P3", 3))
     }
-    found = statistics(bags, 4)
+    measures = statistics(sets_by_relation, 4)
 
     def shared(a, b):
         return sum(neuron in b for neuron in a)
 
-    pairs = [shared(a, b) for of_relation in bags.values() for a, b in combinations(of_relation, 2)]
-    assert found["shared by two facts of one relation"] == pytest.approx(mean(pairs))
+    pairs = [shared(a, b) for facts in sets_by_relation.values() for a, b in combinations(facts, 2)]
+    assert measures["shared by two facts of one relation"] == pytest.approx(mean(pairs))
     expected = mean(
-        mean(mean(shared(bag, partner) for partner in bags[other]) for other in bags if other != name)
-        for name in bags
-        for bag in bags[name]
+        mean(
+            mean(shared(neurons, partner) for partner in sets_by_relation[other])
+            for other in sets_by_relation
+            if other != name
+        )
+        for name in sets_by_relation
+        for neurons in sets_by_relation[name]
     )
-    assert found["shared by facts of two relations"] == pytest.approx(expected)
-    all_bags = [bag for of_relation in bags.values() for bag in of_relation]
-    assert found["neurons per fact"] == pytest.approx(mean(map(len, all_bags)))
-    assert found["facts without neurons"] == sum(not bag for bag in all_bags)
-    assert found["different neurons in use"] == len({tuple(n) for bag in all_bags for n in bag})
-    in_layer_1 = sum(n[0] == 1 for bag in all_bags for n in bag)
-    assert found["percent by layer"][1] == pytest.approx(100 * in_layer_1 / sum(map(len, all_bags)))
-    assert found["percent by layer"][3] == 0
+    assert measures["shared by facts of two relations"] == pytest.approx(expected)
+    all_sets = [neurons for facts in sets_by_relation.values() for neurons in facts]
+    assert measures["neurons per fact"] == pytest.approx(mean(map(len, all_sets)))
+    assert measures["facts without neurons"] == sum(not neurons for neurons in all_sets)
+    assert measures["different neurons in use"] == len({tuple(neuron) for neurons in all_sets for neuron in neurons})
+    in_layer_1 = sum(neuron[0] == 1 for neurons in all_sets for neuron in neurons)
+    assert measures["percent by layer"][1] == pytest.approx(100 * in_layer_1 / sum(map(len, all_sets)))
+    assert measures["percent by layer"][3] == 0
 
 
-def test_statistics_as_published():
+def test_statistics_are_the_published_ones():
     for prefix, name in (("", "ig"), ("base_", "base")):
-        bags = {relation: sets.read_neuron_sets(KN / f"{prefix}kn_bag-{relation}.json") for relation in RELATIONS}
-        found, theirs = statistics(bags, 5), printed()
-        assert found["neurons per fact"] == pytest.approx(theirs[f"average {name}_kn"], rel=1e-12)
-        assert found["shared by two facts of one relation"] == pytest.approx(
+        sets_by_relation = {
+            relation: sets.read_neuron_sets(KN / f"{prefix}kn_bag-{relation}.json") for relation in RELATIONS
+        }
+        measures, theirs = statistics(sets_by_relation, 5), printed()
+        assert measures["neurons per fact"] == pytest.approx(theirs[f"average {name}_kn"], rel=1e-12)
+        assert measures["shared by two facts of one relation"] == pytest.approx(
             theirs[f"{name} kn intra-relation"], rel=1e-12
         )
-        # Theirs is from 12,000 draws, ours is what they expect: within 3 standard errors of it.
+        # Theirs is the mean of 12,000 random draws, ours the exact mean. Allow 3 standard errors.
         sampled = theirs[f"{name} kn inter-relation (sampled, unseeded)"]
-        assert found["shared by facts of two relations"] == pytest.approx(
+        assert measures["shared by facts of two relations"] == pytest.approx(
             sampled, abs=3 * (2 * sampled / 12_000) ** 0.5
         )
 
 
-def test_nothing_to_divide_by_is_none():
-    found = statistics({"P1": [NeuronSet()]}, 2)
-    assert found["shared by two facts of one relation"] is None
-    assert found["shared by facts of two relations"] is None
-    assert found["percent by layer"] == [None, None]
+def test_a_mean_over_nothing_is_none():
+    measures = statistics({"P1": [NeuronSet()]}, 2)
+    assert measures["shared by two facts of one relation"] is None
+    assert measures["shared by facts of two relations"] is None
+    assert measures["percent by layer"] == [None, None]
 
 
 @pytest.mark.parametrize(
@@ -119,7 +126,7 @@ def test_nothing_to_divide_by_is_none():
         ("[[[1000000000, 1]]]", "fact 0: the neuron [1000000000, 1]: expected a layer below 10000"),
     ],
 )
-def test_neurons_that_are_none_are_named(tmp_path, text, message):
+def test_an_entry_that_is_no_neuron_is_named_in_the_error(tmp_path, text, message):
     path = tmp_path / "kn_bag-P1.json"
     path.write_text(text)
     with pytest.raises(InputError) as error:
@@ -137,11 +144,11 @@ def test_neurons_that_are_none_are_named(tmp_path, text, message):
         *([1, 2], [1, 2, 0.5, 0], "abc", {"a": 1, "b": 2, "c": 3}, None, 7, [0, 1, 0.25]),
     ],
 )
-def test_triplets_that_are_none_are_seen(triplet):
+def test_an_entry_that_is_no_triplet_is_recognized(triplet):
     assert sets.are_triplets([[0, 1, 1], [0, 2, -0.5]]) and sets.are_triplets([])
     assert not sets.are_triplets([[0, 1, 1], triplet])
 
 
 @pytest.mark.parametrize("value", [None, 3, "ab", {}, {"a": 1}, (), [3]])
-def test_what_is_no_list_of_triplets_is_seen(value):
+def test_a_value_that_is_no_list_of_triplets_is_recognized(value):
     assert not sets.are_triplets(value)
