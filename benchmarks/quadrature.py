@@ -230,20 +230,22 @@ def summary_line(case: str, rule: str, rows: list[dict]) -> str:
 
 
 def plot(folder: Path) -> Path:
-    """Draw the share of prompts up to each distance, with a panel per engine and a line per case."""
-    cases = {path.stem: list(csv.DictReader(path.open())) for path in sorted(folder.glob("*.csv"))}
+    """Draw the share of prompts up to each distance from the published sum: a panel per engine, a line per case."""
+    paths = sorted([*folder.glob("* dai.csv"), *folder.glob("* riemann.csv")])
+    cases = {path.stem.rpartition(" ")[0]: list(csv.DictReader(path.open())) for path in paths}
     engines = sorted({row["engine"] for rows in cases.values() for row in rows}, reverse=True)
-    figure, panels = plt.subplots(1, len(engines), figsize=(4.5 * len(engines), 3.6), sharey=True, squeeze=False)
+    size = (4.5 * len(engines) + 1.5, 3.6)
+    figure, panels = plt.subplots(1, len(engines), figsize=size, sharex=True, sharey=True, squeeze=False)
     for axes, engine in zip(panels[0], engines, strict=True):
         for name, rows in cases.items():
             distances = sorted(max(float(row["distance"]), LOWEST) for row in rows if row["engine"] == engine)
             if distances:
                 shares = 100 * np.arange(1, len(distances) + 1) / len(distances)
-                axes.step(distances, shares, where="post", label=name)
+                axes.step(distances, shares, where="post", label=name, color=plt.cm.tab20(list(cases).index(name)))
         axes.axvline(1e-3, color="black", linewidth=0.6)
         axes.set(xscale="log", xlabel="relative distance", title=engine)
     panels[0][0].set_ylabel("% of prompts")
-    panels[0][-1].legend(fontsize=6)
+    panels[0][-1].legend(fontsize=7, frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
     figure.tight_layout()
     figure.savefig(folder / "quadrature.png", dpi=150)
     plt.close(figure)
