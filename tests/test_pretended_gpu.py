@@ -1,4 +1,4 @@
-"""All stages that run the model, on a pretended GPU: the CPU's numbers, and how often they wait for the device."""
+"""On a pretended GPU, every stage that runs the model gives the CPU's numbers and rarely waits for the device."""
 
 import json
 import shutil
@@ -23,10 +23,10 @@ from kn.model import batches, loading
 from kn.model.prompts import Prompt
 
 DATA = GOLDEN / "data"
-FACTS = 8  # of each relation
+FACTS = 8  # per relation
 
 
-# ---- that it is like one ----
+# ---- the pretended GPU behaves like a real one ----
 
 
 @pytest.fixture
@@ -35,30 +35,34 @@ def gpu():
         yield gpu
 
 
-@pytest.mark.filterwarnings("ignore:__array__")  # numpy asks twice before it gives up
-def test_devices_are_not_mixed(gpu):
-    there, here = torch.arange(6.0, device="cuda").view(2, 3), torch.arange(6.0).view(2, 3)
-    assert there.device == torch.device("cuda:0") and there.is_cuda and (there + there).device.type == "cuda"
+@pytest.mark.filterwarnings("ignore:__array__")  # numpy tries twice before it gives up
+def test_operations_that_mix_devices_fail(gpu):
+    on_gpu, on_cpu = torch.arange(6.0, device="cuda").view(2, 3), torch.arange(6.0).view(2, 3)
+    assert on_gpu.device == torch.device("cuda:0") and on_gpu.is_cuda and (on_gpu + on_gpu).device.type == "cuda"
     for mix in (
-        lambda: there + here,
-        lambda: here @ there.T,
-        lambda: torch.cat([there, here]),
-        lambda: torch.where(there > 1, here, there),
-        lambda: there.gather(1, torch.zeros(2, 1, dtype=torch.int64)),
-        lambda: here[torch.tensor([0], device="cuda")],
-        lambda: there.index_put((torch.tensor([0], device="cuda"),), here[0]),
-        lambda: torch.nn.functional.linear(there, here),
+        lambda: on_gpu + on_cpu,
+        lambda: on_cpu @ on_gpu.T,
+        lambda: torch.cat([on_gpu, on_cpu]),
+        lambda: torch.where(on_gpu > 1, on_cpu, on_gpu),
+        lambda: on_gpu.gather(1, torch.zeros(2, 1, dtype=torch.int64)),
+        lambda: on_cpu[torch.tensor([0], device="cuda")],
+        lambda: on_gpu.index_put((torch.tensor([0], device="cuda"),), on_cpu[0]),
+        lambda: torch.nn.functional.linear(on_gpu, on_cpu),
     ):
         with pytest.raises(RuntimeError, match="cpu"):
             mix()
-    for to_numpy in (lambda: there.numpy(), lambda: np.array(there), lambda: np.zeros((2, 3)).__setitem__(0, there[0])):
+    for to_numpy in (
+        lambda: on_gpu.numpy(),
+        lambda: np.array(on_gpu),
+        lambda: np.zeros((2, 3)).__setitem__(0, on_gpu[0]),
+    ):
         with pytest.raises(TypeError, match="cuda"):
             to_numpy()
-    assert (there * torch.tensor(2.0)).device.type == "cuda"  # a number may come from anywhere
-    assert torch.equal((there @ there.T).cpu(), here @ here.T) and type(there.cpu()) is torch.Tensor
+    assert (on_gpu * torch.tensor(2.0)).device.type == "cuda"  # a single number may be on any device
+    assert torch.equal((on_gpu @ on_gpu.T).cpu(), on_cpu @ on_cpu.T) and type(on_gpu.cpu()) is torch.Tensor
 
 
-def test_gradients_and_modules(gpu):
+def test_modules_move_to_the_gpu_with_their_tied_weights_and_gradients(gpu):
     layer = torch.nn.Linear(3, 2)
     tied = torch.nn.ModuleList([layer, torch.nn.Linear(3, 2)])
     tied[1].weight = layer.weight
@@ -68,11 +72,11 @@ def test_gradients_and_modules(gpu):
     assert tied[1].weight is layer.weight and isinstance(layer.weight, torch.nn.Parameter) and layer.weight.is_cuda
     with pytest.raises(RuntimeError, match="same device"):
         layer(x)
-    (found,) = torch.autograd.grad(layer(x.to("cuda")).sum(), layer.weight)
-    assert found.is_cuda and torch.equal(found.cpu(), expected)
+    (gradient,) = torch.autograd.grad(layer(x.to("cuda")).sum(), layer.weight)
+    assert gradient.is_cuda and torch.equal(gradient.cpu(), expected)
     probes = torch.zeros(2, device="cuda", requires_grad=True)
-    (found,) = torch.autograd.grad((probes * 3).sum(), probes)
-    assert found.cpu().tolist() == [3, 3]
+    (gradient,) = torch.autograd.grad((probes * 3).sum(), probes)
+    assert gradient.cpu().tolist() == [3, 3]
 
 
 @pytest.mark.parametrize(
@@ -106,7 +110,7 @@ def test_gradients_and_modules(gpu):
         (0, lambda x: x.repeat_interleave(x[:, 0].long() + 1, 0, output_size=4)),
     ],
 )
-def test_waits_are_counted(gpu, monkeypatch, waits, work):
+def test_every_wait_for_the_gpu_is_counted(gpu, monkeypatch, waits, work):
     monkeypatch.setattr(pretended_gpu, "SOURCE", Path(__file__).parent)
     x = torch.arange(4.0).view(2, 2).to("cuda", non_blocking=True)
     done = work(x)
@@ -114,26 +118,28 @@ def test_waits_are_counted(gpu, monkeypatch, waits, work):
     assert all(line.startswith("test_pretended_gpu.py:") for line in gpu.waits)
 
 
-def test_every_thread_has_it(gpu):
+def test_every_thread_sees_the_gpu(gpu):
     with ThreadPoolExecutor(1) as pool:
         assert pool.submit(lambda: torch.ones(2).to("cuda").is_cuda).result()
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_every_family_computes_there(gpu, family):
+def test_every_family_gives_the_cpus_numbers_on_the_gpu(gpu, family):
     prompts = families.prompts(family in CAUSAL)
     ids, (position,), (answer,) = prompts[0]
     prompts.append(Prompt(ids, [position - 1, position], [answer, answer + 1]) if position else prompts[0])
-    found = {}
+    numbers = {}
     for device in ("cpu", "cuda"):
         model = FAMILIES[family].model(family, torch.float64).requires_grad_(False).to(device)
         adapter = loading.adapt(model)
-        batched = list(Engine(adapter, "riemann", 20).attribute(prompts, prediction=True))
-        found[device] = [getattr(of, name).cpu() for of in batched for name in ("answer", "prediction", "own")]
-        rewrites = [ColumnEdit([[0, 3], [2, 5]]), ColumnEdit([[1, 4]], torch.ones(24, dtype=torch.float64).to(device))]
-        variants = [[rewrites[number % 2] for number in range(len(prompts))], [None] * len(prompts)]
-        found[device] += [of.probabilities for of in read_edited(Probe(adapter), prompts, variants)]
-    for on_gpu, on_cpu in zip(found["cuda"], found["cpu"], strict=True):
+        attributions = list(Engine(adapter, "riemann", 20).attribute(prompts, prediction=True))
+        numbers[device] = [
+            getattr(batch, name).cpu() for batch in attributions for name in ("answer", "prediction", "own")
+        ]
+        edits = [ColumnEdit([[0, 3], [2, 5]]), ColumnEdit([[1, 4]], torch.ones(24, dtype=torch.float64).to(device))]
+        variants = [[edits[index % 2] for index in range(len(prompts))], [None] * len(prompts)]
+        numbers[device] += [reading.probabilities for reading in read_edited(Probe(adapter), prompts, variants)]
+    for on_gpu, on_cpu in zip(numbers["cuda"], numbers["cpu"], strict=True):
         np.testing.assert_allclose(on_gpu, on_cpu, rtol=1e-8, atol=1e-12)
 
 
@@ -141,7 +147,7 @@ def test_every_family_computes_there(gpu, family):
 
 
 def first_paper(folder):
-    """The stages on the golden world: script and flags."""
+    """Script and flags per stage of the first paper, on the golden data."""
     kn_dir = folder / "kn"
     kn_dir.mkdir(parents=True)
     for path in (GOLDEN / "results" / "kn").glob("*kn_bag-*.json"):
@@ -163,6 +169,7 @@ def first_paper(folder):
 
 
 def second_paper(folder, world):
+    """Script and flags per stage of the second paper."""
     flags = ["--bert_model", world / "model", "--mlama", world / "mlama", "--output_dir", folder]
     flags += ["--fig_dir", folder]
     few = ["--top", "4", "--low", "0.5", "--high", "0.02"]
@@ -176,12 +183,12 @@ def second_paper(folder, world):
 
 
 @pytest.fixture(scope="module")
-def ran(tmp_path_factory):
-    """The folder of each device's results, and of each stage on the GPU how many batches and which waits it had."""
+def runs(tmp_path_factory):
+    """The folder of results per device; the number of batches and the waits per stage on the GPU."""
     world = tmp_path_factory.mktemp("world")
     two_languages.write_facts(world / "mlama")
     two_languages.write_model("bert", world / "model")
-    folders, counted = {}, {}
+    folders, counts = {}, {}
     for device in ("cpu", "cuda"):
         folders[device] = folder = tmp_path_factory.mktemp(device)
         for stage, (script, *flags) in (first_paper(folder / "first") | second_paper(folder / "second", world)).items():
@@ -192,15 +199,15 @@ def ran(tmp_path_factory):
             made = Counter()
 
             class Rows(batches.Rows):
-                def __init__(self, *of, made=made):
+                def __init__(self, *arguments, made=made):
                     made["batches"] += 1
-                    super().__init__(*of)
+                    super().__init__(*arguments)
 
             with pretended_gpu.plugged_in() as gpu, pytest.MonkeyPatch.context() as patch:
                 patch.setattr(batches, "Rows", Rows)
                 run(script, *flags)
-            counted[stage] = made["batches"], gpu.waits
-    return folders, counted
+            counts[stage] = made["batches"], gpu.waits
+    return folders, counts
 
 
 def entries(path):
@@ -209,7 +216,7 @@ def entries(path):
 
 
 def assert_alike(found, expected, where):
-    """The same but for rounding, and for what is said of the device."""
+    """Equal except for rounding and for the settings, which name the device."""
     if isinstance(expected, float):
         assert found == pytest.approx(expected, rel=1e-8, abs=1e-12), where
     elif isinstance(expected, dict):
@@ -218,15 +225,15 @@ def assert_alike(found, expected, where):
             assert_alike(found[key], expected[key], f"{where}, {key}")
     elif isinstance(expected, list):
         assert len(found) == len(expected), where
-        for number, pair in enumerate(zip(found, expected, strict=True)):
-            assert_alike(*pair, f"{where}, {number}")
+        for index, pair in enumerate(zip(found, expected, strict=True)):
+            assert_alike(*pair, f"{where}, {index}")
     else:
         assert found == expected, where
 
 
-def test_the_numbers_are_the_cpus(ran):
-    folders, _ = ran
-    made = {
+def test_all_results_have_the_cpus_numbers(runs):
+    folders, _ = runs
+    paths = {
         device: {
             path.relative_to(folder): path
             for path in folder.rglob("*.json*")
@@ -234,30 +241,30 @@ def test_the_numbers_are_the_cpus(ran):
         }
         for device, folder in folders.items()
     }
-    assert made["cuda"].keys() == made["cpu"].keys() and len(made["cpu"]) > 50
-    for name, path in made["cpu"].items():
-        assert_alike(entries(made["cuda"][name]), entries(path), str(name))
+    assert paths["cuda"].keys() == paths["cpu"].keys() and len(paths["cpu"]) > 50
+    for name, path in paths["cpu"].items():
+        assert_alike(entries(paths["cuda"][name]), entries(path), str(name))
 
 
-def test_what_made_them_was_the_gpu(ran):
-    (record,) = entries(ran[0]["cuda"] / "first" / "TREx-all.args.json")
+def test_the_record_names_the_gpu(runs):
+    (record,) = entries(runs[0]["cuda"] / "first" / "TREx-all.args.json")
     (maker,) = record["P36"]["made by"]
     assert maker["device"] == "a pretended GPU" and record["P36"]["settings"]["device"] == "cuda"
 
 
-BEGINNING = ("loading.py", "agreement.py")  # what is done once, before the first batch
+START = ("loading.py", "agreement.py")  # these wait only once per run, before the first batch
 
 
 @pytest.mark.parametrize("stage", ["3", "4", "5", "6", "7", "10", "11"])
-def test_a_batch_is_waited_for_once(ran, stage):
-    count, waits = ran[1][stage]
-    assert count and sum(waits[line] for line in waits if not line.startswith(BEGINNING)) == count, waits
+def test_a_stage_waits_once_per_batch(runs, stage):
+    count, waits = runs[1][stage]
+    assert count and sum(waits[line] for line in waits if not line.startswith(START)) == count, waits
 
 
 @pytest.mark.parametrize("stage, least, most", [("1", 6, 6), ("9", 2, 6), ("9, zh", 2, 6), ("12", 3, 3)])
-def test_attributing_waits_once_a_rung_and_a_few_times_a_batch(ran, stage, least, most):
-    """A few times: whether all is finite, what is predicted, and what the stage reads of the scores."""
-    count, waits = ran[1][stage]
-    rungs = sum(number for line, number in waits.items() if line.startswith("certificate.py"))
-    others = sum(number for line, number in waits.items() if not line.startswith((*BEGINNING, "certificate.py")))
+def test_attribution_waits_once_per_rung_and_a_few_times_per_batch(runs, stage, least, most):
+    """Per batch, a stage reads whether all numbers are finite, what is predicted, and the scores it needs."""
+    count, waits = runs[1][stage]
+    rungs = sum(times for line, times in waits.items() if line.startswith("certificate.py"))
+    others = sum(times for line, times in waits.items() if not line.startswith((*START, "certificate.py")))
     assert 0 < rungs <= count * len(ladder("riemann", 20)) and least * count <= others <= most * count, waits
