@@ -1,6 +1,6 @@
-"""All stages with a masked and with a causal model, answers of several pieces in Chinese and in English.
+"""All stages work with a masked and with a causal model, and with answers of several pieces in Chinese and English.
 
-Both models are tiny and have learnt the facts by heart, a second each, so that there is something to edit.
+Both models are tiny. They learn the facts by heart in about a second, so that there is something to edit.
 """
 
 import json
@@ -33,7 +33,7 @@ def lines(path):
 
 @pytest.fixture(scope="module", params=["bert", "gpt2"])
 def world(request, tmp_path_factory):
-    """A folder with model, data and crawled sentences."""
+    """The family, and a folder with its model, data and crawled sentences."""
     folder = tmp_path_factory.mktemp(request.param)
     facts = [
         [[template.replace("[X]", subject), answer, f"{name}(relation)"] for template in TEMPLATES[name]]
@@ -50,35 +50,35 @@ def world(request, tmp_path_factory):
 
 
 def learn(family, facts, folder):
+    """Train a tiny model on the facts and save it."""
     torch.manual_seed(0)
     if family == "bert":
-        tokenizer, kind = tokenizing.word_pieces(), AutoModelForMaskedLM
+        tokenizer, auto_class = tokenizing.word_pieces(), AutoModelForMaskedLM
         shape = {"hidden_size": 48, "num_hidden_layers": 3, "num_attention_heads": 4, "intermediate_size": 64}
         config = BertConfig(vocab_size=len(tokenizer), max_position_embeddings=40, **shape)
     else:
-        tokenizer, kind = tokenizing.bytes_causal(), AutoModelForCausalLM
+        tokenizer, auto_class = tokenizing.bytes_causal(), AutoModelForCausalLM
         config = GPT2Config(vocab_size=len(tokenizer), n_embd=48, n_layer=3, n_head=4, n_inner=64, n_positions=40)
-    model = kind.from_config(config)
+    model = auto_class.from_config(config)
     inputs, labels = [], []
     for text, answer, _ in [prompt for bag in facts for prompt in bag]:
         spaced = f" {answer}" if text.partition("[MASK]")[0].endswith(" ") else answer
         pieces = tokenizer(spaced, add_special_tokens=False)["input_ids"]
         if family == "bert":
             ids = torch.tensor(tokenizer(text.replace("[MASK]", "[MASK]" * len(pieces)))["input_ids"])
-            wanted = torch.full_like(ids, -100)
-            wanted[ids == tokenizer.mask_token_id] = torch.tensor(pieces)
+            label = torch.full_like(ids, -100)
+            label[ids == tokenizer.mask_token_id] = torch.tensor(pieces)
         else:
             ids = torch.tensor(tokenizer(text.replace("[MASK]", answer))["input_ids"])
-            wanted = torch.cat((ids[1:], torch.tensor([-100])))
+            label = torch.cat((ids[1:], torch.tensor([-100])))
         inputs.append(ids)
-        labels.append(wanted)
-    seen, inputs, labels = (
-        pad_sequence(column, batch_first=True, padding_value=filling)
-        for column, filling in (([torch.ones_like(ids) for ids in inputs], 0), (inputs, 0), (labels, -100))
-    )
+        labels.append(label)
+    attention_mask = pad_sequence([torch.ones_like(ids) for ids in inputs], batch_first=True)
+    inputs = pad_sequence(inputs, batch_first=True)
+    labels = pad_sequence(labels, batch_first=True, padding_value=-100)
     optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
     for _ in range(120):
-        logits = model(inputs, attention_mask=seen).logits
+        logits = model(inputs, attention_mask=attention_mask).logits
         loss = cross_entropy(logits.transpose(1, 2), labels)
         optimizer.zero_grad()
         loss.backward()
@@ -89,7 +89,7 @@ def learn(family, facts, folder):
 
 @pytest.fixture(scope="module")
 def results(world):
-    """What stages 1 to 7 write."""
+    """The folder that stages 1 to 7 write, and what stage 1 prints."""
     _, folder = world
     out, kn = folder / "results", folder / "results" / "kn"
     common = ["--bert_model", folder / "model", "--data_path", folder / "data_all.json", "--output_dir", out]
@@ -97,8 +97,8 @@ def results(world):
     crawled = ["--distant_data_dir", folder, "--query_pairs_path", folder / "query_pairs.json"]
     printed = run("1_analyze_mlm.py", *common, "--get_ig_gold", "--get_base").stdout
     run("2_get_kn.py", "--output_dir", out, "--kn_dir", kn, "--min_prompts", "2")
-    # In so few facts no neuron is rare enough to be drawn for an edit.
-    (folder / "draws.json").write_text(json.dumps([edit(name, fact) for name in PAIRS for fact in range(4)]))
+    # With so few facts no neuron is rare enough to be drawn for an edit, so the draws are given.
+    (folder / "draws.json").write_text(json.dumps([draw(name, fact) for name in PAIRS for fact in range(4)]))
     for script, more in (
         ("3_modify_activation.py", []),
         ("4_check_weights_distant.py", crawled),
@@ -110,83 +110,86 @@ def results(world):
     return out, printed
 
 
-def edit(name, fact):
-    """To the next fact's answer."""
+def draw(name, fact):
+    """An edit of the fact to the next fact's answer, as stage 6 draws it."""
     other = next(other for other in PAIRS if other != name)
     drawn = {"prompt_idx": fact % 3, "inner_bags": [(fact + 1) % 4], "inter_bags": [[other, fact]]}
     return [name, fact, PAIRS[name][(fact + 1) % 4][1], drawn | {"neurons": [[1, 5], [2, 3]]}]
 
 
-def pieces_of(world, text, answer):
-    """transformers' own distribution at each piece of the answer, and the pieces; None if it can't be asked."""
+def read_answer(world, text, answer):
+    """transformers' own distribution at each piece of the answer, and the pieces.
+
+    None if the model can't read the prompt, because its answer is not last.
+    """
     family, folder = world
     tokenizer = AutoTokenizer.from_pretrained(folder / "model")
-    kind = AutoModelForMaskedLM if family == "bert" else AutoModelForCausalLM
-    model = kind.from_pretrained(folder / "model", dtype=torch.float64).eval()
+    auto_class = AutoModelForMaskedLM if family == "bert" else AutoModelForCausalLM
+    model = auto_class.from_pretrained(folder / "model", dtype=torch.float64).eval()
     before, _, after = text.partition("[MASK]")
     pieces = tokenizer(" " * before.endswith(" ") + answer, add_special_tokens=False)["input_ids"]
     if family == "bert":
         ids = torch.tensor([tokenizer(f"{before}{'[MASK]' * len(pieces)}{after}")["input_ids"]])
-        (places,) = (ids[0] == tokenizer.mask_token_id).nonzero(as_tuple=True)
+        (positions,) = (ids[0] == tokenizer.mask_token_id).nonzero(as_tuple=True)
     elif after.strip(".。"):
         return None
     else:
         ids = torch.tensor([tokenizer(before.strip())["input_ids"] + pieces[:-1]])
-        places = range(ids.shape[1] - len(pieces), ids.shape[1])
+        positions = range(ids.shape[1] - len(pieces), ids.shape[1])
     with torch.no_grad():
-        return model(ids).logits[0, list(places)].softmax(-1), pieces
+        return model(ids).logits[0, list(positions)].softmax(-1), pieces
 
 
-def test_every_prompt_is_scored_that_can_be(world, results):
+def test_every_prompt_that_the_model_can_read_is_scored(world, results):
     family, folder = world
     out, printed = results
     skipped = 1 if family == "gpt2" else 0
     facts = read(folder / "data_all.json")
     for name in PAIRS:
         assert f"{16 - 4 * skipped} of 16 prompts scored" in printed and ((NOT_LAST in printed) == bool(skipped))
-        about = read(out / "TREx-all.args.json")[name]
-        assert [skip["reason"] for skip in about["skipped"]] == [NOT_LAST] * 4 * skipped
+        entry = read(out / "TREx-all.args.json")[name]
+        assert [skip["reason"] for skip in entry["skipped"]] == [NOT_LAST] * 4 * skipped
         right = several = 0
-        own = [bag for bag in facts if bag[0][2].startswith(name)]
-        for bag, line in zip(own, lines(out / f"TREx-all-{name}.rlt.jsonl"), strict=True):
-            for (text, answer, _), (told, scores) in zip(bag, line, strict=True):
-                asked = pieces_of(world, text, answer)
-                assert (asked is None) == ("skipped" in scores)
-                if asked:
-                    distributions, pieces = asked
+        bags = [bag for bag in facts if bag[0][2].startswith(name)]
+        for bag, line in zip(bags, lines(out / f"TREx-all-{name}.rlt.jsonl"), strict=True):
+            for (text, answer, _), (reading, scores) in zip(bag, line, strict=True):
+                answer_read = read_answer(world, text, answer)
+                assert (answer_read is None) == ("skipped" in scores)
+                if answer_read:
+                    distributions, pieces = answer_read
                     is_right = distributions.argmax(-1).tolist() == pieces
-                    assert (told["pred_obj"] == answer) == is_right and scores["ig_gold"] and scores["base"]
+                    assert (reading["pred_obj"] == answer) == is_right and scores["ig_gold"] and scores["base"]
                     right += is_right
                     several += len(pieces) > 1
-        assert about["right"] == right >= 8 and several > 0
+        assert entry["right"] == right >= 8 and several > 0
 
 
-def test_suppressed_are_the_means_over_pieces(world, results):
+def test_stage_3_reads_the_mean_probability_over_the_pieces(world, results):
     out, _ = results
     facts = read(world[1] / "data_all.json")
     for line in lines(out / "kn" / "modify_activation-P36.jsonl"):
         plain = [
-            np.mean([row[piece].item() for row, piece in zip(*asked, strict=True)])
+            np.mean([row[piece].item() for row, piece in zip(*answer_read, strict=True)])
             for text, answer, _ in facts[line["fact"]]
-            if (asked := pieces_of(world, text, answer))
+            if (answer_read := read_answer(world, text, answer))
         ]
         assert [values[0] for values in line["knowledge neurons"]["own"]] == pytest.approx(plain, abs=1e-9)
 
 
-def test_crawled_sentences_are_read(results):
+def test_stages_4_and_5_read_the_crawled_sentences(results):
     out, _ = results
     for name in PAIRS:
-        found = [line["baseline"] for line in lines(out / "distant" / f"weights-{name}.jsonl")]
-        # Where a causal model would have to read before the first word there is no example.
-        measured = [of_fact for of_fact in found if of_fact not in ("no_exmp", "no_kn")]
-        assert measured and all(np.isfinite(of_kind).all() for of_fact in measured for of_kind in of_fact)
+        weights = [line["baseline"] for line in lines(out / "distant" / f"weights-{name}.jsonl")]
+        # A causal model has no example where the answer is the first word.
+        measured = [values for values in weights if values not in ("no_exmp", "no_kn")]
+        assert measured and all(np.isfinite(kind).all() for values in measured for kind in values)
         assert all(
             len(line["examples"]) == bool(line["neurons"])
             for line in lines(out / "trigger_examples_th" / f"{name}.jsonl")
         )
 
 
-def test_facts_are_edited_and_relations_erased(world, results):
+def test_stages_6_and_7_edit_facts_and_erase_relations(world, results):
     out, _ = results
     facts = read(world[1] / "data_all.json")
     for number, name in enumerate(PAIRS):
@@ -194,15 +197,15 @@ def test_facts_are_edited_and_relations_erased(world, results):
         assert [[edit[key] for key in ("fact", "prompt_idx")] for edit in edits] == [[0, 0], [1, 1], [2, 2], [3, 0]]
         for edit in edits:
             answer = PAIRS[name][edit["fact"]][1]
-            found = edit["arms"]["knowledge neurons"]["1-8"]
-            assert found["ori_pred"] == answer != edit["target"]
-            prompts = [prompt for prompt in facts[4 * number + edit["fact"]] if pieces_of(world, prompt[0], answer)]
+            update = edit["arms"]["knowledge neurons"]["1-8"]
+            assert update["ori_pred"] == answer != edit["target"]
+            prompts = [prompt for prompt in facts[4 * number + edit["fact"]] if read_answer(world, prompt[0], answer)]
             text = prompts[edit["prompt_idx"]][0]
-            distributions, pieces = pieces_of(world, text, edit["target"])
-            wanted = np.mean([row[piece].item() for row, piece in zip(distributions, pieces, strict=True)])
-            assert found["ori_tgt_prob"] == pytest.approx(wanted, abs=1e-9)
+            distributions, pieces = read_answer(world, text, edit["target"])
+            probability = np.mean([row[piece].item() for row, piece in zip(distributions, pieces, strict=True)])
+            assert update["ori_tgt_prob"] == pytest.approx(probability, abs=1e-9)
             ranks = [(row > row[piece]).sum().item() for row, piece in zip(distributions, pieces, strict=True)]
-            assert found["tgt_ori_rank"] == max(ranks) + 1
+            assert update["tgt_ori_rank"] == max(ranks) + 1
         right = sum(entry["right"] for key, entry in read(out / "TREx-all.args.json").items() if key == name)
         scored = read(out / "TREx-all.args.json")[name]["scored"]
         erased = read(out / "erase" / f"{name}.json")["measures"]["knowledge neurons"]
