@@ -1,4 +1,4 @@
-"""Adapters against transformers' own logits; products with frozen weights; models that can't be used."""
+"""Adapters compute transformers' own logits and notice changed weights. Models that can't be used are refused."""
 
 import json
 import random
@@ -9,8 +9,9 @@ import pytest
 import torch
 from torch import nn
 
+import families
 from conftest import GOLDEN, encode_prompts
-from families import CAUSAL, FAMILIES, prompts
+from families import CAUSAL, FAMILIES
 from kn.methods.probing import Probe
 from kn.model import linear, loading
 from kn.model.linear import FrozenLinear, look_again
@@ -21,7 +22,7 @@ CPU = torch.device("cpu")
 
 
 @pytest.mark.parametrize("dtype, tolerance", [("float32", 1e-5), ("float64", 1e-12)])
-def test_logits_are_those_of_transformers(golden_bags, dtype, tolerance):
+def test_the_logits_are_those_of_transformers(golden_bags, dtype, tolerance):
     tokenizer, model = loading.load(str(GOLDEN / "model"), None, dtype, CPU)
     adapter = loading.adapt(model)
     for ids, (position,), _ in encode_prompts(tokenizer, golden_bags["P36"][:4]):
@@ -30,57 +31,64 @@ def test_logits_are_those_of_transformers(golden_bags, dtype, tolerance):
         assert torch.allclose(ours, theirs, rtol=0, atol=tolerance)
 
 
-def test_running_on_from_a_layer_changes_what_a_hook_in_the_model_changes(golden64, golden_bags):
-    """The FFN's output at the mask replaced, in each layer, for prompts with the mask in several places."""
+def test_running_on_from_a_layer_gives_the_same_logits_as_a_hook_in_the_model(golden64, golden_bags):
+    """Replace the FFN's output at the mask, in each layer, for prompts with the mask at several positions."""
     tokenizer, model = golden64
     adapter = loading.adapt(model)
     prompts = [prompt for bags in golden_bags.values() for prompt in encode_prompts(tokenizer, bags)]
     groups = [[prompt for prompt in prompts if len(prompt.ids) == length] for length in range(8, 16)]
-    equal = max(groups, key=lambda group: len({prompt.positions[0] for prompt in group}))
-    ids, positions = torch.tensor([prompt.ids for prompt in equal]), torch.tensor([p.positions[0] for p in equal])
+    group = max(groups, key=lambda group: len({prompt.positions[0] for prompt in group}))
+    ids, positions = (
+        torch.tensor([prompt.ids for prompt in group]),
+        torch.tensor([prompt.positions[0] for prompt in group]),
+    )
     first, last = positions.argmin().item(), positions.argmax().item()
     assert positions[first] < positions[last]
     plain = adapter.run(ids, positions)
     rows = torch.tensor([last, first, 5, last])
-    for number in range(adapter.n_layers):
-        replaced = torch.randn(len(rows), adapter.d_model, dtype=torch.float64, generator=torch.manual_seed(number))
+    for layer in range(adapter.n_layers):
+        replaced = torch.randn(len(rows), adapter.d_model, dtype=torch.float64, generator=torch.manual_seed(layer))
 
         def replace(module, inputs, output, replaced=replaced):
             output = output.clone()
             output[range(len(rows)), positions[rows]] = replaced
             return output
 
-        hook = model.bert.encoder.layer[number].output.dense.register_forward_hook(replace)
+        hook = model.bert.encoder.layer[layer].output.dense.register_forward_hook(replace)
         theirs = model(ids[rows]).logits[range(len(rows)), positions[rows]]
         hook.remove()
-        ours = adapter.run_on(plain, [number] * len(rows), rows, replaced)
-        assert torch.allclose(ours, theirs, rtol=0, atol=1e-10), number
+        ours = adapter.run_on(plain, [layer] * len(rows), rows, replaced)
+        assert torch.allclose(ours, theirs, rtol=0, atol=1e-10), layer
 
 
 @pytest.mark.parametrize("dtype, tolerance", [(torch.float32, 1e-5), (torch.bfloat16, 2e-2), (torch.float64, 1e-12)])
-def test_frozen_products_and_their_gradients_are_torchs(dtype, tolerance):
+def test_products_with_frozen_weights_and_their_gradients_are_those_of_torch(dtype, tolerance):
     layer = nn.Linear(48, 96).to(dtype).requires_grad_(False)
     x = torch.randn(7, 5, 48, dtype=dtype)
-    found = []
+    results = []
     for product in (layer, FrozenLinear(layer)):
         leaf = x.clone().requires_grad_()
         out = product(leaf)
         (gradient,) = torch.autograd.grad((out.float() ** 2).sum(), leaf)
-        found.append((out.float(), gradient.float()))
-    for ours, theirs in zip(*found, strict=True):
+        results.append((out.float(), gradient.float()))
+    for ours, theirs in zip(*results, strict=True):
         assert torch.allclose(ours, theirs, rtol=tolerance, atol=tolerance * theirs.abs().max().item())
 
 
 class Missing:
-    """What `torch.ops.mkldnn` is in a PyTorch without these operators: asking for one raises AttributeError."""
+    """Stands for `torch.ops.mkldnn` in a PyTorch without these operators: every attribute raises AttributeError."""
 
 
 class Failing:
+    """Operators with other arguments."""
+
     def _reorder_linear_weight(self, weight, rows):
         raise RuntimeError("expected 3 arguments\nbut got 2")
 
 
 class Differing:
+    """Operators that compute wrong numbers."""
+
     def _reorder_linear_weight(self, weight, rows):
         return weight
 
@@ -100,18 +108,18 @@ def notes(monkeypatch):
 @pytest.mark.parametrize(
     "operators, line", [(Missing, "AttributeError"), (Failing, "3 arguments but"), (Differing, "differ")]
 )
-def test_without_working_packed_products_there_is_a_line_and_the_same_result(monkeypatch, notes, operators, line):
+def test_without_working_packed_products_there_is_a_note_and_the_same_result(monkeypatch, notes, operators, line):
     monkeypatch.setattr(torch.ops, "mkldnn", operators())
     x = torch.randn(3, 48, requires_grad=True)
     for layer in (nn.Linear(48, 96).requires_grad_(False), nn.Linear(48, 5, bias=False).requires_grad_(False)):
         frozen = FrozenLinear(layer)
         assert torch.equal(frozen(x), layer(x))
-        assert torch.equal(*(torch.autograd.grad(of(x).square().sum(), x)[0] for of in (frozen, layer)))
+        assert torch.equal(*(torch.autograd.grad(product(x).square().sum(), x)[0] for product in (frozen, layer)))
     assert len(notes) == 1 and line in notes[0] and "\n" not in notes[0]
     assert "torch.nn.functional.linear is used instead" in notes[0]
 
 
-def test_with_working_packed_products_there_is_no_line(notes):
+def test_with_working_packed_products_there_is_no_note(notes):
     layer = nn.Linear(48, 96).requires_grad_(False)
     assert FrozenLinear(layer).packs == torch.backends.mkldnn.is_available()
     assert notes == []
@@ -149,7 +157,7 @@ def no_bias(layer):
 @pytest.mark.parametrize(
     "change", [in_place, through_data, other_data, other_bias, other_parameter, swapped_columns, no_bias]
 )
-def test_changed_weights_are_noticed(change, transposed):
+def test_changed_weights_take_effect(change, transposed):
     layer = nn.Linear(4, 4).requires_grad_(False)
     frozen, x = FrozenLinear(layer, transposed), torch.tensor([[1.0, 2, 3, 4]], requires_grad=True)
     before = frozen(x)
@@ -165,61 +173,60 @@ def test_changed_weights_are_noticed(change, transposed):
 
 
 @pytest.mark.parametrize("name", ["bert", "gpt2", "llama"])
-def test_an_adapter_reads_the_model_as_it_is_now(name):
-    """Every parameter is replaced, or overwritten in a way that PyTorch keeps no record of."""
+def test_an_adapter_uses_the_weights_that_the_model_has_now(name):
+    """Replace every parameter, or overwrite it in a way that PyTorch does not record."""
     model = FAMILIES[name].model(name, torch.float32).requires_grad_(False)
-    asked = prompts(name in CAUSAL)
+    prompts = families.prompts(name in CAUSAL)
     probe = Probe(loading.adapt(model))
-    before = probe.read(asked).probabilities
-    for number, (path, weight) in enumerate(model.named_parameters()):
-        other = weight + torch.randn_like(weight) / 10
-        if number % 3 == 0:
-            weight.data[:] = other
-        elif number % 3 == 1:
-            weight.data = other
+    before = probe.read(prompts).probabilities
+    for index, (path, weight) in enumerate(model.named_parameters()):
+        changed = weight + torch.randn_like(weight) / 10
+        if index % 3 == 0:
+            weight.data[:] = changed
+        elif index % 3 == 1:
+            weight.data = changed
         else:
             module, _, key = path.rpartition(".")
-            setattr(model.get_submodule(module), key, nn.Parameter(other, requires_grad=False))
-    expected = Probe(loading.adapt(model)).read(asked).probabilities
-    assert probe.read(asked).probabilities == pytest.approx(expected, abs=1e-6)
+            setattr(model.get_submodule(module), key, nn.Parameter(changed, requires_grad=False))
+    expected = Probe(loading.adapt(model)).read(prompts).probabilities
+    assert probe.read(prompts).probabilities == pytest.approx(expected, abs=1e-6)
     assert abs(expected - before).max() > 1e-3
 
 
-def test_the_fingerprint_tells_models_apart(golden):
+def test_the_fingerprint_changes_with_any_bit_of_any_weight(golden):
     _, model = golden
     before = loading.fingerprint(model)
     assert re.fullmatch("sha256:[0-9a-f]{64}", before)
     rng = random.Random(0)
-    for name, weight in model.named_parameters():  # any bit of any number counts
+    for name, weight in model.named_parameters():
         bits = weight.detach().flatten().view(torch.int32)
-        place, bit = rng.randrange(len(bits)), 1 << rng.randrange(31)
-        bits[place] ^= bit
+        index, bit = rng.randrange(len(bits)), 1 << rng.randrange(31)
+        bits[index] ^= bit
         assert loading.fingerprint(model) != before, name
-        bits[place] ^= bit
+        bits[index] ^= bit
     assert loading.fingerprint(model) == before
 
 
-def test_the_fingerprint_tells_types_and_configurations_apart():
-    found = [
+def test_the_fingerprint_depends_on_the_dtype_and_the_configuration():
+    fingerprints = [
         loading.fingerprint(FAMILIES["gpt_neox"].model("gpt_neox", torch.float32)),
         loading.fingerprint(FAMILIES["gpt_neox"].model("gpt_neox", torch.bfloat16)),
         loading.fingerprint(FAMILIES["gpt_neox, one after the other"].model("gpt_neox", torch.float32)),
     ]
-    assert len(set(found)) == 3
+    assert len(set(fingerprints)) == 3
 
 
-def test_the_fingerprint_is_that_of_the_model_wherever_it_lies(tmp_path):
-    """A saved copy with additional entries that have no effect."""
+def test_a_saved_copy_has_the_same_fingerprint(tmp_path):
+    """Even with additional entries in its configuration that have no effect."""
     for name in ("bert", "gpt2", "gemma3_text"):
         model = FAMILIES[name].model(name, torch.float32)
         before = loading.fingerprint(model)
         model.config.id2label, model.config.bos_token_id = {0: "no", 1: "yes", 2: "maybe"}, 3
         model.save_pretrained(tmp_path / name)
-        kind = type(model)
-        assert loading.fingerprint(kind.from_pretrained(tmp_path / name)) == before
+        assert loading.fingerprint(type(model).from_pretrained(tmp_path / name)) == before
 
 
-def test_a_model_that_is_not_there_is_one_clear_line(tmp_path, monkeypatch):
+def test_a_missing_or_damaged_model_is_refused_with_one_line(tmp_path, monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     with pytest.raises(InputError, match=r"model no/such-model: no such folder, and not downloaded before"):
         loading.load("no/such-model", None, "float32", CPU)
@@ -231,7 +238,7 @@ def test_a_model_that_is_not_there_is_one_clear_line(tmp_path, monkeypatch):
         loading.load(str(tmp_path / "cut"), None, "float32", CPU)
 
 
-def test_a_family_without_adapter_is_named(tmp_path):
+def test_a_family_without_an_adapter_is_named_in_the_error(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "albert"}))
     with pytest.raises(InputError, match="family albert; there are adapters for bert"):
         loading.load(str(tmp_path), None, "float32", CPU)
