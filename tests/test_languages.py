@@ -1,4 +1,4 @@
-"""What the second paper's stages begin with, and what they say of stage 9's and 11's files that have been changed."""
+"""How the second paper's stages open their languages, and how they refuse damaged files of stages 9 and 11."""
 
 import json
 
@@ -21,16 +21,16 @@ PAIR = [[2, 7], [0, 3], 0.1, 0.1, 0.3, 0.1]
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """Facts of two languages, of which Chinese has a traditional name, and of two more relations; a model."""
+    """A model, and facts in two languages, with a traditional Chinese name and the relations that the paper omits."""
     folder = tmp_path_factory.mktemp("languages")
     two_languages.write_facts(folder / "mlama")
     two_languages.write_model("bert", folder / "model")
     for language in two_languages.TEMPLATES:
-        of_language = folder / "mlama" / language
-        with open(of_language / "templates.jsonl", "a") as file:
+        language_folder = folder / "mlama" / language
+        with open(language_folder / "templates.jsonl", "a") as file:
             for name in languages.UNUSED:
                 file.write("\n" + json.dumps({"relation": name, "template": "[X] is [Y] ."}))
-                (of_language / f"{name}.jsonl").write_text((of_language / "P36.jsonl").read_text())
+                (language_folder / f"{name}.jsonl").write_text((language_folder / "P36.jsonl").read_text())
     path = folder / "mlama" / "zh" / "P37.jsonl"
     path.write_text(path.read_text().replace(json.dumps("法国"), json.dumps("法國")))
     return folder
@@ -54,18 +54,18 @@ def notes(monkeypatch):
     return workers.NOTES
 
 
-def test_relations_that_the_paper_leaves_out(folder, notes):
+def test_the_relations_that_the_paper_omits_are_used_only_if_named(folder, notes):
     (opened,) = open_languages(args(folder, "--languages", "en"))
     assert opened.world.relations == ["P30", "P36", "P37"]
     assert "left out, as in the paper: P31 P527; name a relation to include it" in notes
     notes.clear()
     (named,) = open_languages(args(folder, "--languages", "en", "--pt_relation", "P31", "P36"))
     assert named.world.relations == ["P31", "P36"] and notes == []
-    # Whatever is named, the same facts are drawn to compare with.
+    # The unrelated facts are drawn from the same relations, whichever are named.
     assert Unrelated([named]).uuids.keys() == Unrelated([opened]).uuids.keys() == {"P30", "P36", "P37"}
 
 
-def test_traditional_characters_are_told(folder, notes):
+def test_a_note_counts_the_facts_with_traditional_characters(folder, notes):
     open_languages(args(folder, "--languages", "en", "zh"))
     assert "zh: 1 of 11 facts have traditional characters, kept as they are" in notes[-1]
     notes.clear()
@@ -80,7 +80,7 @@ def test_traditional_characters_are_told(folder, notes):
 
 
 @pytest.mark.parametrize("share", ["0.05", "1", "nan", "-0.3", "x"])
-def test_shares_below_which_stage_9_keeps_nothing(folder, share, capsys):
+def test_a_threshold_out_of_range_is_refused(folder, share, capsys):
     with pytest.raises(SystemExit):
         args(folder, "--languages", "en", "--thresholds", share)
     error = capsys.readouterr().err
@@ -88,11 +88,11 @@ def test_shares_below_which_stage_9_keeps_nothing(folder, share, capsys):
 
 
 def stage_9(folder, change=lambda lines: None):
-    """Made up; returns the language that reads it."""
+    """Write made-up results of stage 9, changed by `change`. Return the language that reads them."""
     (language,) = open_languages(args(folder, "--languages", "en", "--pt_relation", "P37"))
-    about = {"probability": 0.1, "right": False, "neurons": NEURONS}
+    scores = {"probability": 0.1, "right": False, "neurons": NEURONS}
     lines = [
-        {"uuid": uuid, "lineid": fact.lineid, "text": fact.bag[0][0], "answer": fact.answer} | about
+        {"uuid": uuid, "lineid": fact.lineid, "text": fact.bag[0][0], "answer": fact.answer} | scores
         for uuid, fact in language.facts["P37"].items()
     ]
     change(lines)
@@ -102,19 +102,19 @@ def stage_9(folder, change=lambda lines: None):
 
 
 def write(path, lines, record, settings):
-    """A result, and its record as if it had been written like this."""
+    """Write a result, and a record that fits it, as if a stage had written both."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("\n".join(map(json.dumps, lines)))
     record.add("P37", {"sha256": sha256_of(path), "settings": settings})
 
 
-def one(change):
-    """Changes the third line only."""
+def third_line(change):
+    """A change of the third line only."""
     return lambda lines: lines.__setitem__(2, change(lines[2]))
 
 
 @pytest.mark.parametrize(
-    "change, said",
+    "change, message",
     [
         (lambda line: line | {"neurons": [["2", 7, 0.5]]}, "entry 3"),
         (lambda line: line | {"neurons": [[2, 7.0, 0.5]]}, "entry 3"),
@@ -136,20 +136,20 @@ def one(change):
         (lambda line: [line], "entry 3"),
     ],
 )
-def test_a_changed_file_of_stage_9_is_named(folder, change, said):
-    language = stage_9(folder, one(change))
+def test_a_damaged_file_of_stage_9_is_named_in_the_error(folder, change, message):
+    language = stage_9(folder, third_line(change))
     with pytest.raises(InputError) as error:
         language.located(str(folder / "results"), "amig", "P37")
-    assert "amig-P37.jsonl" in str(error.value) and said in str(error.value) and "\n" not in str(error.value)
+    assert "amig-P37.jsonl" in str(error.value) and message in str(error.value) and "\n" not in str(error.value)
 
 
-def test_a_file_of_stage_9_as_it_should_be(folder):
-    found = stage_9(folder).located(str(folder / "results"), "amig", "P37")
-    assert [fact.strong(0.3) for fact in found.values()] == [((2, 7), (0, 3))] * 4
+def test_an_undamaged_file_of_stage_9_is_read(folder):
+    facts = stage_9(folder).located(str(folder / "results"), "amig", "P37")
+    assert [fact.strong(0.3) for fact in facts.values()] == [((2, 7), (0, 3))] * 4
 
 
 @pytest.mark.parametrize(
-    "change, said",
+    "change, message",
     [
         (lambda line: line | {"knowledge neurons": {"pairs": [PAIR[:5]]}}, "entry 3"),
         (lambda line: line | {"knowledge neurons": {"pairs": [[[2, 7], [0, "3"], *PAIR[2:]]]}}, "entry 3"),
@@ -164,7 +164,7 @@ def test_a_file_of_stage_9_as_it_should_be(folder):
         (lambda line: None, "entry 3"),
     ],
 )
-def test_a_changed_file_of_stage_11_is_named(folder, change, said):
+def test_a_damaged_file_of_stage_11_is_named_in_the_error(folder, change, message):
     language = stage_9(folder)
     settings = language.world.settings | {"threshold": 0.3}
     record = Record(result_files.degenerate_record(folder / "results", "en"))
@@ -178,4 +178,4 @@ def test_a_changed_file_of_stage_11_is_named(folder, change, said):
     write(path, [*lines[:2], change(lines[2]), lines[3]], record, settings)
     with pytest.raises(InputError) as error:
         degenerate.read(folder / "results", language, "P37")
-    assert "degenerate-P37.jsonl" in str(error.value) and said in str(error.value) and "\n" not in str(error.value)
+    assert "degenerate-P37.jsonl" in str(error.value) and message in str(error.value) and "\n" not in str(error.value)
