@@ -1,6 +1,6 @@
-"""Configurations that adapters model, refuse, or do not know: that no stage begins with other logits than the model's.
+"""No stage starts with logits that differ from the model's, whatever the configuration.
 
-What the model computes is always transformers' own answer; the configurations are those that people's folders have.
+Adapters model a configuration, or refuse it, or the comparison with transformers' own logits notices it.
 """
 
 import pytest
@@ -18,7 +18,7 @@ LONG = 32
 
 
 def tiny(name, dtype=torch.float32, seed=7, **entries):
-    """As the families' own, with more entries."""
+    """A tiny model of the family, with more entries in its configuration."""
     family = FAMILIES[name]
     torch.manual_seed(seed)
     config = AutoConfig.for_model(family.family or name, **family.config | entries)
@@ -33,7 +33,8 @@ def check(model, adapter=None):
     agreement.check(model, adapter or loading.adapt(model), "NAME", LONG)
 
 
-def differ(model, adapter):
+def difference(model, adapter):
+    """The line with which the comparison refuses the adapter."""
     with pytest.raises(InputError) as caught:
         check(model, adapter)
     line = str(caught.value)
@@ -43,12 +44,12 @@ def differ(model, adapter):
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("name", FAMILIES)
-def test_the_families_agree_in_all_types(name, dtype):
+def test_every_family_agrees_with_transformers_in_every_dtype(name, dtype):
     for seed in range(3):
         check(tiny(name, dtype, seed))
 
 
-# Entries that transformers ignores, or that are rare: modelled as transformers does.
+# Entries that are rare, or that transformers ignores.
 MODELLED = [
     ("llama", {"sliding_window": 4}),
     ("llama", {"sliding_window": 4, "layer_types": ["full_attention", "sliding_attention", "full_attention"]}),
@@ -110,8 +111,8 @@ MODELLED = [
 
 
 @pytest.mark.parametrize("name, entries", MODELLED, ids=lambda value: str(value)[:60])
-def test_rare_entries_are_modelled_as_transformers_does(name, entries):
-    """For the whole length, at each position, and as the stages ask."""
+def test_rare_entries_are_modelled_as_in_transformers(name, entries):
+    """At every position of the longest prompt, and in the comparison that stages make."""
     model = tiny(name, **entries)
     adapter = loading.adapt(model)
     ids = torch.arange(adapter.longest)[None] * 7 % (WORDS - 6) + 6
@@ -132,13 +133,13 @@ REFUSED = [
 
 
 @pytest.mark.parametrize("name, entries", REFUSED, ids=lambda value: str(value)[:60])
-def test_what_is_not_modelled_is_refused_by_its_name(name, entries):
+def test_an_entry_that_is_not_modelled_is_named_in_the_error(name, entries):
     with pytest.raises(InputError, match=f"model .*config.json: {next(iter(entries))} is .*: expected "):
         loading.adapt(tiny(name, **entries))
 
 
-def unwatched(model, monkeypatch):
-    """The model's adapter as it would be if nobody had thought of the entry."""
+def adapt_without_checks(model, monkeypatch):
+    """The model's adapter as it would be if it did not check its configuration."""
     adapter = loading.FAMILIES[model.config.model_type]
     monkeypatch.setattr(adapter, "expected", ())
     return adapter(model)
@@ -156,9 +157,9 @@ def unwatched(model, monkeypatch):
         ("gemma3_text", {"use_bidirectional_attention": True}),
     ],
 )
-def test_an_entry_that_nobody_thought_of_is_noticed(name, entries, dtype, monkeypatch):
+def test_the_comparison_notices_an_entry_that_no_adapter_checks(name, entries, dtype, monkeypatch):
     model = tiny(name, dtype, **entries)
-    line = differ(model, unwatched(model, monkeypatch))
+    line = difference(model, adapt_without_checks(model, monkeypatch))
     assert f"the family {name}" in line and f"{next(iter(entries))} = " in line
 
 
@@ -170,20 +171,20 @@ def test_an_entry_that_nobody_thought_of_is_noticed(name, entries, dtype, monkey
         ("gemma", {"sliding_window": 4}, {"window": 4}),
         ("mistral", {"layer_types": ["full_attention"] * 3}, {"window": None}),
         ("gemma3_text", {"attn_logit_softcapping": 0.1, "query_pre_attn_scalar": 8}, {"cap": 0.1}),
-        ("gpt_neo", {"window_size": 14}, {"window": None}),  # longer than the shortest prompt that would do
+        ("gpt_neo", {"window_size": 14}, {"window": None}),  # longer than the usual prompt of 12 tokens
     ],
 )
-def test_an_adapter_that_is_wrong_is_noticed(name, entries, wrong, dtype):
-    """As these were before: a window or a limit that the model does not have, or none where it has one."""
+def test_the_comparison_notices_a_wrong_adapter(name, entries, wrong, dtype):
+    """With a window or a limit that the model does not have, or without the one that it has."""
     model = tiny(name, dtype, **entries)
     adapter = loading.adapt(model)
     check(model, adapter)
     for layer in adapter.blocks:
         vars(layer).update(wrong)
-    assert f"{next(iter(entries))} = " in differ(model, adapter)
+    assert f"{next(iter(entries))} = " in difference(model, adapter)
 
 
-def test_only_prompts_that_a_run_can_have_are_compared():
+def test_only_prompts_as_long_as_the_runs_longest_are_compared():
     model = tiny("mistral", sliding_window=20)
     adapter = loading.adapt(model)
     for layer in adapter.blocks:
@@ -205,12 +206,12 @@ def test_logits_that_are_not_finite_are_refused(bad, dtype, remedy):
 @pytest.mark.parametrize(
     "name", ["bert", "roberta", "electra", "distilbert", "gpt_neo", "gptj", "llama", "mistral", "qwen2"]
 )
-def test_large_scores_are_finite_in_float16_where_transformers_are(name):
-    """Queries times keys are beyond float16 before they are scaled, or, where they are not scaled, in any case."""
+def test_large_scores_are_finite_in_float16_where_those_of_transformers_are(name):
+    """The queries times the keys exceed float16 before they are scaled, or at any time where they are not scaled."""
     model = tiny(name, torch.float16)
-    asks = [module for path, module in model.named_modules() if path.endswith(("q_proj", "query", "q_lin"))]
+    queries = [module for path, module in model.named_modules() if path.endswith(("q_proj", "query", "q_lin"))]
     keys = [module for path, module in model.named_modules() if path.endswith(("k_proj", "key", "k_lin"))]
-    for module in asks + keys:
+    for module in queries + keys:
         module.weight *= 300
     adapter = loading.adapt(model)
     for ids, (position,), _ in prompts(name in CAUSAL):
@@ -220,13 +221,13 @@ def test_large_scores_are_finite_in_float16_where_transformers_are(name):
         assert adapter.run(torch.tensor([ids]), torch.tensor([position])).logits.isfinite().all()
 
 
-def test_what_transformers_can_not_run_is_one_line():
+def test_a_model_that_transformers_cannot_run_is_refused_with_one_line():
     model = tiny("qwen3", layer_types=["sliding_attention"] * 3)  # without a window
     with pytest.raises(InputError, match=r"^model NAME: transformers can't run it "):
         check(model)
 
 
-def test_a_stage_does_not_begin_with_logits_that_are_not_the_models(tmp_path, monkeypatch):
+def test_a_stage_does_not_start_with_logits_that_differ_from_the_models(tmp_path, monkeypatch):
     tiny("bert", vocab_size=len(tokenizing.word_pieces()), max_position_embeddings=64).save_pretrained(
         tmp_path / "model"
     )
