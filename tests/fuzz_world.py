@@ -14,7 +14,7 @@ import two_languages
 from conftest import ROOT, run
 from families import with_inputs
 from kn.report import figures
-from test_any_model import CRAWLED, PAIRS, TEMPLATES, edit
+from test_any_model import CRAWLED, PAIRS, TEMPLATES, draw
 
 
 class World:
@@ -79,7 +79,7 @@ def write_files(data: Path) -> None:
         **{f"final_distant_allbags_{name}_new.json": of for name, of in sentences.items()},
         "draws_3.json": unrelated,
         "draws_4.json": given,
-        "draws_6.json": [edit(name, fact) for name in PAIRS for fact in range(4)],
+        "draws_6.json": [draw(name, fact) for name in PAIRS for fact in range(4)],
     }.items():
         (data / name).write_text(json.dumps(value))
     two_languages.write_facts(data / "mlama")
