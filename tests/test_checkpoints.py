@@ -1,4 +1,4 @@
-"""Folders and hub names that are no whole model: one line that says why. And unusual ones that are."""
+"""A folder or hub name that is not a complete model is refused with one line. Unusual but complete ones load."""
 
 import json
 import random
@@ -28,19 +28,19 @@ TINY = SHAPE | {"vocab_size": len(tokenizing.word_pieces())}
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory):
-    """As published BERT checkpoints are: with a pooler and a head for the next sentence."""
-    folder = tmp_path_factory.mktemp("whole")
+def complete(tmp_path_factory):
+    """A folder like published BERT checkpoints, with a pooler and a head for the next sentence."""
+    folder = tmp_path_factory.mktemp("complete")
     torch.manual_seed(0)
-    return saved(BertForPreTraining(AutoConfig.for_model("bert", **TINY)), folder)
+    return save(BertForPreTraining(AutoConfig.for_model("bert", **TINY)), folder)
 
 
 @pytest.fixture
-def copy(whole, tmp_path):
-    return shutil.copytree(whole, tmp_path / "copy")
+def copy(complete, tmp_path):
+    return shutil.copytree(complete, tmp_path / "copy")
 
 
-def saved(model, folder):
+def save(model, folder):
     model.save_pretrained(folder)
     tokenizing.word_pieces(model.config.vocab_size).save_pretrained(folder)
     return folder
@@ -71,7 +71,7 @@ def change_weights(folder, change):
 
 
 @pytest.mark.parametrize(
-    "make, lacking",
+    "make, missing",
     [
         (lambda: BertModel(AutoConfig.for_model("bert", **TINY)), "cls.predictions.bias and 5 more"),
         (lambda: BertForSequenceClassification(AutoConfig.for_model("bert", **TINY)), "cls.predictions.bias"),
@@ -79,8 +79,8 @@ def change_weights(folder, change):
         (lambda: LlamaModel(AutoConfig.for_model("llama", **TINY | GATED)), "lacks lm_head.weight;"),
     ],
 )
-def test_a_checkpoint_without_its_prediction_head_is_refused(make, lacking, tmp_path):
-    refused(saved(make(), tmp_path), str(tmp_path), "lacks", lacking, "prediction head")
+def test_a_checkpoint_without_its_prediction_head_is_refused(make, missing, tmp_path):
+    refused(save(make(), tmp_path), str(tmp_path), "lacks", missing, "prediction head")
 
 
 def test_weights_under_other_names_are_refused(copy):
@@ -88,10 +88,10 @@ def test_weights_under_other_names_are_refused(copy):
     refused(copy, "lacks bert.embeddings.LayerNorm.bias", "It has module.bert.embeddings.LayerNorm.bias")
 
 
-def test_a_missing_tensor_is_refused_by_its_name(copy):
-    gone = "bert.encoder.layer.1.output.dense.weight"
-    change_weights(copy, lambda weights: {key: weight for key, weight in weights.items() if key != gone})
-    refused(copy, f"lacks {gone};")
+def test_a_missing_tensor_is_named_in_the_error(copy):
+    missing = "bert.encoder.layer.1.output.dense.weight"
+    change_weights(copy, lambda weights: {key: weight for key, weight in weights.items() if key != missing})
+    refused(copy, f"lacks {missing};")
 
 
 @pytest.mark.parametrize(
@@ -119,7 +119,7 @@ def test_a_missing_tensor_is_refused_by_its_name(copy):
         ({"model_type": ["bert"]}, ["family ['bert']"]),
     ],
 )
-def test_a_configuration_that_is_not_the_checkpoints_is_refused(copy, entries, words):
+def test_a_configuration_that_does_not_fit_the_checkpoint_is_refused(copy, entries, words):
     refused(set_config(copy, **entries), str(copy), *words)
 
 
@@ -129,14 +129,14 @@ def test_a_configuration_that_is_no_object_is_refused(copy, text):
     refused(copy, "config.json")
 
 
-class Spring:
-    """Pickled, this would call a function when it is read."""
+class Trap:
+    """Its pickle calls a function when it is read."""
 
     def __reduce__(self):
         return print, ("sprung",)
 
 
-@pytest.mark.parametrize("content", [{"a": Spring()}, [1, 2], {"a": "b"}, None])
+@pytest.mark.parametrize("content", [{"a": Trap()}, [1, 2], {"a": "b"}, None])
 def test_a_pickle_that_holds_no_weights_is_refused(copy, content, capsys):
     (copy / "model.safetensors").unlink()
     torch.save(content, copy / "pytorch_model.bin")
@@ -157,10 +157,10 @@ ENTRIES = [
 
 
 @pytest.mark.parametrize("rounds", [60, pytest.param(3000, marks=pytest.mark.long)])
-def test_random_entries_give_the_models_own_logits_or_one_line(rounds, tmp_path):
-    rng, seen = random.Random(rounds), set()
+def test_with_a_random_entry_a_model_has_transformers_own_logits_or_is_refused(rounds, tmp_path):
+    rng, outcomes = random.Random(rounds), set()
     for name in FAMILIES:
-        saved(FAMILIES[name].model(name, torch.float32), tmp_path / name)
+        save(FAMILIES[name].model(name, torch.float32), tmp_path / name)
     for _ in range(rounds):
         folder = tmp_path / rng.choice(list(FAMILIES))
         kept = (folder / "config.json").read_text()
@@ -168,22 +168,22 @@ def test_random_entries_give_the_models_own_logits_or_one_line(rounds, tmp_path)
         try:
             _, model = load(folder)
             agreement.check(model, loading.adapt(model), str(folder), 32)
-            seen.add("agreed")
+            outcomes.add("agreed")
         except InputError as error:
             assert "\n" not in str(error)
-            seen.add("refused")
+            outcomes.add("refused")
         (folder / "config.json").write_text(kept)
-    assert seen == {"agreed", "refused"}
+    assert outcomes == {"agreed", "refused"}
 
 
-def test_a_path_without_a_folder_is_refused(whole):
-    refused(whole / "model.safetensors", "a file; expected the folder it is in")
-    refused(whole / "nothing", "nothing: no such folder")
+def test_a_path_that_is_no_folder_is_refused(complete):
+    refused(complete / "model.safetensors", "a file; expected the folder it is in")
+    refused(complete / "nothing", "nothing: no such folder")
     refused("../nothing", "nothing: no such folder")
 
 
-def test_old_names_and_heads_beside_the_model_are_fine(copy):
-    """bert-base-cased as it is published: LayerNorm.gamma and .beta, the tied decoder and the positions stored too."""
+def test_a_checkpoint_with_old_names_and_additional_heads_loads(copy):
+    """The published bert-base-cased has LayerNorm.gamma and .beta, and stores the tied decoder and the positions."""
     _, expected = load(copy)
 
     def as_published(weights):
@@ -196,11 +196,11 @@ def test_old_names_and_heads_beside_the_model_are_fine(copy):
         return weights | positions | {"cls.predictions.decoder.weight": words.clone()}
 
     assert any("pooler" in key for key in load_file(copy / "model.safetensors"))
-    _, found = load(change_weights(copy, as_published))
-    assert all(torch.equal(found.state_dict()[key], weight) for key, weight in expected.state_dict().items())
+    _, model = load(change_weights(copy, as_published))
+    assert all(torch.equal(model.state_dict()[key], weight) for key, weight in expected.state_dict().items())
 
 
-def test_a_causal_model_saved_without_its_tied_head_is_whole(tmp_path):
+def test_a_causal_model_saved_without_its_tied_head_loads(tmp_path):
     body = GPT2Model(AutoConfig.for_model("gpt2", **GPT)).eval()
     tokenizing.word_pieces(GPT["vocab_size"]).save_pretrained(tmp_path)
     body.save_pretrained(tmp_path)
@@ -218,28 +218,28 @@ def test_a_causal_model_saved_without_its_tied_head_is_whole(tmp_path):
         ("llama", ["model.layers.0.self_attn.rotary_emb.inv_freq"]),
     ],
 )
-def test_masks_and_angles_that_old_checkpoints_carry_are_fine(name, masks, tmp_path):
+def test_a_checkpoint_with_the_masks_and_angles_of_old_versions_loads(name, masks, tmp_path):
     model = FAMILIES[name].model(name, torch.float32)
-    saved(model, tmp_path)
+    save(model, tmp_path)
     change_weights(tmp_path, lambda weights: weights | {mask: torch.ones(1, 1, 4, 4) for mask in masks})
-    _, found = load(tmp_path)
-    assert all(torch.equal(found.state_dict()[key], weight) for key, weight in model.state_dict().items())
+    _, loaded = load(tmp_path)
+    assert all(torch.equal(loaded.state_dict()[key], weight) for key, weight in model.state_dict().items())
 
 
 @pytest.mark.parametrize("name", FAMILIES)
-def test_each_family_loads_whole(name, tmp_path):
+def test_every_weight_of_every_family_is_loaded(name, tmp_path):
     model = FAMILIES[name].model(name, torch.float32)
-    saved(model, tmp_path)
-    _, found = load(tmp_path)
-    assert all(torch.equal(found.state_dict()[key], weight) for key, weight in model.state_dict().items())
+    save(model, tmp_path)
+    _, loaded = load(tmp_path)
+    assert all(torch.equal(loaded.state_dict()[key], weight) for key, weight in model.state_dict().items())
 
 
-def test_a_hub_that_can_not_be_reached_is_one_line_soon(monkeypatch, capfd, tmp_path):
-    """A closed port; and no retries of the hub's library, whose lines would come on stderr."""
+def test_an_unreachable_hub_is_soon_reported_with_one_line(monkeypatch, capfd, tmp_path):
+    """The address is a closed port. The library must not retry, which would take long and print on stderr."""
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
     monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
-    begin = time.monotonic()
+    start = time.monotonic()
     refused("bert-base-nowhere", "model bert-base-nowhere", "can't be reached", "hf download", "MODEL=")
-    assert time.monotonic() - begin < 5
+    assert time.monotonic() - start < 5
     assert capfd.readouterr().err == ""
