@@ -28,7 +28,7 @@ from kn.methods.presets import PRESETS
 from kn.methods.probing import Probe
 from kn.methods.scaling import Scaling
 from kn.model import loading
-from kn.neurons import sets
+from kn.neurons import sets, statistics
 from kn.stage import flags
 from kn.store import runs
 from kn.store.files import read_jsonl
@@ -147,8 +147,11 @@ def stage_2(folder: Path) -> Iterator[Row]:
     printed = read(GOLDEN / "printed" / "statistics.json")
     off = []
     for prefix, name in (("", "ig"), ("base_", "base")):
-        bags = {relation: read(PUBLISHED / "kn" / f"{prefix}kn_bag-{relation}.json") for relation in RELATIONS}
-        found = sets.statistics(bags, 5)
+        bags = {
+            relation: sets.read_neuron_sets(PUBLISHED / "kn" / f"{prefix}kn_bag-{relation}.json")
+            for relation in RELATIONS
+        }
+        found = statistics.statistics(bags, 5)
         off.append(found["neurons per fact"] / printed[f"average {name}_kn"] - 1)
         off.append(found["shared by two facts of one relation"] / printed[f"{name} kn intra-relation"] - 1)
     yield "2", "statistics, relative", PROGRAM, len(off), max(map(abs, off))

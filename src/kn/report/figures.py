@@ -3,17 +3,11 @@
 import csv
 from collections import Counter
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import matplotlib
-
-matplotlib.use("Agg")  # no screen needed
-import matplotlib.pyplot as plt
 import numpy as np
-import seaborn as sns
-from matplotlib.figure import Figure
-from matplotlib.ticker import ScalarFormatter
 
 from kn.report.read_back import Reported
 from kn.store.files import make_folder, writing
@@ -29,12 +23,24 @@ OTHERS = ("#0b5394", "#e69f00", "#009e73", "#cc79a7", "#777777", "#56b4e9")  # s
 DASHES = ("-", "--", "-.", ":")
 WIDEST = 14  # inches
 NEAR = 20  # pixels: points closer than this share a label
-sns.set_theme(context="paper", style="whitegrid", rc={"axes.spines.top": False, "axes.spines.right": False})
+
+
+@cache
+def pyplot() -> Any:
+    """Matplotlib, which takes a second to load, so only what draws loads it."""
+    import matplotlib
+
+    matplotlib.use("Agg")  # no screen needed
+    import matplotlib.pyplot
+    import seaborn
+
+    seaborn.set_theme(context="paper", style="whitegrid", rc={"axes.spines.top": False, "axes.spines.right": False})
+    return matplotlib.pyplot
 
 
 def bars(groups: list[str], series: dict[str, list[Reported | None]], labels: tuple[str, str], path: Path) -> Path:
     """A group of bars for each entry of `groups`, with a bar for each series; None where nothing was measured."""
-    figure, axes = plt.subplots(
+    figure, axes = pyplot().subplots(
         figsize=(min(WIDEST, max(4.0, 0.32 * len(groups) * max(len(series), 2) / 2 + 1.5)), 3.2)
     )
     width = 0.8 / len(series)
@@ -73,7 +79,7 @@ class Point(NamedTuple):
 
 def points(drawn: list[Point], labels: tuple[str, str, str], path: Path) -> Path:
     """Named points of several series. `labels` say what the names and the two axes are."""
-    figure, axes = plt.subplots(figsize=(6.0, 4.0))
+    figure, axes = pyplot().subplots(figsize=(6.0, 4.0))
     for (name, look), marker in zip(LOOKS.items(), "os^", strict=True):
         xs, ys = (
             [point.x for point in drawn if point.series == name],
@@ -82,7 +88,7 @@ def points(drawn: list[Point], labels: tuple[str, str, str], path: Path) -> Path
         if xs:
             axes.scatter(xs, ys, label=name, marker=marker, color=look["color"], edgecolor="#333333", linewidth=0.5)
     axes.set_xscale("symlog", linthresh=10)  # strong edits break so much that the others would be one dot
-    axes.xaxis.set_major_formatter(ScalarFormatter())
+    axes.xaxis.set_major_formatter("{x:g}")
     axes.set(xlabel=labels[1], ylabel=labels[2], ylim=(-1, max(10, *(1.1 * point.y for point in drawn))))
     axes.legend(frameon=False, ncols=len(LOOKS), loc="lower center", bbox_to_anchor=(0.5, 1.0))
     # Points that are close together share one label, with their names one below the other.
@@ -105,7 +111,7 @@ def points(drawn: list[Point], labels: tuple[str, str, str], path: Path) -> Path
 
 def curves(series: dict[str, tuple[np.ndarray, np.ndarray]], labels: tuple[str, str], path: Path) -> Path:
     """Curves in the unit square, such as ROC curves, with the diagonal of random guesses."""
-    figure, axes = plt.subplots(figsize=(4.0, 4.2))
+    figure, axes = pyplot().subplots(figsize=(4.0, 4.2))
     axes.plot([0, 1], [0, 1], color="black", linewidth=0.6, linestyle=":")
     for (name, (xs, ys)), color, dashes in zip(series.items(), OTHERS, DASHES, strict=False):
         axes.plot(xs, ys, label=name, color=color, linestyle=dashes, linewidth=1.2)
@@ -132,7 +138,7 @@ def shares(counts: dict[str, Counter], n_layers: int) -> dict[str, dict]:
     }
 
 
-def save(figure: Figure, path: Path, header: list[str], rows: list[list]) -> Path:
+def save(figure: Any, path: Path, header: list[str], rows: list[list]) -> Path:
     """Write `path` as .pdf, .png and .csv, and return the PNG's path."""
     make_folder(path.parent)
     figure.tight_layout()
@@ -140,7 +146,7 @@ def save(figure: Figure, path: Path, header: list[str], rows: list[list]) -> Pat
     for kind, metadata in (("pdf", {"CreationDate": None}), ("png", {})):
         with writing(path.with_suffix(f".{kind}"), "wb") as file:
             figure.savefig(file, format=kind, dpi=200, metadata=metadata)
-    plt.close(figure)
+    pyplot().close(figure)
     with writing(path.with_suffix(".csv")) as file:
         csv.writer(file, lineterminator="\n").writerows([header, *rows])
     return path.with_suffix(".png")
