@@ -1,4 +1,4 @@
-"""Tokenizers from folders that lack files, hold others, or leave open what the model learnt."""
+"""Tokenizers from folders that lack files, hold unusual ones, or do not say how the model was trained."""
 
 import json
 import shutil
@@ -23,7 +23,7 @@ def load(folder, lower_case=False):
 
 @pytest.fixture
 def folder(tmp_path):
-    """To fill, by `save` or with the golden world's files."""
+    """The path of a folder that `save`, or `copy` from the golden data, fills."""
     return tmp_path / "model"
 
 
@@ -39,33 +39,34 @@ def copy(folder, *files):
 
 
 def edit(file, **entries):
-    """None takes an entry away."""
-    found = json.loads(file.read_text()) if file.exists() else {}
-    found |= entries
-    file.write_text(json.dumps({name: value for name, value in found.items() if value is not None}))
+    """Set entries of a JSON file; None removes one."""
+    content = json.loads(file.read_text()) if file.exists() else {}
+    content |= entries
+    file.write_text(json.dumps({name: value for name, value in content.items() if value is not None}))
 
 
 def part(folder, *keys):
-    found = json.loads((folder / "tokenizer.json").read_text())
+    """A part of tokenizer.json."""
+    content = json.loads((folder / "tokenizer.json").read_text())
     for key in keys:
-        found = found[key]
-    return found
+        content = content[key]
+    return content
 
 
-def without(folder, *files):
+def remove(folder, *files):
     for file in files:
         (folder / file).unlink()
 
 
 def line(folder):
-    """Why it is refused."""
+    """The line with which the folder is refused."""
     with pytest.raises(InputError) as refused:
         load(folder)
     assert "\n" not in str(refused.value) and str(folder) in str(refused.value)
     return str(refused.value)
 
 
-# ---- what can't be used ----
+# ---- refused ----
 
 
 @pytest.mark.parametrize("family", loading.FAMILIES)
@@ -75,7 +76,7 @@ def test_a_folder_without_a_tokenizer_is_refused(folder, family):
     assert "its tokenizer is missing: expected tokenizer.json" in line(folder)
 
 
-def test_a_stage_says_that_the_tokenizer_is_missing(folder, tmp_path):
+def test_a_stage_reports_a_missing_tokenizer(folder, tmp_path):
     copy(folder, "model.safetensors")
     done = run("1_analyze_mlm.py", *stage1_flags(tmp_path / "out", "--bert_model", folder), check=False)
     assert done.returncode == 1 and done.stderr.splitlines()[-1].endswith("as they come with the model")
@@ -83,7 +84,7 @@ def test_a_stage_says_that_the_tokenizer_is_missing(folder, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "content, why",
+    "content, message",
     [
         ("{}", "can't make a tokenizer of tokenizer.json (KeyError: 'added_tokens')"),
         ("[]", "tokenizer.json: expected an object, found []"),
@@ -92,13 +93,13 @@ def test_a_stage_says_that_the_tokenizer_is_missing(folder, tmp_path):
         ('{"version": "1.0", "added_tokens": [], "model": {"type": "x"}}', "can't make a tokenizer of tokenizer.json"),
     ],
 )
-def test_a_tokenizer_json_that_is_none_is_one_line(folder, content, why):
+def test_a_tokenizer_json_that_is_no_tokenizer_is_refused_with_one_line(folder, content, message):
     copy(folder)
     (folder / "tokenizer.json").write_text(content)
-    assert why in line(folder)
+    assert message in line(folder)
 
 
-def test_a_setting_of_the_wrong_type_is_one_line(folder):
+def test_a_setting_of_the_wrong_type_is_refused_with_one_line(folder):
     copy(folder, "tokenizer.json", "tokenizer_config.json")
     edit(folder / "tokenizer_config.json", model_max_length="x")
     assert "can't make a tokenizer of tokenizer.json and tokenizer_config.json (TypeError" in line(folder)
@@ -109,15 +110,15 @@ def test_a_masked_model_needs_a_mask_token(folder):
     assert "no mask token, which a masked model needs" in line(folder)
 
 
-def test_a_mask_token_that_the_model_never_saw_is_refused(folder):
+def test_a_mask_token_without_an_embedding_is_refused(folder):
     copy(folder, "tokenizer.json", "tokenizer_config.json")
     edit(folder / "tokenizer_config.json", mask_token="☃")
-    edit(folder / "config.json", vocab_size=333)  # transformers adds it behind the vocabulary
+    edit(folder / "config.json", vocab_size=333)  # transformers adds the token at the end of the vocabulary
     assert "has token ids up to 333, the model has none above 332" in line(folder)
 
 
 @pytest.mark.parametrize("file", ["tokenizer.model", "sentencepiece.bpe.model"])
-def test_a_tokenizer_of_sentencepiece_names_the_packages(folder, file):
+def test_for_a_sentencepiece_tokenizer_the_missing_packages_are_named(folder, file):
     folder.mkdir()
     family = "llama" if file == "tokenizer.model" else "xlm-roberta"
     edit(folder / "config.json", model_type=family, vocab_size=400)
@@ -127,30 +128,30 @@ def test_a_tokenizer_of_sentencepiece_names_the_packages(folder, file):
     )
 
 
-def test_a_tokenizer_of_a_larger_model_is_refused(folder):
+def test_a_tokenizer_with_more_tokens_than_the_model_is_refused(folder):
     copy(folder, "tokenizer.json", "tokenizer_config.json")
     edit(folder / "config.json", vocab_size=300)
     assert "its tokenizer has token ids up to 332, the model has none above 299" in line(folder)
-    # An added token that no text has may lie beyond, as some of Gemma's do.
+    # An added token that no text contains may have a larger id, as some of Gemma's do.
     edit(folder / "config.json", vocab_size=333)
-    more = load(folder)
-    more.add_tokens(["<image>"])
-    more.save_pretrained(folder)
+    tokenizer = load(folder)
+    tokenizer.add_tokens(["<image>"])
+    tokenizer.save_pretrained(folder)
     assert len(load(folder)) == 334
 
 
-# ---- what transformers decides otherwise than the model learnt ----
+# ---- where transformers' default is not how the model was trained ----
 
 
 @pytest.mark.parametrize("files", [["vocab.txt"], ["tokenizer.json"]])
-def test_a_cased_bert_stays_cased_where_its_files_do_not_say_so(folder, files, golden, golden_bags, capsys):
+def test_a_cased_bert_stays_cased_if_its_files_do_not_say(folder, files, golden, golden_bags, capsys):
     copy(folder, *files)
     tokenizer = load(folder)
     assert "doesn't set do_lower_case" in capsys.readouterr().err
     texts = [text for bags in golden_bags.values() for bag in bags for text, _, _ in bag]
     assert any(letter.isupper() for letter in "".join(texts).replace("[MASK]", ""))
     assert tokenizer(texts)["input_ids"] == golden[0](texts)["input_ids"]
-    # Asked for, it is done.
+    # The flag has precedence.
     assert (
         load(folder, lower_case=True)(TEXT)["input_ids"]
         == golden[0](TEXT.lower().replace("[mask]", "[MASK]"))["input_ids"]
@@ -158,7 +159,7 @@ def test_a_cased_bert_stays_cased_where_its_files_do_not_say_so(folder, files, g
     assert not capsys.readouterr().err
 
 
-def test_a_bert_said_to_be_lower_case_is(folder, golden, capsys):
+def test_a_bert_lower_cases_text_if_its_files_say_so(folder, golden, capsys):
     copy(folder, "vocab.txt")
     edit(folder / "tokenizer_config.json", do_lower_case=True)
     lower = golden[0]("the capital of italy")["input_ids"]
@@ -166,7 +167,7 @@ def test_a_bert_said_to_be_lower_case_is(folder, golden, capsys):
     assert "lower-cases text, as its files say" in capsys.readouterr().err
 
 
-def test_an_uncased_bert_is_lower_case(folder, golden, capsys):
+def test_a_bert_lower_cases_text_if_its_vocabulary_has_no_capitals(folder, golden, capsys):
     copy(folder, "vocab.txt")
     words = (folder / "vocab.txt").read_text().splitlines()
     lower = [word if word.startswith("[") or word == word.lower() else f"{number}" for number, word in enumerate(words)]
@@ -175,28 +176,28 @@ def test_an_uncased_bert_is_lower_case(folder, golden, capsys):
     assert not capsys.readouterr().err
 
 
-def test_a_tokenizer_that_can_not_be_lower_case_says_so(folder):
+def test_do_lower_case_is_refused_for_a_tokenizer_without_that_setting(folder):
     save(folder, "gpt2", tokenizing.bytes_causal())
     with pytest.raises(InputError, match=r"--do_lower_case: the tokenizer of model .* has no such setting"):
         load(folder, lower_case=True)
 
 
-def test_robertas_mask_takes_its_space_where_files_do_not_say_so(folder, capsys):
+def test_robertas_mask_includes_the_space_before_it_if_files_do_not_say(folder, capsys):
     save(folder, "roberta", tokenizing.bytes_masked())
     (folder / "vocab.json").write_text(json.dumps(part(folder, "model", "vocab")))
     (folder / "merges.txt").write_text("\n".join(map(" ".join, part(folder, "model", "merges"))) + "\n")
-    without(folder, "tokenizer.json", "tokenizer_config.json")
+    remove(folder, "tokenizer.json", "tokenizer_config.json")
     text = "the city <mask> of Rome"
     assert load(folder)(text)["input_ids"] == tokenizing.bytes_masked()(text)["input_ids"]
     assert "includes the space before it" in capsys.readouterr().err
-    # Where files say that it does not, it does not.
+    # The files have precedence.
     edit(folder / "tokenizer_config.json", mask_token={"content": "<mask>", "__type": "AddedToken", "lstrip": False})
     assert len(load(folder)(text)["input_ids"]) == len(tokenizing.bytes_masked()(text)["input_ids"]) + 1
     assert not capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
-    "said, post_processor, begins, note",
+    "settings, post_processor, with_bos, note",
     [
         ({"tokenizer_class": "LlamaTokenizer"}, None, True, "a text begins with <s>"),
         ({"tokenizer_class": "LlamaTokenizerFast", "add_bos_token": True}, None, True, "a text begins with <s>"),
@@ -207,9 +208,11 @@ def test_robertas_mask_takes_its_space_where_files_do_not_say_so(folder, capsys)
         ({"tokenizer_class": "LlamaTokenizer", "add_bos_token": True}, "nothing", False, "takes precedence"),
     ],
 )
-def test_llamas_first_token_is_there_where_only_a_setting_says_it(folder, said, post_processor, begins, note, capsys):
+def test_a_llama_text_starts_with_bos_even_if_only_a_setting_says_so(
+    folder, settings, post_processor, with_bos, note, capsys
+):
     save(folder, "llama", tokenizing.marked_words())
-    edit(folder / "tokenizer_config.json", **said)
+    edit(folder / "tokenizer_config.json", **settings)
     if post_processor != "as it is":
         nothing = {
             "type": "TemplateProcessing",
@@ -217,11 +220,11 @@ def test_llamas_first_token_is_there_where_only_a_setting_says_it(folder, said, 
             "special_tokens": {},
         }
         nothing["pair"] = [*nothing["single"], {"Sequence": {"id": "B", "type_id": 1}}]
-        whole = json.loads((folder / "tokenizer.json").read_text())
-        whole["post_processor"] = nothing if post_processor else None
-        (folder / "tokenizer.json").write_text(json.dumps(whole))
+        content = json.loads((folder / "tokenizer.json").read_text())
+        content["post_processor"] = nothing if post_processor else None
+        (folder / "tokenizer.json").write_text(json.dumps(content))
     expected = tokenizing.marked_words()("the capital of Italy")["input_ids"]
-    assert load(folder)("the capital of Italy")["input_ids"] == (expected if begins else expected[1:])
+    assert load(folder)("the capital of Italy")["input_ids"] == (expected if with_bos else expected[1:])
     err = capsys.readouterr().err
     assert note in err and bool(note) == bool(err)
 
@@ -235,7 +238,7 @@ def test_llamas_first_token_is_there_where_only_a_setting_says_it(folder, said, 
         (tokenizing.marked_words, "llama"),
     ],
 )
-def test_whole_folders_are_read_as_they_are(folder, build, family, capsys):
+def test_a_complete_folder_is_read_as_it_is(folder, build, family, capsys):
     save(folder, family, build())
     texts = [*tokenizing.TEXTS, TEXT, "☃"]
     loaded = load(folder)
@@ -243,24 +246,24 @@ def test_whole_folders_are_read_as_they_are(folder, build, family, capsys):
     assert loaded(texts)["input_ids"] == build()(texts)["input_ids"] and not capsys.readouterr().err
 
 
-def test_the_fingerprint_changes_with_what_becomes_of_a_text_and_with_nothing_else(folder):
+def test_the_fingerprint_changes_only_if_the_tokens_of_a_text_change(folder):
     shutil.copytree(GOLDEN / "model", folder)
     tokenizer = load(folder)
     before = tokenizers.fingerprint(tokenizer)
-    tokenizer("a b c", truncation=True, max_length=3, padding="max_length")  # settings of a call
+    tokenizer("a b c", truncation=True, max_length=3, padding="max_length")  # settings of one call only
     assert tokenizers.fingerprint(tokenizer) == before
     file = folder / "tokenizer.json"
     content = json.loads(file.read_text())
-    words = content["model"]["vocab"]
-    content["model"]["vocab"] = dict(reversed(words.items()))
+    ids = content["model"]["vocab"]
+    content["model"]["vocab"] = dict(reversed(ids.items()))
     file.write_text(json.dumps(content, indent=3))
     assert tokenizers.fingerprint(load(folder)) == before
-    words["botany"], words["geology"] = words["geology"], words["botany"]
-    file.write_text(json.dumps(content | {"model": content["model"] | {"vocab": words}}))
+    ids["botany"], ids["geology"] = ids["geology"], ids["botany"]
+    file.write_text(json.dumps(content | {"model": content["model"] | {"vocab": ids}}))
     assert tokenizers.fingerprint(load(folder)) != before
 
 
-def test_a_result_of_another_tokenizer_is_refused(folder, stage1, tmp_path):
+def test_a_result_made_with_another_tokenizer_is_refused(folder, stage1, tmp_path):
     shutil.copytree(GOLDEN / "model", folder)
     shutil.copytree(stage1, tmp_path / "results")
     text = (folder / "tokenizer.json").read_text()
