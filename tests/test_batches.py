@@ -1,4 +1,4 @@
-"""A shortage of memory makes batches smaller and changes nothing else: threads lower the limit once, records stay."""
+"""When memory runs out, the batches get smaller and nothing else changes. Threads lower the limit only once."""
 
 import threading
 from types import SimpleNamespace
@@ -16,11 +16,12 @@ PROMPTS = [Prompt([5, 6, 7, 8], [2], [7])] * 8
 
 
 @pytest.fixture(autouse=True)
-def quick(monkeypatch):
+def without_waiting(monkeypatch):
     monkeypatch.setattr(batches, "WAIT", 0)
 
 
-def of_four_tokens():
+def stub_adapter():
+    """As much of an adapter as batches need."""
     return SimpleNamespace(
         device=torch.device("cpu"),
         tokens=lambda length, points: length * points,
@@ -29,64 +30,64 @@ def of_four_tokens():
     )
 
 
-def test_lanes_that_meet_with_one_shortage_lower_the_limit_once():
-    shared, together = Batches(of_four_tokens(), 32), threading.Barrier(2)
-    tried, ends = [], []
+def test_two_threads_that_run_out_of_memory_together_lower_the_limit_once():
+    shared, barrier = Batches(stub_adapter(), 32), threading.Barrier(2)
+    sizes, results = [], []
 
     def lane():
         first = True
 
-        def work(places, rows):
+        def work(indices, rows):
             nonlocal first
-            tried.append(len(places))
+            sizes.append(len(indices))
             if first:
                 first = False
-                together.wait(10)  # both use the same limit
+                barrier.wait(10)  # so both threads have used the same limit
                 raise torch.OutOfMemoryError
-            return len(places)
+            return len(indices)
 
-        ends.append([found for _, found in shared.over(PROMPTS, 1, work)])
+        results.append([result for _, result in shared.over(PROMPTS, 1, work)])
 
-    lanes = [threading.Thread(target=lane) for _ in range(2)]
-    for one in lanes:
-        one.start()
-    for one in lanes:
-        one.join(10)
-    assert shared.limit == 16 and ends == [[4, 4], [4, 4]] and sorted(tried) == [4, 4, 4, 4, 8, 8]
+    threads = [threading.Thread(target=lane) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(10)
+    assert shared.limit == 16 and results == [[4, 4], [4, 4]] and sorted(sizes) == [4, 4, 4, 4, 8, 8]
 
 
-def test_a_single_prompt_is_too_large_only_when_the_limit_cannot_be_lower():
-    """The last prompt of its length is alone in its batch whatever the limit, and other threads may hold the memory."""
-    shared, calls = Batches(of_four_tokens(), 32), 0
+def test_a_single_prompt_is_refused_only_when_the_limit_cannot_be_lowered():
+    """A prompt may be alone in its batch at any limit, and other threads may hold the memory that it lacks."""
+    shared, calls = Batches(stub_adapter(), 32), 0
 
-    def work(places, rows):
+    def work(indices, rows):
         nonlocal calls
         calls += 1
-        if calls <= most:
+        if calls <= failures:
             raise torch.OutOfMemoryError
-        return places
+        return indices
 
-    most = 2
-    assert [found for _, found in shared.over(PROMPTS[:1], 1, work)] == [[0]] and shared.limit == 8
-    most = 1000
+    failures = 2
+    assert [result for _, result in shared.over(PROMPTS[:1], 1, work)] == [[0]] and shared.limit == 8
+    failures = 1000
     with pytest.raises(InputError, match=r"out of memory with a single prompt: set DTYPE=bfloat16"):
         list(shared.over(PROMPTS[:1], 1, work))
     assert calls < 10
 
 
-def test_after_a_shortage_in_one_relation_the_next_one_and_the_next_run_have_the_same_settings(tmp_path, monkeypatch):
+def test_running_out_of_memory_changes_no_settings_of_the_next_relation_or_the_next_run(tmp_path, monkeypatch):
     flags = stage1_flags(tmp_path, "--debug", "2", "--pt_relation", "P36", "P103")
-    rows, shortages = batches.Rows, []
+    rows, failures = batches.Rows, []
 
-    def short_once(*arguments):
-        if not shortages:
-            shortages.append(1)
+    def fail_once(*arguments):
+        if not failures:
+            failures.append(1)
             raise torch.OutOfMemoryError
         return rows(*arguments)
 
-    monkeypatch.setattr(batches, "Rows", short_once)
+    monkeypatch.setattr(batches, "Rows", fail_once)
     run("1_analyze_mlm.py", *flags)
-    assert shortages
+    assert failures
     record = read(tmp_path / "TREx-all.args.json")
     assert [entry["settings"]["max_tokens"] for entry in record.values()] == [2048, 2048]
     assert run("1_analyze_mlm.py", *flags).stdout.count("is there already, skipped") == 2
