@@ -1,4 +1,4 @@
-"""The rooms of `kn`: each imports only from rooms above it on the map, and those without torch never import it."""
+"""A room (subpackage) of `kn` imports only from rooms above it on the map. Rooms without torch never import it."""
 
 import ast
 import os
@@ -14,7 +14,7 @@ from conftest import ROOT
 KN = ROOT / "src" / "kn"
 ROWS = dict(re.findall(r"^    (\w+) +(\S.*)$", kn.__doc__, re.M))
 ORDER = list(ROWS)
-WITHOUT_TORCH = [room for room, about in ROWS.items() if about.endswith("no torch")]
+WITHOUT_TORCH = [room for room, description in ROWS.items() if description.endswith("no torch")]
 MODULES = sorted(path for path in KN.rglob("*.py") if path != KN / "__init__.py")
 
 
@@ -22,8 +22,8 @@ def room_of(path):
     return path.relative_to(KN).parts[0].removesuffix(".py")
 
 
-def imported(path):
-    """The modules of `kn` that a module imports, as their parts: ["store", "files"]."""
+def imports(path):
+    """The modules of `kn` that a module imports, each as its parts: ["store", "files"]."""
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "kn":
             parts = node.module.split(".")[1:]
@@ -39,29 +39,29 @@ def test_the_map_names_every_room():
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(KN)))
 def test_a_module_imports_only_from_rooms_above(path):
-    for parts in imported(path):
+    for parts in imports(path):
         assert ORDER.index(parts[0]) <= ORDER.index(room_of(path)), ".".join(parts)
 
 
-def test_no_module_imports_itself_in_a_circle():
+def test_no_import_cycles():
     graph = {}
     for path in MODULES:
         name = tuple(path.relative_to(KN).with_suffix("").parts)
-        graph[name] = {tuple(parts[:2]) if parts[0] != "text" else ("text",) for parts in imported(path)} - {name}
-    done = set()
+        graph[name] = {tuple(parts[:2]) if parts[0] != "text" else ("text",) for parts in imports(path)} - {name}
+    visited = set()
 
-    def visit(name, under):
-        assert name not in under, " -> ".join(map(".".join, [*under, name]))
-        if name not in done:
-            for further in graph.get(name, ()):
-                visit(further, [*under, name])
-            done.add(name)
+    def visit(name, importers):
+        assert name not in importers, " -> ".join(map(".".join, [*importers, name]))
+        if name not in visited:
+            for imported in graph.get(name, ()):
+                visit(imported, [*importers, name])
+            visited.add(name)
 
     for name in graph:
         visit(name, [])
 
 
-def test_rooms_without_torch_load_without_it():
+def test_rooms_without_torch_do_not_import_it():
     modules = [
         ".".join(("kn", *path.relative_to(KN).with_suffix("").parts))
         for path in MODULES
@@ -76,8 +76,8 @@ SCRIPTS = sorted(path.stem for path in (ROOT / "src").glob("*.py"))
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
-def test_help_and_mistakes_answer_without_torch(script):
-    """So they take tenths of a second rather than seconds."""
+def test_help_and_wrong_flags_are_answered_without_torch(script):
+    """Importing torch takes seconds."""
     code = "import runpy, sys; sys.modules['torch'] = None; runpy.run_path(sys.argv[1], run_name='__main__')"
     path = str(ROOT / "src" / f"{script}.py")
     for flag, status in (("--help", 0), ("--no_such_flag", 2)):
