@@ -1,6 +1,6 @@
-"""The world that test_fuzz.py edits: eight facts, a random model, and all that the stages write.
+"""The world that test_fuzz.py edits: eight facts, a random model, and the results of all stages.
 
-And transformers' own answers to what the stages ask.
+`ReferenceModel` has transformers' own answers to compare the results with.
 """
 
 import json
@@ -18,7 +18,7 @@ from test_any_model import CRAWLED, PAIRS, TEMPLATES, draw
 
 
 class World:
-    """The folder that cases work in, always the same: results name the paths they were made from."""
+    """All cases work in the same folder, because results name the paths of their inputs."""
 
     def __init__(self, folder: Path):
         self.pristine, self.folder = folder / "pristine", folder / "world"
@@ -27,7 +27,7 @@ class World:
         for name in self.stages:
             assert self.run(name).returncode == 0
         shutil.copytree(self.folder, self.pristine)
-        self.asked = ReferenceModel(self.folder / "model")
+        self.reference = ReferenceModel(self.folder / "model")
 
     def run(self, stage: str):
         script, flags, _ = self.stages[stage]
@@ -38,18 +38,18 @@ class World:
         shutil.copytree(self.pristine, self.folder)
 
     def forget(self, stage: str) -> None:
-        """Remove what the stage wrote."""
+        """Remove the results of a stage."""
         for pattern in self.stages[stage][2]:
             for path in (self.folder / "results").glob(pattern):
                 path.unlink()
 
-    def written(self, stage: str, where: Path) -> dict[str, bytes]:
-        """What the stage writes, but for records, which tell when and how long."""
+    def results(self, stage: str, folder: Path) -> dict[str, bytes]:
+        """The files of a stage without the records, which say when and how long it ran."""
         patterns = [f"results/{pattern}" for pattern in self.stages[stage][2]] + ["figures/*.csv"]
         return {
-            str(path.relative_to(where)): path.read_bytes()
+            str(path.relative_to(folder)): path.read_bytes()
             for pattern in patterns
-            for path in where.glob(pattern)
+            for path in folder.glob(pattern)
             if path.is_file() and not path.name.startswith(".") and "args.json" not in path.name
         }
 
@@ -64,11 +64,11 @@ def write_files(data: Path) -> None:
         name: [{"th_bags": [CRAWLED[name].format(*pair)], "h_bags": [f"{pair[0]} city, 1999"]} for pair in pairs]
         for name, pairs in PAIRS.items()
     }
-    names = [f"{begin}kn_bag-{name}" for begin in ("", "base_") for name in PAIRS]
+    names = [f"{prefix}kn_bag-{name}" for prefix in ("", "base_") for name in PAIRS]
     unrelated = {name: [[other_than(name[-3:]), 3 - fact] for fact in range(4)] for name in names}
-    given = {
-        f"{begin}{name}": [[["在[MASK]有城"], ["the city of [MASK]"], ["In [MASK]"]]] * 4
-        for begin in ("", "base_")
+    sentences_by_name = {
+        f"{prefix}{name}": [[["在[MASK]有城"], ["the city of [MASK]"], ["In [MASK]"]]] * 4
+        for prefix in ("", "base_")
         for name in PAIRS
     }
     data.mkdir()
@@ -76,9 +76,9 @@ def write_files(data: Path) -> None:
         "data_all.json": facts,
         "grouped.json": {name: [bag for bag in facts if bag[0][2].startswith(name)] for name in PAIRS},
         "query_pairs.json": PAIRS,
-        **{f"final_distant_allbags_{name}_new.json": of for name, of in sentences.items()},
+        **{f"final_distant_allbags_{name}_new.json": bags for name, bags in sentences.items()},
         "draws_3.json": unrelated,
-        "draws_4.json": given,
+        "draws_4.json": sentences_by_name,
         "draws_6.json": [draw(name, fact) for name in PAIRS for fact in range(4)],
     }.items():
         (data / name).write_text(json.dumps(value))
@@ -91,9 +91,9 @@ def write_files(data: Path) -> None:
         "LAMA/raw_data/relations.jsonl": [{"relation": name, "label": "x", "type": "N-1"} for name in PAIRS],
         **{
             f"PARAREL/raw_data/patterns/{name}.jsonl": [
-                {"pattern": template.replace("[MASK]", "[Y]")} for template in of_relation
+                {"pattern": template.replace("[MASK]", "[Y]")} for template in templates
             ]
-            for name, of_relation in TEMPLATES.items()
+            for name, templates in TEMPLATES.items()
         },
     }.items():
         path = sources / name
@@ -103,41 +103,41 @@ def write_files(data: Path) -> None:
 
 
 def stages_of(data: Path) -> dict[str, tuple]:
-    """By name a script, its flags, and what it writes."""
+    """Per name of a stage: its script, its flags, and patterns of the files it writes."""
     results = data / "results"
     common = ["--bert_model", data / "model", "--output_dir", results, "--device", "cpu"]
-    facts_from = [*common, "--data_path", data / "data_all.json", "--tmp_data_path", data / "grouped.json"]
+    with_facts = [*common, "--data_path", data / "data_all.json", "--tmp_data_path", data / "grouped.json"]
     kn = ["--kn_dir", results / "kn"]
     crawled = ["--distant_data_dir", data, "--query_pairs_path", data / "query_pairs.json"]
-    shown = ["--output_dir", results, *kn, "--fig_dir", data / "figures"]
-    spoken = [*common, "--mlama", data / "mlama", "--fig_dir", data / "figures", "--pt_relation", "P36", "P37"]
-    zipped = [data / "mlama.zip" if flag == data / "mlama" else flag for flag in spoken]
+    report = ["--output_dir", results, *kn, "--fig_dir", data / "figures"]
+    amig = [*common, "--mlama", data / "mlama", "--fig_dir", data / "figures", "--pt_relation", "P36", "P37"]
+    zipped = [data / "mlama.zip" if flag == data / "mlama" else flag for flag in amig]
     return {
         "0": ("0_build_data.py", ["--data_dir", data / "sources"], ["../sources/PARAREL/data*"]),
-        "1": ("1_analyze_mlm.py", [*facts_from, "--get_ig_gold", "--get_base"], ["TREx-all*"]),
+        "1": ("1_analyze_mlm.py", [*with_facts, "--get_ig_gold", "--get_base"], ["TREx-all*"]),
         "2": (
             "2_get_kn.py",
             ["--output_dir", results, *kn, "--min_prompts", "2"],
             ["kn/*kn_*", "kn/refining.json"],
         ),
         "2b": ("2_analyze_kn.py", [*kn, "--fig_dir", data / "figures"], ["kn/statistics.json"]),
-        "3": ("3_modify_activation.py", [*facts_from, *kn, "--draws", data / "draws_3.json"], ["kn/*modify*"]),
+        "3": ("3_modify_activation.py", [*with_facts, *kn, "--draws", data / "draws_3.json"], ["kn/*modify*"]),
         "4": (
             "4_check_weights_distant.py",
-            [*facts_from, *kn, *crawled, "--draws", data / "draws_4.json"],
+            [*with_facts, *kn, *crawled, "--draws", data / "draws_4.json"],
             ["distant/*"],
         ),
-        "5": ("5_find_trigger_examples.py", [*facts_from, *kn, *crawled], ["trigger*/*"]),
-        "6": ("6_edit_knowledge_sampled.py", [*facts_from, *kn, "--draws", data / "draws_6.json"], ["edit/*"]),
-        "7": ("7_erase_knowledge.py", [*facts_from, *kn, "--num_neurons", "3"], ["erase/*"]),
-        "9en": ("9_analyze_amig.py", [*spoken, "--languages", "en"], ["amig/en/[al]*", "amig/en/dai*"]),
-        "9zh": ("9_analyze_amig.py", [*spoken, "--languages", "zh"], ["amig/zh/[al]*", "amig/zh/dai*"]),
+        "5": ("5_find_trigger_examples.py", [*with_facts, *kn, *crawled], ["trigger*/*"]),
+        "6": ("6_edit_knowledge_sampled.py", [*with_facts, *kn, "--draws", data / "draws_6.json"], ["edit/*"]),
+        "7": ("7_erase_knowledge.py", [*with_facts, *kn, "--num_neurons", "3"], ["erase/*"]),
+        "9en": ("9_analyze_amig.py", [*amig, "--languages", "en"], ["amig/en/[al]*", "amig/en/dai*"]),
+        "9zh": ("9_analyze_amig.py", [*amig, "--languages", "zh"], ["amig/zh/[al]*", "amig/zh/dai*"]),
         "9zip": ("9_analyze_amig.py", [*zipped, "--languages", "en"], ["amig/en/[al]*", "amig/en/dai*"]),
-        "10": ("10_language_independent.py", [*spoken, "--languages", "en", "zh"], ["amig/en_zh/*"]),
-        "11": ("11_degenerate.py", [*spoken, "--languages", "en", "zh"], ["amig/degen*", "amig/*/degen*"]),
-        "12": ("12_fact_check.py", [*spoken, "--languages", "en", "zh"], ["amig/fact*", "amig/*/fact*"]),
-        "8": ("8_plot.py", shown, []),
-        "8b": ("8_report.py", [*shown, "--published", data / "paper_numbers.json"], ["report.*"]),
+        "10": ("10_language_independent.py", [*amig, "--languages", "en", "zh"], ["amig/en_zh/*"]),
+        "11": ("11_degenerate.py", [*amig, "--languages", "en", "zh"], ["amig/degen*", "amig/*/degen*"]),
+        "12": ("12_fact_check.py", [*amig, "--languages", "en", "zh"], ["amig/fact*", "amig/*/fact*"]),
+        "8": ("8_plot.py", report, []),
+        "8b": ("8_report.py", [*report, "--published", data / "paper_numbers.json"], ["report.*"]),
     }
 
 
@@ -146,15 +146,15 @@ def other_than(name: str) -> str:
 
 
 def save_numbers(figure, path, header, rows):
-    """In place of drawing, which takes seconds."""
-    figures.plt.close(figure)
+    """Replaces the drawing of a figure, which takes seconds."""
+    figures.pyplot().close(figure)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.with_suffix(".csv").write_text(json.dumps([header, rows]))
     return path
 
 
 class ReferenceModel:
-    """transformers' own model of a folder, asked text by text."""
+    """transformers' own model in a folder, run text by text."""
 
     def __init__(self, folder: Path):
         self.tokenizer = AutoTokenizer.from_pretrained(folder)
@@ -164,39 +164,41 @@ class ReferenceModel:
         self.answers: dict[tuple[str, str], tuple | None] = {}
 
     def __call__(self, text: str, answer: str) -> tuple[float, bool] | None:
-        """The answer's probability (the mean over pieces), and whether it is predicted; None if it can't be asked."""
+        """The answer's mean probability over its pieces, and whether it is predicted. None if the prompt is skipped."""
         if (text, answer) not in self.answers:
             self.answers[text, answer] = self._answer(text, answer)
         return self.answers[text, answer]
 
     def scored(self, bag: list) -> list[tuple[float, bool]]:
-        """Of the prompts that can be asked."""
-        return [answer for text, wanted, _ in bag if (answer := self(text, wanted))]
+        """The same per prompt of a fact, without the skipped prompts."""
+        return [reading for text, answer, _ in bag if (reading := self(text, answer))]
 
     def _answer(self, text: str, answer: str) -> tuple[float, bool] | None:
         pieces = self.tokenizer(answer, add_special_tokens=False)["input_ids"]
         if not pieces or self.tokenizer.unk_token_id in pieces:
             return None
-        ids, places = self._ids(text, len(pieces))
-        if len(places) < len(pieces):
+        ids, positions = self._ids(text, len(pieces))
+        if len(positions) < len(pieces):
             return None
         with torch.no_grad():
-            found = self.model(torch.tensor([ids])).logits[0, places].softmax(-1)
-        return found[range(len(pieces)), pieces].mean().item(), found.argmax(-1).tolist() == pieces
+            probabilities = self.model(torch.tensor([ids])).logits[0, positions].softmax(-1)
+        return probabilities[range(len(pieces)), pieces].mean().item(), probabilities.argmax(-1).tolist() == pieces
 
     def _ids(self, text: str, masks: int) -> tuple[list[int], list[int]]:
+        """The token ids with `masks` masks, and the positions of these."""
         ids = self.tokenizer(text.replace("[MASK]", self.tokenizer.mask_token * masks))["input_ids"]
         if len(ids) > self.longest:
             ids = ids[: self.longest - 1] + ids[-1:]
-        return ids, [place for place, token in enumerate(ids) if token == self.tokenizer.mask_token_id]
+        return ids, [position for position, token in enumerate(ids) if token == self.tokenizer.mask_token_id]
 
     def activations(self, text: str, neurons: list) -> list[float] | None:
-        ids, places = self._ids(text, 1)
-        if not places:
+        """The activations of neurons at the mask. None if the text has no mask."""
+        ids, positions = self._ids(text, 1)
+        if not positions:
             return None
-        kept: list = []
+        inputs: list = []
         with torch.no_grad():
             with_inputs(
-                self.downs, lambda _, x: kept.append(x[0, places[0]]) or x, lambda: self.model(torch.tensor([ids]))
+                self.downs, lambda _, x: inputs.append(x[0, positions[0]]) or x, lambda: self.model(torch.tensor([ids]))
             )
-        return [kept[layer][index].item() for layer, index in neurons]
+        return [inputs[layer][index].item() for layer, index in neurons]
