@@ -6,9 +6,10 @@ from collections.abc import Callable
 from pathlib import Path
 from random import Random
 
-RAW = {  # what stands for a text that Python's JSON would not write
-    f"@raw {number}": text
-    for number, text in enumerate(
+# Placeholders for JSON text that Python's json would not write.
+RAW = {
+    f"@raw {index}": text
+    for index, text in enumerate(
         [
             *("NaN", "Infinity", "-Infinity", "1e999", "1" * 5000, "-0", "1e5", '{"a": 1, "a": 2}'),
             *("[" * depth + "]" * depth for depth in (60, 2000)),
@@ -39,15 +40,16 @@ VALUES = [
 BYTES = [b"\0", b"\xff", b"\n", b" ", b"{", b"}", b"[", b"]", b",", b'"', b"\\", b"-", b"9", b".", b"e", b"\xc3", b"a"]
 
 
-def dumped(value) -> str:
+def dump(value) -> str:
+    """The value as JSON, with the placeholders replaced by what they stand for."""
     text = json.dumps(value)
     for name, raw in RAW.items():
         text = text.replace(json.dumps(name), raw)
     return text
 
 
-def somewhere(value, rng: Random) -> tuple:
-    """A place in a value, as likely deep as at the top: a step at a time, with a chance to stop."""
+def random_path(value, rng: Random) -> tuple:
+    """The path to a random part of a value: one step at a time, with a chance to stop at each."""
     path = ()
     while isinstance(value, dict | list) and value and rng.random() < 0.8:
         key = rng.choice(list(value)) if isinstance(value, dict) else rng.randrange(len(value))
@@ -56,13 +58,14 @@ def somewhere(value, rng: Random) -> tuple:
 
 
 def at(value, path: tuple):
+    """The part of a value at a path."""
     for key in path:
         value = value[key]
     return value
 
 
 def put(value, path: tuple, new):
-    """The value with another part there."""
+    """A copy of the value with another part at the path."""
     if not path:
         return new
     changed = copy.deepcopy(value)
@@ -70,15 +73,15 @@ def put(value, path: tuple, new):
     return changed
 
 
-def _other(value, rng: Random):
-    """A value in place of this one: any, or one that is like it."""
+def _replacement(value, rng: Random):
+    """A random value, or one similar to this one."""
     if isinstance(value, bool) or value is None or rng.random() < 0.5:
         return rng.choice(VALUES)
     if isinstance(value, int | float):
-        near = [value + 1, value - 1, -value, float(value), str(value), value * 10, value * 1.001, [value]]
-        return rng.choice(near)
+        similar = [value + 1, value - 1, -value, float(value), str(value), value * 10, value * 1.001, [value]]
+        return rng.choice(similar)
     if isinstance(value, str):
-        near = [
+        similar = [
             value + "x",
             value[1:],
             value.upper(),
@@ -88,13 +91,13 @@ def _other(value, rng: Random):
             [value],
             {value: value},
         ]
-        return rng.choice(near)
+        return rng.choice(similar)
     if isinstance(value, dict):
         keys = list(value)
         rng.shuffle(keys)
         return rng.choice([{key: value[key] for key in keys}, list(value.values()), list(value), keys])
     shuffled = rng.sample(value, len(value))
-    near = [
+    similar = [
         shuffled,
         value[1:],
         value[:-1],
@@ -104,12 +107,12 @@ def _other(value, rng: Random):
         dict(enumerate(value)),
         value[::-1],
     ]
-    return rng.choice(near)
+    return rng.choice(similar)
 
 
-def edited(value, rng: Random):
-    """A value with one part replaced, removed, doubled or renamed; and what was done, to be told."""
-    path = somewhere(value, rng)
+def edit_value(value, rng: Random):
+    """A copy of the value with one part changed at random, and a description of the change."""
+    path = random_path(value, rng)
     part, parent = at(value, path), at(value, path[:-1])
     how = rng.choice(["replace", "replace", "replace", "remove", "double", "rename", "swap"])
     if path and how == "remove":
@@ -119,48 +122,48 @@ def edited(value, rng: Random):
         changed = put(value, path[:-1], [*parent[: path[-1]], part, *parent[path[-1] :]])
     elif path and how == "rename" and isinstance(parent, dict):
         name = rng.choice([f"{path[-1]}x", "", "../x", path[-1].upper(), "P36", "\ud800"])
-        changed = put(value, path[:-1], {name if key == path[-1] else key: of for key, of in parent.items()})
+        changed = put(value, path[:-1], {name if key == path[-1] else key: entry for key, entry in parent.items()})
     elif path and how == "swap" and isinstance(parent, list):
         other = rng.randrange(len(parent))
         changed = put(put(value, path, parent[other]), (*path[:-1], other), part)
     else:
-        how, new = "replace", _other(part, rng)
+        how, new = "replace", _replacement(part, rng)
         changed = put(value, path, new)
         return changed, f"{list(path)} = {new!r}"[:300]
     return changed, f"{how} {list(path)}"
 
 
 def edit_json(path: Path, rng: Random) -> str:
-    """Edit a file of JSON, or of JSON lines; returns what was done."""
+    """Edit a file of JSON or JSON lines. Return a description of the edit."""
     text = path.read_text(encoding="utf-8")
     if path.suffix != ".jsonl":
-        changed, told = edited(json.loads(text), rng)
-        new = dumped(changed)
+        changed, description = edit_value(json.loads(text), rng)
+        new = dump(changed)
     else:
         lines = text.splitlines()
-        number = rng.randrange(len(lines))
-        changed, told = edited(json.loads(lines[number]), rng)
-        lines[number] = dumped(changed)
-        new, told = "".join(f"{line}\n" for line in lines), f"line {number + 1}: {told}"
+        index = rng.randrange(len(lines))
+        changed, description = edit_value(json.loads(lines[index]), rng)
+        lines[index] = dump(changed)
+        new, description = "".join(f"{line}\n" for line in lines), f"line {index + 1}: {description}"
     path.write_bytes(new.encode("utf-8", "surrogatepass"))
-    return told
+    return description
 
 
 def edit_lines(path: Path, rng: Random) -> str:
     lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-    number, how = rng.randrange(len(lines)), rng.choice(["remove", "double", "empty", "junk", "swap"])
+    index, how = rng.randrange(len(lines)), rng.choice(["remove", "double", "empty", "junk", "swap"])
     other = rng.randrange(len(lines))
     if how == "swap":
-        lines[number], lines[other] = lines[other], lines[number]
+        lines[index], lines[other] = lines[other], lines[index]
     else:
-        lines[number : number + 1] = {
+        lines[index : index + 1] = {
             "remove": [],
-            "double": [lines[number]] * 2,
-            "empty": [lines[number], "\n"],
-            "junk": [lines[number], "junk\n"],
+            "double": [lines[index]] * 2,
+            "empty": [lines[index], "\n"],
+            "junk": [lines[index], "junk\n"],
         }[how]
     path.write_text("".join(lines), encoding="utf-8")
-    return f"{how} line {number + 1}"
+    return f"{how} line {index + 1}"
 
 
 def edit_bytes(path: Path, rng: Random) -> str:
@@ -192,15 +195,15 @@ def edit_bytes(path: Path, rng: Random) -> str:
 
 
 def add(path: Path, key: str, rng: Random) -> str:
-    """Put an entry with any value into a JSON object."""
+    """Add an entry with a random value to a JSON object."""
     value = rng.choice(VALUES)
-    text = dumped(json.loads(path.read_text(encoding="utf-8")) | {key: value})
+    text = dump(json.loads(path.read_text(encoding="utf-8")) | {key: value})
     path.write_bytes(text.encode("utf-8", "surrogatepass"))
     return f"{key} = {value!r}"[:300]
 
 
 def same_json(path: Path, rng: Random) -> str:
-    """Write the same JSON in another way."""
+    """Write the same JSON with other spaces, line ends or escapes."""
     text = path.read_text(encoding="utf-8")
     how = rng.choice([{"indent": 3}, {"ensure_ascii": False}, {"separators": (" ,\t", "\r: ")}, {}])
     if path.suffix == ".jsonl":
@@ -217,7 +220,7 @@ EDITS: dict[str, Edit] = {"JSON": edit_json, "bytes": edit_bytes, "lines": edit_
 
 
 def edit(path: Path, rng: Random) -> tuple[str, str]:
-    """Edit a file at random: the kind of edit, and what was done."""
+    """Edit a file at random. Return the kind of edit and a description."""
     kinds = ["bytes"]
     if path.suffix in (".json", ".jsonl"):
         kinds += ["JSON"] * 5 + ["same"]
