@@ -17,6 +17,7 @@ from kn.store.start import guard
 import argparse
 import json
 import sys
+import textwrap
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -25,6 +26,7 @@ from kn.methods.quadrature import RULES
 from kn.methods.scaling import Scaling
 from kn.neurons import selection
 from kn.neurons.sets import NeuronSet
+from kn.report.read_back import Reported
 from kn.stage import flags, setup
 from kn.stage.setup import Model
 from kn.store import runs
@@ -214,13 +216,13 @@ def in_words(
 
 
 def draw(effects: dict[str, dict[str, float]], path: Path) -> Path:
-    from kn.report import figures  # imports matplotlib, which takes a second
-    from kn.report.read_back import Reported
+    from kn.report import figures
 
     series: dict[str, list[Reported | None]] = {
-        name: [Reported(100 * values[name]) for values in effects.values()] for name in CHANGES
+        textwrap.fill(text, 30): [Reported(100 * values[name]) for name in CHANGES] for text, values in effects.items()
     }
-    return figures.bars(list(effects), series, ("question", "probability of the answer (%)"), path)
+    changes = [name.replace("random ", "random\n") for name in CHANGES]
+    return figures.bars(changes, series, ("neurons", "probability of the answer (%)"), path)
 
 
 if __name__ == "__main__":

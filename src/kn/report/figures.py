@@ -40,9 +40,10 @@ def pyplot() -> Any:
 
 def bars(groups: list[str], series: dict[str, list[Reported | None]], labels: tuple[str, str], path: Path) -> Path:
     """A group of bars for each entry of `groups`, with a bar for each series; None where nothing was measured."""
-    figure, axes = pyplot().subplots(
-        figsize=(min(WIDEST, max(4.0, 0.32 * len(groups) * max(len(series), 2) / 2 + 1.5)), 3.2)
-    )
+    crowded = len(groups) > 12 and max(map(len, groups)) > 2
+    longest = 0 if crowded else max((len(line) for group in groups for line in group.split("\n")), default=0)
+    inches = max(4.0, 1.5 + 0.16 * len(groups) * max(len(series), 2), 1.0 + 0.09 * len(groups) * longest)
+    figure, axes = pyplot().subplots(figsize=(min(WIDEST, inches), 3.2))
     width = 0.8 / len(series)
     for number, (name, values) in enumerate(series.items()):
         look = LOOKS.get(name, {"color": OTHERS[number % len(OTHERS)]})
@@ -54,7 +55,6 @@ def bars(groups: list[str], series: dict[str, list[Reported | None]], labels: tu
             if value.low is not None:
                 axes.plot([center, center], [value.low, value.high], color="black", linewidth=0.8)
     axes.axhline(0, color="black", linewidth=0.6)
-    crowded = len(groups) > 12 and max(map(len, groups)) > 2
     axes.set_xticks(range(len(groups)), groups, rotation=90 if crowded else 0)
     axes.set(xlabel=labels[0], ylabel=labels[1], xlim=(-0.6, len(groups) - 0.4))
     axes.grid(axis="x", visible=False)
