@@ -28,6 +28,7 @@ from kn.experiments.draws import FactUuid, Unrelated
 from kn.methods.presets import PRESETS
 from kn.neurons import located, selection
 from kn.neurons.sets import NeuronSet
+from kn.report import figures
 from kn.stage import flags, languages
 from kn.stage.languages import Language
 from kn.stage.runner import Task, Unit, run
@@ -144,8 +145,6 @@ def measure(unit: Unit, relation: str, facts: list[Fact], both: list[Language], 
 
 def report(lines_by_relation: dict[str, list[dict]], both: list[Language], path: Path, fig_dir: str, seed: int) -> None:
     """Write and print the success rates; draw the layers."""
-    from kn.report import figures  # imports matplotlib, which takes a second
-
     lines = [line for relation_lines in lines_by_relation.values() for line in relation_lines]
     names = [language.name for language in both]
     summary: dict = {

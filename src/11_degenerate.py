@@ -22,6 +22,7 @@ from kn.experiments import degenerate
 from kn.experiments.degenerate import ARMS, PRESET, Counting, Pair, PairsByArm
 from kn.neurons import located, selection
 from kn.neurons.sets import NeuronSet
+from kn.report import figures
 from kn.stage import flags, languages
 from kn.stage.languages import Language
 from kn.stage.runner import Task, Unit, run
@@ -127,8 +128,6 @@ def report(
     pairs: dict[str, dict[str, PairsByArm]], counting: Counting, settings: dict, path: Path, fig_dir: str
 ) -> None:
     """Write and print the counts per language and relation, and of all languages together; draw the layers."""
-    from kn.report import figures  # imports matplotlib, which takes a second
-
     to_draw: dict[str, dict] = {}
     for language, relations in pairs.items():
         counts = {relation: counting.by_arm([arms]) for relation, arms in relations.items()}

@@ -34,6 +34,7 @@ from kn.experiments import degenerate, fact_checking
 from kn.experiments.fact_checking import PARTS, PREDICTED, SCORES, Objects
 from kn.experiments.object_scores import Plan, Question, make_plan, score
 from kn.methods.presets import PRESETS
+from kn.report import figures
 from kn.stage import flags, languages
 from kn.stage.languages import Language
 from kn.stage.runner import Task, Unit, run
@@ -148,8 +149,6 @@ def report(
     language: str, plans: list[Plan], lines: dict[str, list[dict]], settings: Settings, output_dir: str, fig_dir: str
 ) -> None:
     """Judge the scores on the second parts of all relations; write, print and draw the measures."""
-    from kn.report import figures  # imports matplotlib, which takes a second
-
     for plan in plans:
         if plan.relation not in lines:
             print(f"{language} {plan.relation}: no fact of the first part has a degenerate neuron, left out")

@@ -26,6 +26,7 @@ from kn.experiments.draws import FactUuid, Unrelated
 from kn.methods.presets import PRESETS, SIGNS, with_points
 from kn.neurons import selection
 from kn.neurons.located import Located
+from kn.report import figures
 from kn.stage import flags, languages
 from kn.stage.languages import Language
 from kn.stage.runner import Task, Unit, run
@@ -156,8 +157,6 @@ Lines = dict[str, dict[str, list[dict]]]  # by preset and relation
 
 def report(lines: Lines, language: Language, output_dir: str, fig_dir: str, seed: int) -> None:
     """Write and print the success rates on the facts that all presets could score; draw the layers of the neurons."""
-    from kn.report import figures  # imports matplotlib, which takes a second
-
     merged: dict[str, list[dict]] = {}
     layers: dict[str, Counter] = {preset: Counter() for preset in lines}
     for relation in language.world.relations:

@@ -26,6 +26,7 @@ from kn.methods.quadrature import RULES
 from kn.methods.scaling import Scaling
 from kn.neurons import selection
 from kn.neurons.sets import NeuronSet
+from kn.report import figures
 from kn.report.read_back import Reported
 from kn.stage import flags, setup
 from kn.stage.setup import Model
@@ -216,8 +217,6 @@ def in_words(
 
 
 def draw(effects: dict[str, dict[str, float]], path: Path) -> Path:
-    from kn.report import figures
-
     series: dict[str, list[Reported | None]] = {
         textwrap.fill(text, 30): [Reported(100 * values[name]) for name in CHANGES] for text, values in effects.items()
     }
