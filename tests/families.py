@@ -103,6 +103,10 @@ CAUSAL = {
     ),
     "llama": Tiny(GATED | {"attention_bias": True, "mlp_bias": True}, *LLAMA_MODULES),
     "mistral": Tiny(GATED | {"sliding_window": 4}, *LLAMA_MODULES),
+    "ministral": Tiny(  # what transformers makes of a Mistral whose layers have types
+        GATED | {"sliding_window": 4, "layer_types": ["sliding_attention", "full_attention", "sliding_attention"]},
+        *LLAMA_MODULES,
+    ),
     "qwen2": Tiny(GATED | {"use_sliding_window": True, "sliding_window": 3, "max_window_layers": 1}, *LLAMA_MODULES),
     "qwen3": Tiny(GATED | {"tie_word_embeddings": True}, *LLAMA_MODULES),
     "gemma": Tiny(GATED | {"num_key_value_heads": 1}, *LLAMA_MODULES),

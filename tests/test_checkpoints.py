@@ -156,6 +156,16 @@ ENTRIES = [
 ]
 
 
+def test_a_mistral_whose_layers_have_types_is_a_ministral(tmp_path):
+    """transformers makes another family of it, in which some layers attend to all tokens."""
+    save(FAMILIES["mistral"].model("mistral", torch.float32), tmp_path)
+    set_config(tmp_path, layer_types=["full_attention", "sliding_attention", "full_attention"])
+    _, model = load(tmp_path)
+    adapter = loading.adapt(model)
+    assert [block.window for block in adapter.blocks] == [None, 4, None]
+    agreement.check(model, adapter, "NAME", 32)
+
+
 @pytest.mark.parametrize("rounds", [60, pytest.param(3000, marks=pytest.mark.long)])
 def test_with_a_random_entry_a_model_has_transformers_own_logits_or_is_refused(rounds, tmp_path):
     rng, outcomes = random.Random(rounds), set()

@@ -150,7 +150,7 @@ class GptNeoX(Decoder):
 class Llama(Decoder):
     """Llama and models like it: RMS norms, rotated queries and keys, a gated FFN. A neuron is gate times up."""
 
-    families: tuple[str, ...] = ("llama", "qwen2", "qwen3", "gemma")
+    families: tuple[str, ...] = ("llama", "ministral", "qwen2", "qwen3", "gemma")
 
     def __init__(self, model: nn.Module):
         super().__init__(model)

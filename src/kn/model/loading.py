@@ -90,13 +90,9 @@ def load(
                 if source["local_files_only"]:
                     raise InputError(NO_NETWORK.format(name=name)) from None
                 raise
-        family = entries.get("model_type")
-        if family not in list(FAMILIES):  # a list, since the entry may be something that has no hash
-            raise InputError(
-                f"model {name}: it is of the family {family}; there are adapters for {', '.join(FAMILIES)}"
-            )
+        _family(name, entries.get("model_type"))
         config = AutoConfig.from_pretrained(name, **source)
-        adapter = FAMILIES[family]
+        adapter = _family(name, config.model_type)  # transformers makes another family of some models
         adapter.check(config)
         tokenizer = tokenizers.load(name, source, lower_case, config, adapter.causal)
         factory = AutoModelForCausalLM if adapter.causal else AutoModelForMaskedLM
@@ -112,6 +108,13 @@ def load(
         model = model.to(device).eval().requires_grad_(False)
     torch.backends.cuda.matmul.allow_tf32 = dtype == "tf32"
     return tokenizer, model
+
+
+def _family(name: str, family: object) -> type[Adapter]:
+    for known, adapter in FAMILIES.items():
+        if known == family:
+            return adapter
+    raise InputError(f"model {name}: it is of the family {family}; there are adapters for {', '.join(FAMILIES)}")
 
 
 def adapt(model: nn.Module) -> Adapter:
