@@ -195,10 +195,7 @@ def look_for(output_dir: str | Path, languages: list[str], relations: list[str])
     for language in languages:
         for relation in relations:
             file = result_files.degenerate(output_dir, language, relation)
-            if not file.exists():
-                raise InputError(
-                    f"{file}: no such file: run stage 11 (11_run_degenerate.sh) for {language} and {relation} first"
-                )
+            result_files.require(file, f"run stage 11 (11_run_degenerate.sh) for {language} and {relation} first")
 
 
 def read(output_dir: str | Path, language: Language, relation: str) -> dict[str, list[Pair]]:

@@ -48,10 +48,7 @@ def look_for(output_dir: str | Path, preset: str, languages: list[str], relation
     for language in languages:
         for relation in relations:
             file = result_files.located(output_dir, language, preset, relation)
-            if not file.exists():
-                raise InputError(
-                    f"{file}: no such file: run stage 9 (9_run_amig.sh) for {language} and {relation} first"
-                )
+            result_files.require(file, f"run stage 9 (9_run_amig.sh) for {language} and {relation} first")
 
 
 def read(output_dir: str | Path, language: str, preset: str, relation: str, settings: dict) -> dict[str, Located]:

@@ -21,6 +21,12 @@ def by_number(relations: Iterable[str]) -> list[str]:
     return sorted(relations, key=lambda name: (len(name), name))
 
 
+def require(path: Path, remedy: str) -> None:
+    """Report a result that is missing; `remedy` says what makes it."""
+    if not path.exists():
+        raise InputError(f"{path}: no such file: {remedy}")
+
+
 def record(folder: Folder, name: str) -> Path:
     return Path(folder) / f"{name}.args.json"
 
