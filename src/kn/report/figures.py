@@ -142,10 +142,10 @@ def save(figure: Any, path: Path, header: list[str], rows: list[list]) -> Path:
     """Write `path` as .pdf, .png and .csv, and return the PNG's path."""
     make_folder(path.parent)
     figure.tight_layout()
-    # Without the date, the same figure is the same file.
+    # Without the date, the same figure is the same file. "tight": a legend may be wider than a figure of few bars.
     for kind, metadata in (("pdf", {"CreationDate": None}), ("png", {})):
         with writing(path.with_suffix(f".{kind}"), "wb") as file:
-            figure.savefig(file, format=kind, dpi=200, metadata=metadata)
+            figure.savefig(file, format=kind, dpi=200, metadata=metadata, bbox_inches="tight")
     pyplot().close(figure)
     with writing(path.with_suffix(".csv")) as file:
         csv.writer(file, lineterminator="\n").writerows([header, *rows])
