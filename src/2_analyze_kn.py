@@ -65,7 +65,9 @@ def main() -> None:
         summary[arm] = statistics(neurons[arm], n_layers)
         for relation, entry in summary[arm]["relations"].items():
             refined = refining["relations"].get(relation, {}).get(score, {"mode_ratio": None, "in range": None})
-            entry.update(refined)
+            entry |= {name: refined[name] for name in ("mode_ratio", "in range")}
+            if "nearest" in refined:
+                entry |= {f"{name} in the nearest pass": value for name, value in refined["nearest"].items()}
     path = result_files.neuron_statistics(kn_dir)
     summaries.write(path, summary)
     print_tables(summary)

@@ -5,7 +5,9 @@
 Reads every `<output_prefix>-P101.rlt.jsonl` of stage 1. Keeps, per prompt, the neurons with at least `--threshold` of
 its highest score (`--base_threshold` for the baseline). Of these it keeps, per fact, the neurons that are in enough of
 the fact's prompts. That share starts at `--mode_ratio` and moves until the facts of a relation have `--min_neurons` to
-`--max_neurons` on average.
+`--max_neurons` on average. If the last of the `--passes` still has more or fewer, a line says so and lists them all.
+With `--nearest_pass` such a relation takes the pass that came nearest: the one whose neurons per fact would have to be
+multiplied or divided by the least to be in range.
 
 Writes, per relation, `kn_bag-P101.json` (the neurons of each fact) and `kn_rel-P101.json` (those that many of its facts
 share), and the same with `base_` for the baseline. `refining.json` has the outcome per relation, and
@@ -53,7 +55,13 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--threshold", type=float, default=0.2, help="the least share of a prompt's highest score")
     parser.add_argument("--base_threshold", type=float, default=0.5, help="the same for the baseline")
     for field in fields(Refining):
-        parser.add_argument(f"--{field.name}", type=field.type, default=field.default, help=HELP[field.name])
+        if field.name in HELP:
+            parser.add_argument(f"--{field.name}", type=field.type, default=field.default, help=HELP[field.name])
+    parser.add_argument(
+        "--nearest_pass",
+        action="store_true",
+        help="where the last pass is out of range, take the pass that came nearest; by default the last one counts",
+    )
     args = parser.parse_args()
     for name in ("threshold", "base_threshold", *HELP):
         value, smallest = getattr(args, name), SMALLEST.get(name, 0)
@@ -94,7 +102,12 @@ def main() -> None:
         refined[relation] = {score: refine_relation(scored.neurons[score], rule) for score in ARMS}
         summary["layers"] = max(summary["layers"], scored.n_layers)
         summary["relations"][relation] = {
-            score: {"mode_ratio": result.mode_ratio, "in range": result.in_range}
+            score: {
+                "mode_ratio": result.taken.mode_ratio,
+                "in range": result.in_range,
+                "passes": [tried._asdict() for tried in result.passes],
+                "nearest": result.nearest._asdict(),
+            }
             for score, result in refined[relation].items()
         }
 
@@ -107,7 +120,23 @@ def main() -> None:
             entries[path.name] = {"sha256": sha256_of(path), "settings": sources[relation]}
     write_json(result_files.neurons_record(kn_dir), entries)
     summaries.write(result_files.refining(kn_dir), summary)
+    for relation, by_score in refined.items():
+        for score, result in by_score.items():
+            if not result.in_range:
+                print(out_of_range(f"{relation}, {ARMS[score]}", result, rule))
     print(f"{kn_dir}: the neurons of {len(paths)} relations")
+
+
+def out_of_range(name: str, result: Refined, rule: Refining) -> str:
+    """A line about a relation whose facts do not have the wanted number of neurons."""
+    tried = ", ".join(f"{ratio:.2f}: {mean:.2f}" for ratio, mean in result.passes)
+    line = (
+        f"{name}: {result.taken.mean:.2f} neurons per fact, not {rule.min_neurons:g} to {rule.max_neurons:g}; "
+        f"by share of prompts {tried}"
+    )
+    if result.taken == result.nearest:
+        return f"{line}; none came nearer"
+    return f"{line}; {result.nearest.mode_ratio:.2f} came nearest, --nearest_pass takes it"
 
 
 def refuse_several_models(record: runs.Record, paths: dict[str, Path]) -> None:

@@ -11,7 +11,9 @@ facts of the relation and of 5 facts of other relations.
 
 Writes to `edit` in `--output_dir`: `edit-1-8-P101.jsonl`, one line per edit, and `edit-1-8.json`, all edits and their
 averages with 95 % intervals under the published names. `--grid` uses every pair of the given strengths with the same
-draws; the averages are in `grid.json`.
+draws; the averages are in `grid.json`. Both files, and a table, say how many facts of each relation were edited, and
+why the others were not: no neurons, only neurons that more than a tenth of the relation's facts have, a wrong answer,
+no answer or no other answer that can be scored, or not drawn.
 """
 
 from kn.store.start import guard
@@ -20,7 +22,7 @@ import argparse
 from collections import Counter
 from itertools import product
 
-from kn.experiments import update_averages, updates
+from kn.experiments import unedited, update_averages, updates
 from kn.experiments.given_draws import read_edits
 from kn.experiments.updates import EDITS, Edit, Strengths
 from kn.neurons import selection
@@ -104,18 +106,25 @@ def main() -> None:
         )
 
     lines: list[dict] = []
+    rows: list[unedited.Row] = []
     tasks = (task(relation) for relation in world.relations if given is None or given[relation])
     for result in run(world, record, tasks):
-        made = result.about
-        if not result.was_there and made["edits"] < made["facts"]:
-            reasons = ", ".join(f"{count} {reason}" for reason, count in made["drawn"].items())
-            print(f"{result.name}: {made['edits']} edits instead of {made['facts']}; of the facts drawn {reasons}")
-        lines += read_jsonl(result.path)
+        relation, made = result.name, result.about
+        own_lines = list(read_jsonl(result.path))
+        lines += own_lines
+        edited = {line["fact"] for line in own_lines}
+        rare = selection.rare(knowledge[relation])
+        outcomes = unedited.outcomes(edited, knowledge[relation], rare, made.get("unfit"))
+        rows.append(unedited.Row(relation, len(own_lines), made["facts"], outcomes))
     if not FIRST:
         return
 
     averages = [pair._asdict() | {"averages": update_averages.average(lines, pair, args.seed)} for pair in pairs]
-    summary = {"relations": world.relations, "settings": world.settings | depends}
+    summary = {
+        "relations": world.relations,
+        "settings": world.settings | depends,
+        "facts": {row.relation: row.outcomes for row in rows},
+    }
     if args.grid is None:
         edits = {arm: update_averages.published_edits(lines, arm, pairs[0]) for arm in ARMS}
         summary |= averages[0] | {"edits": edits}
@@ -124,7 +133,7 @@ def main() -> None:
         summary |= {"pairs": averages}
         table = update_averages.grid_table(averages)
     summaries.write(result_files.edits_summary(args.output_dir, name), summary)
-    print(table)
+    print(f"{unedited.table(rows)}\n\n{table}")
 
 
 def measure(
@@ -139,12 +148,12 @@ def measure(
 ) -> tuple[list[dict], dict]:
     """A line per edit of a relation, the given ones or drawn ones: what it does in each arm, with each pair."""
     if given is None:
-        edits, drawn = updates.draw_edits(relation, knowledge, world, seed)
+        edits, unfit = updates.draw_edits(relation, knowledge, world, seed)
     else:
-        edits, drawn = given, Counter()
+        edits, unfit = given, Counter()
     arms = [updates.neurons_by_arm(edit, baseline, world, seed) for edit in edits]
     lines = updates.measure(edits, arms, pairs, world, unit.done)
-    return lines, {"edits": len(edits), "drawn": drawn}
+    return lines, {"edits": len(edits), "unfit": unfit}
 
 
 if __name__ == "__main__":

@@ -29,6 +29,7 @@ from kn.stats.perplexity import surprise
 from kn.store import result_files, runs, summaries
 from kn.store.files import read_jsonl
 from kn.store.result_files import KNOWLEDGE
+from kn.store.workers import note
 
 UNIT = 512  # facts: what a killed run loses at most
 ERASED = ("knowledge neurons", "random neurons")
@@ -59,6 +60,9 @@ def main() -> None:
     common = {relation: selection.most_common(bags[relation], args.num_neurons) for relation in world.relations}
     erased = {}
     for relation, counted in common.items():
+        if not counted:
+            note(f"{relation}: no fact has a neuron, so there is nothing to erase; stage 2 says why (2_run_kn.sh)")
+            continue
         knowledge = NeuronSet(neuron for neuron, _ in counted)
         rng = runs.rng(args.seed, "stage 7", "random neurons", relation)
         controls = selection.random_like(knowledge, world.adapter.d_ffn, rng)

@@ -30,7 +30,7 @@ def test_refining_gives_the_published_neurons(relation, method, share, prefix):
     assert refined.facts == sets.read_neuron_sets(KN / f"{prefix}kn_bag-{relation}.json")
     assert refined.relation == NeuronSet(published(f"{prefix}kn_rel-{relation}.json"))
     published_ratios = [float(ratio) for name, ratio in printed()["mode_ratio_tries"] if name == relation]
-    assert refined.mode_ratio in published_ratios
+    assert refined.taken.mode_ratio in published_ratios
 
 
 def printed():
@@ -41,10 +41,68 @@ def printed():
 def test_the_share_changes_at_most_once_per_pass():
     crowded = [[[(0, n) for n in range(9)]] * 4]  # every prompt has all neurons, so no share leaves fewer
     refined = refining.refine_relation(crowded, refining.Refining())
-    assert refined.mode_ratio == 0.7 + 0.05 + 0.05 + 0.05 + 0.05 + 0.05 and not refined.in_range
-    assert refined.mean == 9 and len(refined.facts[0]) == 9
+    assert refined.taken.mode_ratio == 0.7 + 0.05 + 0.05 + 0.05 + 0.05 + 0.05 and not refined.in_range
+    assert refined.taken.mean == 9 and len(refined.facts[0]) == 9 and len(refined.passes) == 6
     empty = refining.refine_relation([[[], []]], refining.Refining(passes=2))
-    assert empty.facts == [NeuronSet()] and empty.mode_ratio == pytest.approx(0.65)
+    assert empty.facts == [NeuronSet()] and empty.taken.mode_ratio == pytest.approx(0.65)
+
+
+def slow_passes(facts, rule):
+    """The passes as the papers describe them, by counting: (share, neurons per fact, neurons of each fact)."""
+    passes, share = [], rule.mode_ratio
+    while len(passes) < rule.passes:
+        kept = []
+        for prompts in facts:
+            everywhere = list(dict.fromkeys(neuron for prompt in prompts for neuron in prompt))
+            enough = max(share * len(prompts), rule.min_prompts)
+            kept.append([neuron for neuron in everywhere if sum(neuron in p for p in prompts) >= enough])
+        mean = sum(len(neurons) for neurons in kept) / len(kept)
+        passes.append((share, mean, kept))
+        if rule.min_neurons <= mean <= rule.max_neurons:
+            break
+        share = share + rule.mode_step if mean > rule.max_neurons else share - rule.mode_step
+    return passes
+
+
+def slow_nearest(passes, rule):
+    """Multiply or divide step by step until the mean is in range; ties go to the later pass."""
+    best = None
+    for tried in passes:
+        _, neurons_per_fact, _ = tried
+        factor = 1.0
+        while neurons_per_fact * factor < rule.min_neurons and factor < 99:
+            factor += 5e-3
+        while neurons_per_fact / factor > rule.max_neurons:
+            factor += 5e-3
+        if best is None or factor <= best[0]:
+            best = factor, tried
+    return best[1]
+
+
+def test_the_nearest_pass_is_the_one_that_a_slow_loop_finds():
+    rng = random.Random(5)
+    outcomes = set()
+    for _ in range(100):
+        crowd = rng.choice((6, 12, 30))
+        facts = [
+            [
+                [(0, n) for n in range(crowd) if rng.random() < rng.choice((0.2, 0.8, 0.95))]
+                for _ in range(rng.choice((4, 7, 9)))
+            ]
+            for _ in range(3)
+        ]
+        rule = refining.Refining(mode_step=rng.choice((0.05, 0.15)))
+        passes = slow_passes(facts, rule)
+        share, neurons_per_fact, nearest = slow_nearest(passes, rule)
+        last = refining.refine_relation(facts, rule)
+        chosen = refining.refine_relation(facts, refining.Refining(mode_step=rule.mode_step, nearest_pass=True))
+        assert [*last.passes] == [*chosen.passes] == [tried[:2] for tried in passes]
+        assert last.taken == passes[-1][:2] and list(map(list, last.facts)) == passes[-1][2]
+        assert last.nearest == chosen.nearest == chosen.taken == (share, neurons_per_fact)
+        assert list(map(list, chosen.facts)) == nearest
+        assert chosen.in_range == last.in_range == (2 <= passes[-1][1] <= 5)
+        outcomes.add((last.in_range, chosen.taken == last.taken, last.taken.mean == 0))
+    assert {(True, True, False), (False, False, True), (False, False, False), (False, True, False)} <= outcomes
 
 
 def test_a_neuron_needs_its_share_of_the_prompts_and_at_least_the_minimum():

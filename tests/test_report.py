@@ -8,6 +8,7 @@ from statistics import mean
 import pytest
 
 from conftest import GOLDEN, RELATIONS, ROOT, read, run
+from kn.report import read_back
 from reports import change_json, close, make_golden_report, number, report, rows, write
 
 NUMBERS = read(ROOT / "data" / "paper_numbers.json")
@@ -340,3 +341,13 @@ def test_a_damaged_summary_of_the_second_paper_is_named(tmp_path, file, value, m
     done = report(tmp_path, check=False)
     assert done.returncode == 1 and done.stderr.count("\n") == 1
     assert f"{file}.json" in done.stderr and message in done.stderr.replace('"', "'")
+
+
+def test_relations_out_of_range_and_facts_that_were_not_edited_are_said():
+    measures = {"in range": False, "neurons per fact": 0.0, "mean in the nearest pass": 9.25}
+    (line,) = read_back.out_of_range({"P30": measures, "P36": {"in range": True, "neurons per fact": 3.0}})
+    assert "in 1 of 2 relations: P30 0.00 (nearest pass 9.25). " in line
+    assert read_back.out_of_range({"P36": {"in range": None}}) == read_back.unedited({}) == []
+    facts = {"P30": {"edited": 0, "no neurons": 7, "not drawn": None}, "P36": {"edited": 9, "no neurons": 2}}
+    (line,) = read_back.unedited(facts)
+    assert line == "Facts of these relations: 9 edited, 9 no neurons. Relations without an edit: P30."

@@ -83,7 +83,32 @@ def test_stage_2_selects_the_published_neurons(stage1, tmp_path, theirs):
         assert read(tmp_path / path.name) == read(path), path.name
     refining = read(tmp_path / "refining.json")
     assert refining["layers"] == 5
-    assert refining["relations"]["P36"]["ig_gold"] == {"mode_ratio": 0.8500000000000001, "in range": True}
+    refined = refining["relations"]["P36"]["ig_gold"]
+    assert refined["mode_ratio"] == 0.8500000000000001 and refined["in range"]
+    assert [tried["mode_ratio"] for tried in refined["passes"]] == [0.7, 0.75, 0.8, 0.8500000000000001]
+    assert refined["nearest"] == refined["passes"][-1]
+
+
+def test_a_relation_that_ends_out_of_range_is_said_and_the_nearest_pass_is_taken_on_demand(tmp_path):
+    folders = [*("--output_dir", PUBLISHED), *("--kn_dir", tmp_path), *("--fig_dir", tmp_path)]
+    # P103 has too many neurons in each pass but the last, which asks for more prompts than there are.
+    search = [*("--mode_step", "0.12"), *("--passes", "4"), *("--max_neurons", "3.5")]
+    reached = {}
+    for more in ([], ["--nearest_pass"]):
+        out = run("2_get_kn.py", *folders[:4], *search, *more).stdout
+        run("2_analyze_kn.py", *folders[2:])
+        entry = read(tmp_path / "refining.json")
+        assert entry["settings"]["nearest_pass"] == bool(more)
+        refined = entry["relations"]["P103"]["ig_gold"]
+        bags = read(tmp_path / "kn_bag-P103.json")
+        reached[bool(more)] = sum(map(len, bags)) / len(bags)
+        statistics = read(tmp_path / "statistics.json")["knowledge neurons"]["relations"]["P103"]
+        assert statistics["neurons per fact"] == reached[bool(more)]
+        assert statistics["mean in the nearest pass"] == refined["nearest"]["mean"]
+        (line,) = [line for line in out.splitlines() if line.startswith("P103, knowledge neurons: ")]
+        assert f"{reached[bool(more)]:.2f} neurons per fact, not 2 to 3.5" in line
+        assert line.endswith("none came nearer" if more else "came nearest, --nearest_pass takes it")
+    assert reached[False] == refined["passes"][-1]["mean"] == 0 and reached[True] == refined["nearest"]["mean"] > 3.5
 
 
 def test_the_statistics_and_figure_of_stage_2(tmp_path):

@@ -10,6 +10,7 @@ import torch
 from transformers import AutoModelForMaskedLM
 
 from conftest import GOLDEN, RELATIONS, read, run
+from kn.experiments.unedited import OUTCOMES
 
 KN = GOLDEN / "results" / "kn"
 ARMS = ("knowledge neurons", "baseline", "random neurons")
@@ -214,7 +215,7 @@ def test_the_grid_makes_the_same_edits_with_all_pairs_of_strengths(edited, tmp_p
     ).stdout
     grid = read(tmp_path / "edit" / "grid.json")
     pairs = {(pair["lambda1"], pair["lambda2"]): pair["averages"] for pair in grid["pairs"]}
-    assert list(pairs) == [(a, b) for a in (0, 1.5, 8) for b in (0, 1.5, 8)] and len(out.splitlines()) == 1 + 9
+    assert list(pairs) == [(a, b) for a in (0, 1.5, 8) for b in (0, 1.5, 8)] and len(out.splitlines()) == 3 + 1 + 9
     for arm in ARMS:
         no_edit = pairs[0, 0][arm]
         assert no_edit["ori_changed"] == no_edit["inner_ppl_inc"] == no_edit["inter_ppl_inc_ratio"] == 0
@@ -228,8 +229,62 @@ def test_the_grid_makes_the_same_edits_with_all_pairs_of_strengths(edited, tmp_p
 
 def test_no_edits_if_every_neuron_is_shared_by_too_many_facts(tmp_path):
     done = edit(tmp_path, "--debug", "10", "--pt_relation", "P101")
-    assert "P101: 0 edits instead of 10; of the facts drawn 10000 had no neurons of their own" in done.stdout
-    assert read(tmp_path / "edit" / "edit-1-8.json")["averages"]["baseline"]["ori_changed"] is None
+    assert cells(done.stdout, "P101") == ["0 of 10", "0", "0", "10", "0", "0", "0"]
+    summary = read(tmp_path / "edit" / "edit-1-8.json")
+    assert summary["averages"]["baseline"]["ori_changed"] is None
+    assert summary["facts"] == {"P101": dict(zip(OUTCOMES, (0, 0, 10, 0, 0, 0), strict=True))}
+
+
+def cells(out, relation):
+    """A relation's row of stage 6's first table."""
+    (line,) = [line for line in out.splitlines() if line.startswith(relation)]
+    _, edits, _, wanted, *counts = line.split()
+    return [f"{edits} of {wanted}", *counts]
+
+
+def test_every_fact_that_is_not_edited_is_counted_with_the_reason(edited):
+    summary = read(edited / "edit" / "edit-1-8.json")
+    found = {
+        relation: {fact for name, fact, *_ in knowledge_edits(summary) if name == relation} for relation in RELATIONS
+    }
+    reasons = set()
+    for relation in RELATIONS:
+        bags, counts = read(KN / f"kn_bag-{relation}.json"), dict.fromkeys(OUTCOMES, 0)
+        for fact, neurons in enumerate(bags):
+            if fact in found[relation]:
+                outcome = "edited"
+            elif not neurons:
+                outcome = "no neurons"
+            elif all(sum(neuron in bag for bag in bags) + 1 > 0.1 * len(bags) for neuron in neurons):
+                outcome = "only shared neurons"
+            else:
+                outcome = "not drawn"  # this model answers all of them correctly
+            counts[outcome] += 1
+            reasons.add(outcome)
+        assert summary["facts"][relation] == counts
+    assert reasons == {"edited", "no neurons", "only shared neurons", "not drawn"}
+
+
+def knowledge_edits(summary):
+    return summary["edits"]["knowledge neurons"]
+
+
+def test_a_relation_without_neurons_is_no_obstacle_to_the_others(edited, tmp_path):
+    """Finished results of an earlier version, which did not count the facts that were answered wrongly, are kept."""
+    shutil.copytree(KN, tmp_path / "kn")
+    (tmp_path / "kn" / "kn_bag-P36.json").write_text(json.dumps([[]] * 40))
+    shutil.copytree(edited / "edit", tmp_path / "edit")
+    (tmp_path / "edit" / "edit-1-8-P36.jsonl").unlink()
+    record = read(tmp_path / "edit" / "edit-1-8.args.json")
+    record["P101"].pop("unfit")
+    (tmp_path / "edit" / "edit-1-8.args.json").write_text(json.dumps(record))
+    done = edit(tmp_path, "--kn_dir", tmp_path / "kn", "--pt_relation", "P36", "P101")
+    assert cells(done.stdout, "P36") == ["0 of 10", "0", "40", "0", "0", "0", "0"]
+    assert cells(done.stdout, "P101")[-3:] == ["-", "-", "-"]
+    facts = read(tmp_path / "edit" / "edit-1-8.json")["facts"]
+    assert facts["P36"] == dict(zip(OUTCOMES, (0, 40, 0, 0, 0, 0), strict=True))
+    assert facts["P101"]["answered wrongly"] is facts["P101"]["not drawn"] is None
+    assert facts["P101"]["edited"] == read(edited / "edit" / "edit-1-8.json")["facts"]["P101"]["edited"]
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from conftest import GOLDEN
 from kn.experiments.updates import Edit, Strengths, draw_edits, measure
 from kn.methods.weight_edits import edit_fact
 from kn.stage import flags, setup
+from kn.store import runs
 from kn.store.files import InputError
 from kn.store.result_files import ARMS, KNOWLEDGE
 
@@ -38,7 +39,17 @@ def test_only_facts_that_are_scorable_and_answered_right_are_edited(world, golde
         bags[fact] = [[text, "☃", label] for text, _, label in bags[fact]]
     changed = dataclasses.replace(world, bags=golden_bags | {"P36": bags})
     edits, failed = draw_edits("P36", [[[4, 70]]] * 40, changed, 3)
-    assert len(edits) == 10 and failed["were answered wrongly"] > 0
+    # The facts that were drawn until there were ten edits.
+    drawn, draws = [], iter(range(10_000))
+    for edit in edits:
+        while not drawn or drawn[-1] != edit.fact:
+            drawn.append(runs.rng(3, "stage 6", "P36", next(draws)).randrange(40))
+        drawn.append(None)
+    unfit = {
+        "answered wrongly": len(set(drawn) & {fact for fact in wrong if bags[fact] != golden_bags["P36"][fact]}),
+        "can't be scored": len(set(drawn) & {*unscorable}),
+    }
+    assert len(edits) == 10 and failed == unfit and all(unfit.values())
     for edit in edits:
         answer = golden_bags["P36"][edit.fact][0][1]
         assert edit.fact not in unscorable and bags[edit.fact][0][1] == answer
@@ -133,5 +144,6 @@ def test_neurons_that_cannot_be_edited_are_named(tmp_path, world, bags, message)
     path.unlink()
     if bags is not None:
         path.write_text(json.dumps(bags))
+    alone = dataclasses.replace(world, relations=["P36"])
     with pytest.raises(InputError, match=re.escape(f"{path}{message}")):
-        setup.read_some_neurons(tmp_path / "kn", KNOWLEDGE, world)
+        setup.read_some_neurons(tmp_path / "kn", KNOWLEDGE, alone)

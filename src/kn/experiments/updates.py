@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from kn.experiments.draws import FactId, draw_related, draw_unrelated
+from kn.experiments.unedited import UNSCORED, WRONG
 from kn.neurons import selection
 from kn.neurons.sets import NeuronSet
 from kn.stage.setup import World
@@ -50,7 +51,7 @@ class Edit:
 
 
 def draw_edits(relation: str, neurons: list[NeuronSet], world: World, seed: int) -> tuple[list[Edit], Counter]:
-    """The relation's edits, and how many draws failed and why. Each draw has its own rng."""
+    """The relation's edits, and how many of the other facts drawn were unfit and why. Each draw has its own rng."""
     answers = [bag[0][1] for bag in world.bags[relation]]
     possible = {answer for answer in set(answers) if not world.encoder.unknown(answer)}
 
@@ -60,31 +61,31 @@ def draw_edits(relation: str, neurons: list[NeuronSet], world: World, seed: int)
         return world.probe.read(world.prompts(relation, fact)).right.tolist()
 
     edits: list[Edit] = []
-    failed: Counter = Counter()
+    failed: dict[int, str] = {}
     for draw in range(MOST_DRAWS):
         if len(edits) == EDITS:
             break
         rng = runs.rng(seed, "stage 6", relation, draw)
         fact = rng.randrange(len(answers))
         if not neurons[fact]:
-            failed["had no neurons of their own"] += 1
             continue
         targets = [answer for answer in answers if answer in possible - {answers[fact]}]
         if not targets or not right(fact):
-            failed["had no answer, or no other answer, that can be scored"] += 1
+            failed[fact] = UNSCORED
             continue
         prompt = rng.randrange(len(right(fact)))
         if not right(fact)[prompt]:
-            failed["were answered wrongly"] += 1
+            failed[fact] = WRONG
             continue
         target = rng.choice(targets)
         if with_answer(relation, fact, prompt, target, world).skipped:
-            failed["had no answer, or no other answer, that can be scored"] += 1
+            failed[fact] = UNSCORED
             continue
         inner = [draw_related(relation, fact, world, rng) for _ in range(OTHERS)]
         inter = [draw_unrelated(relation, world, rng) for _ in range(OTHERS)]
         edits.append(Edit(relation, fact, target, prompt, inner, inter, neurons[fact]))
-    return edits, failed
+    edited = {edit.fact for edit in edits}  # perhaps on another prompt, or with another target
+    return edits, Counter(reason for fact, reason in failed.items() if fact not in edited)
 
 
 def with_answer(relation: str, fact: int, prompt: int, answer: str, world: World) -> Encoded:

@@ -24,6 +24,7 @@ WORDS = {
     "bert_model": "another model ({value}, not {published})",
     "debug": "only the first {value} facts of each relation",
     "rule": "another rule ({value}, not the sum over points)",
+    "nearest_pass": "where the last pass of refining was out of range, the nearest was taken",
     "do_lower_case": "lower-cased text",
 }
 

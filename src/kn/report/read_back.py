@@ -54,6 +54,37 @@ def statistics(kn_dir: Path) -> dict[str, NeuronStatistics]:
     return by_arm
 
 
+def out_of_range(relations: Mapping[str, Measures]) -> list[str]:
+    """A sentence about the relations of stage 2 whose facts have too many or too few neurons on average."""
+    outside = []
+    for relation, measures in relations.items():
+        if measures.get("in range") is False:
+            nearest = measures.get("mean in the nearest pass")
+            found = f"{measures['neurons per fact']:.2f}"
+            outside.append(f"{relation} {found}" + ("" if nearest is None else f" (nearest pass {nearest:.2f})"))
+    if not outside:
+        return []
+    return [
+        f"Refining did not reach the wanted number of neurons per fact in {len(outside)} of {len(relations)} "
+        f"relations: {', '.join(outside)}. 2_run_kn.sh --nearest_pass takes the nearest pass instead of the last."
+    ]
+
+
+def unedited(facts: Mapping[str, Mapping[str, int | None]]) -> list[str]:
+    """A sentence about the facts that left stage 6 nothing to edit, by reason."""
+    if not facts:
+        return []
+    totals: dict[str, int] = {}
+    for outcomes in facts.values():
+        for name, count in outcomes.items():
+            if count is not None:
+                totals[name] = totals.get(name, 0) + count
+    counts = [f"{count:,} {name}" for name, count in totals.items()]
+    none = [relation for relation, outcomes in facts.items() if not outcomes["edited"]]
+    line = f"Facts of these relations: {', '.join(counts)}."
+    return [line + (f" Relations without an edit: {', '.join(none)}." if none else "")]
+
+
 def modified(kn_dir: Path, name: str) -> dict[str, dict[str, Reported]]:
     """A ratio of stage 3, in percent, by arm and relation."""
     ratios: dict[str, dict[str, Reported]] = {}
@@ -92,7 +123,9 @@ def updates(output_dir: Path) -> list[Edits]:
     """Stage 6's averages, for each pair of strengths."""
     path = result_files.edits_summary(output_dir, result_files.GRID)
     grid = read_if_there(path, result_shapes.GRID) or {"pairs": []}
-    pairs = grid["pairs"]
+    pairs: list[Edits] = grid["pairs"]
+    for pair in pairs:
+        pair["facts"] = grid.get("facts", {})
     in_grid = {(pair["lambda1"], pair["lambda2"]) for pair in pairs}
     single = [read(path, result_shapes.EDITS) for path in result_files.edits_summaries(output_dir)]
     return pairs + [pair for pair in single if (pair["lambda1"], pair["lambda2"]) not in in_grid]

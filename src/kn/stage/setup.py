@@ -191,12 +191,12 @@ def _check_origin(kn_dir: str | Path, arm: str, world: World) -> None:
 
 
 def read_some_neurons(kn_dir: str | Path, arm: str, world: World) -> dict[str, list[NeuronSet]]:
-    """`read_neurons`, for stages that need some in every relation."""
+    """`read_neurons`, for stages that have nothing to do where no relation has any."""
     neurons = read_neurons(kn_dir, arm, world)
-    for relation, sets_by_fact in neurons.items():
-        if not any(sets_by_fact):
-            path = result_files.neurons(kn_dir, relation, arm)
-            raise InputError(f"{path}: no fact has a neuron, so there is nothing to edit")
+    if not any(any(sets_by_fact) for sets_by_fact in neurons.values()):
+        first, *others = (str(result_files.neurons(kn_dir, relation, arm)) for relation in neurons)
+        which = f"{first} and {len(others)} more" if others else first
+        raise InputError(f"{which}: no fact has a neuron, so there is nothing to edit; stage 2 says why (2_run_kn.sh)")
     return neurons
 
 

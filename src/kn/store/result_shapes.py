@@ -60,7 +60,20 @@ ATTRIBUTION_RECORD = table(shape_of(AttributionRecord))
 
 # ---- stage 2 ----
 
-Refined = TypedDict("Refined", {"mode_ratio": float, "in range": bool})
+
+class Pass(TypedDict):
+    mode_ratio: float  # the share of a fact's prompts that must have a neuron
+    mean: float  # neurons per fact
+
+
+Taken = TypedDict("Taken", {"mode_ratio": float, "in range": bool})
+
+
+class Refined(Taken, total=False):
+    """Earlier versions recorded no passes."""
+
+    passes: list[Pass]
+    nearest: Pass
 
 
 class RefinedByScore(TypedDict):
@@ -98,7 +111,13 @@ PUBLISHED_ACTIVATIONS = table(each(either(text, row(*[each(number, least=1)] * 3
 # ---- stage 6 ----
 
 
-class Edits(TypedDict):
+class FactOutcomes(TypedDict, total=False):
+    """Earlier versions did not count them."""
+
+    facts: dict[str, dict[str, int | None]]  # by relation and outcome
+
+
+class Edits(FactOutcomes):
     """A summary with one pair of strengths."""
 
     lambda1: float
@@ -106,7 +125,7 @@ class Edits(TypedDict):
     averages: dict[str, Measures]  # by arm
 
 
-class Grid(TypedDict):
+class Grid(FactOutcomes):
     pairs: list[Edits]
 
 
