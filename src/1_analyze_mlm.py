@@ -147,6 +147,7 @@ def measure(
         "prompts": len(scorable) + len(skipped),
         "scored": len(scorable),
         "right": right,
+        "largest d_ffn": engine.adapter.d_ffn,
         "skipped": skipped,
         **certificate.summary(),
         "not certified": [[*scorable[number][:2], layer] for number, layer in certificate.failed],

@@ -2,9 +2,10 @@
 
     python src/2_analyze_kn.py --kn_dir results/kn --fig_dir figures
 
-Reads the knowledge neurons and the baseline's neurons of all relations in `--kn_dir`. Prints a table, writes
-`statistics.json` next to them, and draws the distribution over layers: `kneurons_distribution.pdf` and `.png`, with the
-numbers as `.csv`.
+Reads the knowledge neurons and the baseline's neurons of all relations in `--kn_dir`. Prints a table, and writes
+`statistics.json` next to them. `shared_neurons.json` has the mean number of neurons that two facts share, for each two
+relations, and how many random neurons of the same layers would be shared (stage 8 draws it). Draws the distribution
+over layers: `kneurons_distribution.pdf` and `.png`, with the numbers as `.csv`.
 """
 
 from kn.store.start import guard
@@ -15,13 +16,14 @@ from pathlib import Path
 
 from kn.neurons import sets
 from kn.neurons.sets import NeuronSet
+from kn.neurons.sharing import shared_neurons
 from kn.neurons.statistics import statistics
 from kn.report import figures, read_back
 from kn.stage import flags
 from kn.store import origins, result_files, runs, summaries
 from kn.store.files import InputError
 from kn.store.result_files import BASELINE, KNOWLEDGE
-from kn.store.result_shapes import REFINING
+from kn.store.result_shapes import REFINING, SharedNeurons
 
 SCORES = {KNOWLEDGE: "ig_gold", BASELINE: "base"}  # by arm, the scores that its neurons come from
 POOLED = (
@@ -47,7 +49,7 @@ def main() -> None:
     in_folder = result_files.relations_with_neurons(kn_dir)
     refining = read_back.read_if_there(result_files.refining(kn_dir), REFINING)
     if refining is None:  # the published program leaves no such file
-        refining, relations = {"layers": 0, "relations": {}}, in_folder
+        refining, relations = {"layers": 0, "d_ffn": None, "relations": {}}, in_folder
     else:
         relations = result_files.by_number(refining["relations"])
     for name in in_folder:
@@ -70,9 +72,12 @@ def main() -> None:
                 entry |= {f"{name} in the nearest pass": value for name, value in refined["nearest"].items()}
     path = result_files.neuron_statistics(kn_dir)
     summaries.write(path, summary)
+    shared = {arm: shared_neurons(by_relation, refining.get("d_ffn")) for arm, by_relation in neurons.items()}
+    summaries.write(result_files.shared_neurons(kn_dir), shared)
     print_tables(summary)
+    print(f"\n{sharing_in_words(shared[KNOWLEDGE])}")
     figure = figures.layers(summary, Path(args.fig_dir) / "kneurons_distribution")
-    print(f"\n{path}, {figure}")
+    print(f"{path}, {result_files.shared_neurons(kn_dir)}, {figure}")
 
 
 def read_neurons(kn_dir: Path, relations: list[str]) -> dict[str, dict[str, list[NeuronSet]]]:
@@ -106,6 +111,21 @@ def print_tables(summary: dict[str, dict]) -> None:
                 mean += " out of range"
             row += f"   {mean:>20}{entry['facts without neurons']:8}{in_words(entry['mode_ratio']):>8}"
         print(row)
+
+
+def sharing_in_words(shared: SharedNeurons) -> str:
+    """Whether facts share more neurons within a relation than between relations, and than random neurons would."""
+    parts = []
+    for pairs, means in (
+        ("Two facts of one relation share", shared["within a relation"]),
+        ("facts of two relations", shared["between relations"]),
+    ):
+        part = f"{pairs} {in_words(means['shared'])} neurons"
+        if means["shared"] is not None and means["expected"]:
+            part += f" ({means['shared'] / means['expected']:.3g} times as many as random neurons of the same layers)"
+        parts.append(part)
+    unknown = "" if shared["expected"] else "; no record says how many neurons a layer has, so chance is unknown"
+    return f"{', '.join(parts)}{unknown}"
 
 
 def in_words(value: float | None) -> str:

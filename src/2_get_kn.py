@@ -17,6 +17,7 @@ share), and the same with `base_` for the baseline. `refining.json` has the outc
 from kn.store.start import guard
 
 import argparse
+from collections.abc import Iterable
 from dataclasses import fields
 from pathlib import Path
 from typing import NamedTuple
@@ -27,10 +28,10 @@ from kn.neurons.refining import Refined, Refining, refine_relation, strongest
 from kn.neurons.sets import Neuron, are_triplets
 from kn.stage import flags
 from kn.store import origins, result_files, runs, summaries
-from kn.store.files import InputError, make_folder, read_jsonl, sha256_of, write_json
+from kn.store.files import InputError, make_folder, read_jsonl, read_object, sha256_of, write_json
 from kn.store.result_files import BASELINE, KNOWLEDGE
 from kn.store.result_shapes import ATTRIBUTIONS
-from kn.store.shapes import LARGEST, check, short
+from kn.store.shapes import LARGEST, check, is_whole, short
 
 ARMS = {"ig_gold": KNOWLEDGE, "base": BASELINE}  # what the neurons with the highest of these scores are called
 KEPT = 0.1  # stage 1 writes no score below this share of a prompt's highest
@@ -93,7 +94,7 @@ def main() -> None:
     refuse_several_models(record, paths)
 
     # Everything is written at the end, so that an error in the last relation leaves all files as they are.
-    summary: dict = {"settings": vars(args), "layers": 0, "relations": {}}
+    summary: dict = {"settings": vars(args), "layers": 0, "d_ffn": neurons_in_a_layer(record, paths), "relations": {}}
     refined: dict[str, dict[str, Refined]] = {}  # by relation and score
     sources: dict[str, dict] = {}
     for relation, path in tqdm(paths.items(), desc="refining", unit="relation", dynamic_ncols=True):
@@ -153,6 +154,17 @@ def refuse_several_models(record: runs.Record, paths: dict[str, Path]) -> None:
             f"{paths[other]}: was made with another model than {one}: give each model its own RESULTS folder, "
             "and delete the other model's results here"
         )
+
+
+def neurons_in_a_layer(record: runs.Record, relations: Iterable[str]) -> int | None:
+    """As stage 1 recorded it. Earlier versions did not, so theirs is looked up in the model's folder, if it has one."""
+    for relation in relations:
+        made = record.made(relation) or {"settings": {}}
+        config = Path(str(made["settings"].get("bert_model"))) / "config.json"
+        d_ffn = made.get("largest d_ffn") or (read_object(config).get("intermediate_size") if config.exists() else None)
+        if is_whole(d_ffn):
+            return d_ffn
+    return None
 
 
 class Strongest(NamedTuple):

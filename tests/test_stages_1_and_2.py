@@ -82,7 +82,7 @@ def test_stage_2_selects_the_published_neurons(stage1, tmp_path, theirs):
     for path in (PUBLISHED / "kn").glob("*kn_*-*.json"):
         assert read(tmp_path / path.name) == read(path), path.name
     refining = read(tmp_path / "refining.json")
-    assert refining["layers"] == 5
+    assert refining["layers"] == 5 and refining["d_ffn"] == (None if theirs else 192)
     refined = refining["relations"]["P36"]["ig_gold"]
     assert refined["mode_ratio"] == 0.8500000000000001 and refined["in range"]
     assert [tried["mode_ratio"] for tried in refined["passes"]] == [0.7, 0.75, 0.8, 0.8500000000000001]
@@ -111,11 +111,25 @@ def test_a_relation_that_ends_out_of_range_is_said_and_the_nearest_pass_is_taken
     assert reached[False] == refined["passes"][-1]["mean"] == 0 and reached[True] == refined["nearest"]["mean"] > 3.5
 
 
+def test_results_of_earlier_versions_get_the_size_of_a_layer_from_their_models_folder(stage1, tmp_path):
+    shutil.copy(stage1 / "TREx-all-P36.rlt.jsonl", tmp_path)
+    entry = read(stage1 / "TREx-all.args.json")["P36"]
+    del entry["largest d_ffn"]
+    for folder, expected in ((entry["settings"]["bert_model"], 192), ("not/there", None)):
+        entry["settings"]["bert_model"] = folder
+        (tmp_path / "TREx-all.args.json").write_text(json.dumps({"P36": entry}))
+        run("2_get_kn.py", "--output_dir", tmp_path, "--kn_dir", tmp_path / "kn")
+        assert read(tmp_path / "kn" / "refining.json")["d_ffn"] == expected
+
+
 def test_the_statistics_and_figure_of_stage_2(tmp_path):
     """They need nothing but the neurons, here those of the published program."""
     shutil.copytree(PUBLISHED / "kn", tmp_path / "kn")
     out = run("2_analyze_kn.py", "--kn_dir", tmp_path / "kn", "--fig_dir", tmp_path / "figures").stdout
     assert "neurons per fact                                      3.60                3.53" in out
+    assert "Two facts of one relation share 0.74 neurons, facts of two relations 0.38 neurons; no record says" in out
+    shared = read(tmp_path / "kn" / "shared_neurons.json")["knowledge neurons"]
+    assert shared["relations"] == ["P36", "P101", "P103"] and shared["expected"] is None
     statistics = read(tmp_path / "kn" / "statistics.json")
     assert list(statistics["baseline"]["relations"]) == ["P36", "P101", "P103"]
     with open(tmp_path / "figures" / "kneurons_distribution.csv", newline="") as file:

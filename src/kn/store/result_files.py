@@ -79,6 +79,11 @@ def neuron_statistics(kn_dir: Folder) -> Path:
     return Path(kn_dir) / "statistics.json"
 
 
+def shared_neurons(kn_dir: Folder) -> Path:
+    """How many neurons the facts of two relations share."""
+    return Path(kn_dir) / "shared_neurons.json"
+
+
 def relations_with_neurons(kn_dir: Folder, arm: str = KNOWLEDGE) -> list[str]:
     """The relations that stage 2 has written neurons of."""
     begin = neurons_entry("", arm)

@@ -81,13 +81,36 @@ class RefinedByScore(TypedDict):
     base: Refined
 
 
-class Refining(TypedDict):
+class _Refining(TypedDict):
     layers: int
     relations: dict[str, RefinedByScore]
 
 
+class Refining(_Refining, total=False):
+    d_ffn: int | None  # neurons in a layer; earlier versions did not write it
+
+
+class SharedOnAverage(TypedDict):
+    shared: float | None
+    expected: float | None
+
+
+Squares = Annotated[list[list[float | None]], each(each(optional(number), "relation"), "relation")]
+# Means over pairs of facts. Those of random neurons are unknown if the number of neurons in a layer is.
+SharedNeurons = TypedDict(
+    "SharedNeurons",
+    {
+        "relations": list[str],
+        "facts": list[int],
+        "shared": Squares,
+        "expected": Annotated[list[list[float | None]] | None, optional(shape_of(Squares))],
+        "within a relation": SharedOnAverage,
+        "between relations": SharedOnAverage,
+    },
+)
 NeuronStatistics = TypedDict("NeuronStatistics", {"percent by layer": Shares, "relations": dict[str, Measures]})
 REFINING = shape_of(Refining)
+SHARED_NEURONS = shape_of(dict[str, SharedNeurons])  # by arm
 NEURON_STATISTICS = table(lambda value: shape_of(NeuronStatistics)(value) or measures(value))  # by arm
 
 # ---- stage 3 ----
