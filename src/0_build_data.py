@@ -10,7 +10,7 @@ writes  PARAREL/data_all.json  data_all_allbags.json  data_11.json  data_n1.json
 
 from kn.store.start import guard
 
-from kn.data import facts
+from kn.data import layout
 from kn.stage import flags
 
 
@@ -23,8 +23,8 @@ def main() -> None:
         help="a query_pairs.json, or a folder of LAMA's T-REx files; default: PARAREL/query_pairs.json",
     )
     args = parser.parse_args()
-    bags = facts.build(args.data_dir, args.pairs)
-    print(f"{args.data_dir}: {facts.summary(bags)}")
+    bags = layout.build(args.data_dir, args.pairs)
+    print(f"{args.data_dir}: {layout.summary(bags)}")
 
 
 if __name__ == "__main__":

@@ -1,73 +1,63 @@
-"""Fetches the published data, checks them, and builds the files that the stages read; or fetches mLAMA.
+"""Fetches data, checks them, and builds the files that the stages read.
 
-    python src/0_get_data.py                     from the authors' repository
+    python src/0_get_data.py                     the published data, from the authors' repository
     python src/0_get_data.py --from FOLDER       from a checkout of it, or from a copy of its data folder
     python src/0_get_data.py mlama [en zh …]     mLAMA 1.1, as mlama1.1.zip; checks that it has these languages
     python src/0_get_data.py mlama --from PATH   from its zip file or its folder
+    python src/0_get_data.py NAME                another data set, for stages 1, 2, 3, 6, 7 and 8, into data/NAME
+    python src/0_get_data.py NAME --from PATH    from its file, folder or zip file
 
+{formats}
 Files that are already right stay as they are. An interrupted download is resumed.
 """
 
 from kn.store.start import guard
 
 import argparse
-import re
-import shutil
-import sys
-from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import quote
 
-from tqdm import tqdm
-
-from kn.data import downloads, facts, mlama
-from kn.data.downloads import Download
+from kn.data import conversion, layout, mlama, sources
+from kn.data.conversion import Collector
+from kn.data.formats.format import Format
+from kn.data.formats.known import FORMATS
+from kn.data.trees import Tree
 from kn.stage import flags
 from kn.store import files, runs
 from kn.store.files import InputError
 
-REPOSITORY = "https://raw.githubusercontent.com/Hunter-DDM/knowledge-neurons"
-# The commit that the checksums belong to. A server that does not understand its short name is asked for the newest
-# commit; the checksums decide what is right.
-PUBLISHED = (f"{REPOSITORY}/922dfd9/data", f"{REPOSITORY}/HEAD/data")
-# Its authors publish no checksum, and the connection is not encrypted. Only the checksums inside the zip file are
-# checked, unless --sha256 is given.
-MLAMA = "http://cistern.cis.lmu.de/mlama/mlama1.1.zip"
-
-
-@dataclass(frozen=True)
-class Entry:
-    """A line of the list of checksums."""
-
-    path: str
-    sha256: str
-    size: int
-
-    def problem(self, path: Path) -> str | None:
-        size = path.stat().st_size
-        if size != self.size:
-            return f"has {size:,} bytes, expected {self.size:,}"
-        sha256 = files.sha256_of(path)
-        return None if sha256 == self.sha256 else f"is another file: its SHA-256 is {sha256}, expected {self.sha256}"
-
 
 def parse() -> argparse.Namespace:
-    parser = flags.parser(__doc__)
-    parser.add_argument("what", nargs="*", metavar="mlama LANGUAGE", help="mLAMA; default: the published data")
-    parser.add_argument("--data_dir", default="{DATA}", help="the folder for the data")
+    known = "".join(f"    {name:12} {known.title}, {known.licence}\n" for name, known in FORMATS.items())
+    parser = flags.parser(__doc__.format(formats=known))
+    parser.add_argument(
+        "what", nargs="*", metavar="NAME", help="mlama and languages, or another name; none: the published data"
+    )
+    parser.add_argument(
+        "--data_dir", default="{DATA}", help="the folder for the data; of NAME: data/NAME instead of data"
+    )
     origin = parser.add_mutually_exclusive_group()
     origin.add_argument("--from", dest="source", type=Path, metavar="PATH", help="a local copy to use, offline")
-    origin.add_argument("--url", help="a mirror: of the authors' data folder, or of mLAMA's zip file")
+    origin.add_argument("--url", help="another address: of the folder with the files, or of the one file")
     parser.add_argument("--checksums", default="data/checksums.txt", help="the files to fetch: SHA-256, bytes and path")
     parser.add_argument("--sha256", help="the checksum that mLAMA's zip file must have")
+    parser.add_argument(
+        "--answer_last", action="store_true", help="NAME: only prompts whose answer comes last, as causal models need"
+    )
     args = parser.parse_args()
-    if args.what and args.what[0] != "mlama":
-        parser.error(f"expected mlama or nothing, found {args.what[0]}")
+    args.name, *args.languages = args.what or [None]
+    args.format = FORMATS.get(args.name)
+    if args.name not in (None, "mlama", *FORMATS):
+        parser.error(f"expected mlama, {', '.join(FORMATS)}, or nothing for the published data, found {args.name}")
+    if args.format and args.languages:
+        parser.error(f"after {args.name}, expected flags only, found {args.languages[0]}")
     if args.url and not args.url.startswith(("http://", "https://")):
         parser.error(f"--url {args.url}: expected http://… or https://…; for a local copy, use --from")
-    if args.sha256 and (not args.what or (args.source and args.source.is_dir())):
+    if args.sha256 and (args.name != "mlama" or (args.source and args.source.is_dir())):
         parser.error("--sha256 is for a zip file of mLAMA")
+    if args.answer_last and not args.format:
+        parser.error(f"--answer_last is for {' '.join(FORMATS)}")
+    if args.format and args.data_dir == flags.SETTINGS["DATA"]:
+        args.data_dir += f"/{args.name}"
     return args
 
 
@@ -79,64 +69,21 @@ def main() -> None:
     with runs.locked(data / ".0_get_data.lock", wait=False) as alone:
         if not alone:
             raise InputError(f"{data}: another run is fetching into it")
-        if args.what:
-            get_mlama(data / "mlama1.1.zip", args.what[1:], args.source, args.url or MLAMA, args.sha256)
+        if args.format:
+            convert(data, args.format, args.source, args.url, args.answer_last)
+        elif args.name:
+            get_mlama(data / "mlama1.1.zip", args.languages, args.source, args.url or sources.MLAMA, args.sha256)
         else:
-            folders = [args.url.rstrip("/")] if args.url else PUBLISHED
-            get_published(data, read_checksums(args.checksums), args.source, folders)
+            conversion.require_own_folder(data, None)
+            folders = [args.url.rstrip("/")] if args.url else sources.PUBLISHED
+            sources.get_published(data, sources.read_checksums(args.checksums), args.source, folders)
             for leftover in (data / "PARAREL").glob(f".data_*{files.UNFINISHED}"):  # from a build that was killed
                 leftover.unlink()
-            print(f"{data}: {facts.summary(facts.build(data))}")
-
-
-def read_checksums(path: str) -> list[Entry]:
-    entries = []
-    with files.reading(path) as file:
-        for number, line in enumerate(file, 1):
-            parts = re.fullmatch(r"([0-9a-f]{64})  ([1-9]\d*)  (\S.*)\n?", line)
-            if not parts:
-                raise InputError(f"{path}, line {number}: expected SHA-256, bytes and path, found {line.strip()!r}")
-            entries.append(Entry(parts[3], parts[1], int(parts[2])))
-    return entries
-
-
-def get_published(data: Path, entries: list[Entry], source: Path | None, folders: Sequence[str]) -> None:
-    """Get the missing files from a local copy, or else from the first of these web folders that has them."""
-    # The repository has some files twice, under different paths.
-    same_files: dict[str, list[str]] = {}
-    for entry in entries:
-        same_files.setdefault(entry.sha256, []).append(entry.path)
-    if source and (source / "data" / "PARAREL").is_dir():
-        source = source / "data"
-    missing = []
-    for entry in entries:
-        names = [entry.path, *(path for path in same_files[entry.sha256] if path != entry.path)]
-        addresses = [f"{folder}/{quote(name)}" for folder in folders for name in names]
-        download = Download(data / entry.path, addresses, entry.problem, entry.size)
-        if is_done(download):
-            continue
-        missing.append(download)
-        if source:
-            copies = [source / name for name in names if (source / name).exists()]
-            copy(copies[0] if copies else source / entry.path, download)
-    if not source:
-        fetch(missing)
+            print(f"{data}: {layout.summary(layout.build(data))}")
 
 
 def get_mlama(path: Path, languages: list[str], source: Path | None, address: str, sha256: str | None) -> None:
-    def problem(path: Path) -> str | None:
-        if sha256 and (own := files.sha256_of(path)) != sha256.lower():
-            return f"its SHA-256 is {own}, expected {sha256}"
-        return mlama.zip_problem(path)
-
-    download = Download(path, [address], problem)
-    if not is_done(download):
-        if source is None:
-            fetch([download])
-        elif source.is_dir():
-            mlama.pack(source, path)
-        else:
-            copy(source, download)
+    sources.get_mlama(path, source, address, sha256)
     available = mlama.zip_languages(path)
     for language in languages:
         if language not in available:
@@ -144,34 +91,29 @@ def get_mlama(path: Path, languages: list[str], source: Path | None, address: st
     print(f"{path}: {len(available)} languages, {path.stat().st_size:,} bytes, SHA-256 {files.sha256_of(path)}")
 
 
-def is_done(download: Download) -> bool:
-    """Whether the file exists and is right. Removes what a killed copy left, but no partial download."""
-    files.remove_unfinished(download.path)
-    if not download.path.is_file():
-        return False
-    problem = download.check(download.path)
-    if problem:
-        tqdm.write(files.plain(f"{download.path}: {problem}; replacing it"), file=sys.stderr)
-    return not problem
-
-
-def fetch(missing: Sequence[Download]) -> None:
-    size = sum(download.size or 0 for download in missing)
-    so_far = sum(download.size_so_far() for download in missing)
-    if missing:
-        with tqdm(total=size or None, initial=so_far, desc="fetching", unit="B", unit_scale=True) as bar:
-            for download in missing:
-                downloads.fetch(download, bar.update)
-
-
-def copy(source: Path, download: Download) -> None:
-    if not source.is_file():
-        raise InputError(f"{source}: no such file")
-    if problem := download.check(source):
-        raise InputError(f"{source}: {problem}")
-    with files.writing(download.path, "wb") as out, open(source, "rb") as file:
-        shutil.copyfileobj(file, out)
-    download.partial.unlink(missing_ok=True)
+def convert(data: Path, format: Format, source: Path | None, url: str | None, answer_last: bool) -> None:
+    """Fetch a data set of another form, or take a local copy, and write it in the layout that the stages read."""
+    conversion.require_own_folder(data, format.name)
+    tree = Tree(source or sources.get_format(data, format, url))
+    collected = Collector(answer_last)
+    format.read(tree, collected)
+    checksums = tree.checksums()
+    about = {
+        "format": format.name,
+        "title": format.title,
+        "licence": format.licence,
+        "origin": format.origin,
+        "from": str(source or url or format.folder or format.address),
+        "answer last": answer_last,
+        "sha256": checksums,
+    }
+    bags = conversion.write(data, collected, tree.path, about)
+    for line in collected.describe():
+        print(line)
+    if source and format.folder:
+        print(sources.compare(format, checksums))
+    print(f"licence: {format.licence}; {format.title}, {format.origin}")
+    print(f"{data}: {layout.summary(bags)}. To use them: DATA={data} bash 1_run_mlm.sh")
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ share), and the same with `base_` for the baseline. `refining.json` has the outc
 from kn.store.start import guard
 
 import argparse
+from collections.abc import Iterator
 from collections.abc import Iterable
 from dataclasses import fields
 from pathlib import Path
@@ -41,7 +42,7 @@ HELP = {
     "min_neurons": "the fewest neurons per fact, averaged over a relation",
     "max_neurons": "the most neurons per fact, averaged over a relation",
     "passes": "how many shares to try; the last one counts",
-    "min_prompts": "the fewest prompts that must have a neuron, whatever the share",
+    "min_prompts": "the fewest prompts that must have a neuron, whatever the share; all, if a fact has fewer",
     "relation_share": "the share of a relation's facts that must have a neuron of kn_rel",
 }
 SMALLEST = {"threshold": KEPT, "base_threshold": KEPT, "passes": 1}  # 0 for the other flags
@@ -97,10 +98,12 @@ def main() -> None:
     summary: dict = {"settings": vars(args), "layers": 0, "d_ffn": neurons_in_a_layer(record, paths), "relations": {}}
     refined: dict[str, dict[str, Refined]] = {}  # by relation and score
     sources: dict[str, dict] = {}
+    most_prompts: dict[str, int] = {}  # by relation, that any of its facts has
     for relation, path in tqdm(paths.items(), desc="refining", unit="relation", dynamic_ncols=True):
         sources[relation] = origins.recorded_settings(path, record, relation, "stage 1 (1_run_mlm.sh)") or {}
         scored = read_strongest(path, thresholds)
         refined[relation] = {score: refine_relation(scored.neurons[score], rule) for score in ARMS}
+        most_prompts[relation] = max(map(len, scored.neurons["ig_gold"]), default=0)
         summary["layers"] = max(summary["layers"], scored.n_layers)
         summary["relations"][relation] = {
             score: {
@@ -125,7 +128,19 @@ def main() -> None:
         for score, result in by_score.items():
             if not result.in_range:
                 print(out_of_range(f"{relation}, {ARMS[score]}", result, rule))
+    for line in few_prompts(most_prompts, rule):
+        print(line)
     print(f"{kn_dir}: the neurons of {len(paths)} relations")
+
+
+def few_prompts(most_prompts: dict[str, int], rule: Refining) -> Iterator[str]:
+    """A line about the relations of each number of prompts per fact that is too small for the share to matter."""
+    for count in range(1, rule.min_prompts + 1):
+        if relations := [relation for relation, most in most_prompts.items() if most == count]:
+            yield (
+                f"{', '.join(relations)}: only {count} prompt{'s' * (count > 1)} per fact. Neurons that are in all of "
+                "them count, whatever the share; they may belong to the wording rather than to the fact"
+            )
 
 
 def out_of_range(name: str, result: Refined, rule: Refining) -> str:

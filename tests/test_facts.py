@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from conftest import GOLDEN, ROOT, read, run
-from kn.data import facts
+from kn.data import facts, layout
 from kn.store.files import InputError
 
 SAMPLE = ROOT / "data" / "sample"
@@ -32,7 +32,7 @@ def world(tmp_path):
 
 
 def test_build_writes_the_facts_of_all_relations_and_of_each_type(world):
-    bags = facts.build(world)
+    bags = layout.build(world)
     assert list(bags) == ["P1"]
     assert bags["P1"][0][1] == ["A [Y] number 1 is [MASK].", "x", "P1(one)"]
     pararel = world / "PARAREL"
@@ -45,7 +45,7 @@ def test_build_writes_the_facts_of_all_relations_and_of_each_type(world):
 
 
 def test_pairs_from_lamas_files_build_the_same_data(world):
-    expected = facts.build(world)
+    expected = layout.build(world)
     folder = world / "LAMA" / "raw_data" / "TREx"
     folder.mkdir()
     lines = [{"sub_label": s, "obj_label": o, "uuid": "-"} for s, o in (("A [Y]", "x"), ("B", "y"))]
@@ -84,7 +84,7 @@ def test_a_malformed_source_is_named_and_nothing_is_written(world, file, text, m
         (world / file).write_text(text)
     before = sorted(world.rglob("*"))
     with pytest.raises(InputError) as error:
-        facts.build(world)
+        layout.build(world)
     assert message in str(error.value) and "\n" not in str(error.value)
     assert sorted(world.rglob("*")) == before
 
@@ -124,8 +124,8 @@ def test_a_relation_whose_name_cannot_be_a_file_name_is_refused_in_every_source(
     sources = {
         pararel / "data_all.json": lambda path: facts.read_bags(path),
         pararel / "grouped.json": lambda path: facts.read_bags(pararel / "none.json", path),
-        pararel / "query_pairs.json": lambda path: facts.build(world),
-        world / "LAMA" / "raw_data" / "relations.jsonl": lambda path: facts.build(world),
+        pararel / "query_pairs.json": lambda path: layout.build(world),
+        world / "LAMA" / "raw_data" / "relations.jsonl": lambda path: layout.build(world),
     }
     bags = [[["a [MASK]", "x", label]]]
     contents = [bags, {name: bags}, {name: [["A", "x"]]}, {"relation": name, "label": "one", "type": "N-1"}]
@@ -187,7 +187,7 @@ def test_the_sample_world_follows_from_its_sources(tmp_path):
     for part in ("PARAREL/raw_data", "LAMA", "frames"):
         shutil.copytree(SAMPLE / part, tmp_path / part)
     shutil.copy(SAMPLE / "PARAREL" / "query_pairs.json", tmp_path / "PARAREL")
-    bags = facts.build(tmp_path)
+    bags = layout.build(tmp_path)
     for file in (tmp_path / "PARAREL").glob("*.json"):
         assert file.read_bytes() == (SAMPLE / "PARAREL" / file.name).read_bytes(), file.name
     assert len(bags) >= 12 and {"P19", "P27", "P36", "P37", "P101", "P103", "P106", "P740", "P937"} <= set(bags)
@@ -211,7 +211,7 @@ def test_the_real_data_have_the_published_counts(tmp_path):
     shutil.copytree(real / "PARAREL" / "raw_data", tmp_path / "PARAREL" / "raw_data")
     shutil.copytree(real / "LAMA", tmp_path / "LAMA")
     shutil.copy(real / "PARAREL" / "query_pairs.json", tmp_path / "PARAREL")
-    bags = facts.build(tmp_path)
+    bags = layout.build(tmp_path)
     pairs = read(real / "PARAREL" / "query_pairs.json")
     assert list(bags) == list(pairs)
     assert len(bags) == 34

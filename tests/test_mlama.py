@@ -8,7 +8,7 @@ import zipfile
 import pytest
 
 from conftest import ROOT, read, run_in_process
-from kn.data import facts, mlama
+from kn.data import facts, mlama, trees
 from kn.store.files import InputError
 
 SAMPLE = ROOT / "data" / "sample"
@@ -170,7 +170,7 @@ def test_encrypted_oddly_compressed_and_exploding_zips_are_refused(world):
         with pytest.raises(InputError, match=f"{other}: .*{message}.*; MLAMA"):
             mlama.read(other, ["en"])
     with zipfile.ZipFile(whole, "a", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr("mlama1.1/en/P20.jsonl", b" " * (mlama.LARGEST + 1))
+        archive.writestr("mlama1.1/en/P20.jsonl", b" " * (trees.LARGEST + 1))
     with pytest.raises(InputError, match=f"{whole}: mlama1.1/en/P20.jsonl in it has 134,217,729 bytes, expected"):
         mlama.read(whole, ["en"])
 

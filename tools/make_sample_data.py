@@ -10,7 +10,7 @@ from kn.store.start import guard
 import random
 from pathlib import Path
 
-from kn.data import facts
+from kn.data import facts, layout
 from kn.stage import flags
 from kn.store.files import read_json, write_json
 
@@ -20,7 +20,7 @@ SENTENCES = 5  # per fact and kind
 
 def main() -> None:
     flags.parser(__doc__).parse_args()
-    bags = facts.build(SAMPLE)
+    bags = layout.build(SAMPLE)
     for relation, pairs in facts.read_pairs(SAMPLE / "PARAREL" / "query_pairs.json").items():
         frames = read_json(SAMPLE / "frames" / f"{relation}.json")
         texts = []

@@ -62,7 +62,10 @@ def require_files(folder: str | Path, pairs_path: str | Path, relations: list[st
     """Report missing pairs and sentences."""
     for path in (Path(pairs_path), *(_path(folder, relation) for relation in relations)):
         if not path.exists():
-            raise InputError(f"{path}: no such file: `bash 0_get_data.sh` fetches the real data")
+            raise InputError(
+                f"{path}: no such file: `bash 0_get_data.sh` fetches the published data. Only stages 4 and 5 need "
+                "crawled sentences; data sets of another form have none"
+            )
 
 
 def _path(folder: str | Path, relation: str) -> Path:

@@ -1,21 +1,19 @@
-"""Relations, facts and prompts: build them from their sources, read and check them.
+"""Relations, facts and prompts: read and check them, and the sources that they are built from.
 
 A relation ("P101") has templates ("[X] works in the field of [Y].") and pairs (subject, object). A fact, which the
 published data call a *bag*, is a list of prompts `[text with [MASK], answer, "P101(field of work)"]`, one per template.
 Wherever a file has one entry per fact, entry i belongs to pair i of the relation.
 """
 
-import json
 import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from kn.store.files import InputError, read_json, read_jsonl, write_json
+from kn.store.files import InputError, read_json, read_jsonl
 from kn.store.shapes import short
 
 MASK = "[MASK]"
-FEWEST_TEMPLATES = 4  # relations with fewer are left out, as published
 LONGEST_NAME = 100  # bytes in a relation's name; file systems allow 255 for a whole file name
 TAKEN = {"before"}  # stage 7 writes a file with this name next to those of the relations
 TYPES = {"1-1": "data_11.json", "N-1": "data_n1.json", "N-M": "data_nm.json"}
@@ -102,6 +100,11 @@ def check_name(relation: str, place: str | Path) -> str:
     return relation
 
 
+def comes_last(text: str) -> bool:
+    """Whether only punctuation follows the answer: only then can a causal model be asked for it."""
+    return all(letter.isspace() or unicodedata.category(letter).startswith("P") for letter in text.partition(MASK)[2])
+
+
 def group(bags: Iterable[Bag]) -> Bags:
     """Facts by relation, both in the order of the list."""
     grouped: Bags = {}
@@ -122,7 +125,7 @@ def choose_relations(bags: Bags, wanted: list[str]) -> list[str]:
     return wanted or list(bags)
 
 
-# ---- building these files from their sources ----
+# ---- reading what these files are built from ----
 
 
 def read_relations(path: str | Path) -> dict[str, Relation]:
@@ -188,53 +191,6 @@ def fill(template: str, subject: str) -> str:
     """The template with the subject and a mask for the object."""
     # The object first, since a subject may contain "[Y]".
     return template.replace("[Y]", MASK).replace("[X]", subject)
-
-
-def build(data: str | Path, pairs_path: str | Path | None = None) -> Bags:
-    """Write the files of a data folder that follow from its templates, relation labels and pairs."""
-    data = Path(data)
-    pararel = data / "PARAREL"
-    relations = read_relations(data / "LAMA" / "raw_data" / "relations.jsonl")
-    pairs = read_pairs(pairs_path or pararel / "query_pairs.json", relations)
-    bags: Bags = {}
-    for name, relation_pairs in pairs.items():
-        if name not in relations:
-            raise InputError(f"{data / 'LAMA/raw_data/relations.jsonl'}: no entry for relation {name}, which has pairs")
-        templates = read_templates(pararel / "raw_data" / "patterns" / f"{name}.jsonl")
-        if len(templates) < FEWEST_TEMPLATES:
-            continue
-        label = f"{name}({relations[name].label})"
-        bags[name] = [
-            [[fill(template, subject), answer, label] for template in templates] for subject, answer in relation_pairs
-        ]
-        check_bags(bags[name], pararel / "query_pairs.json", f"relation {name}, ")
-    if not any(bags.values()):
-        raise InputError(f"{pararel}: no relation with pairs and at least {FEWEST_TEMPLATES} templates, so no facts")
-    write_json(
-        pararel / "data_all.json", [bag for relation_bags in bags.values() for bag in relation_bags], indent=None
-    )
-    write_json(pararel / "data_all_allbags.json", bags, indent=None)
-    for kind, file in TYPES.items():
-        of_this_type = [bag for name in bags if relations[name].type == kind for bag in bags[name]]
-        write_json(pararel / file, of_this_type, indent=None)
-    kept = {name: pairs[name] for name in bags}
-    for folder in (pararel, data / "BingDistantTREx"):
-        if not _holds(folder / "query_pairs.json", kept):
-            write_json(folder / "query_pairs.json", kept)
-    return bags
-
-
-def summary(bags: Bags) -> str:
-    n_prompts = sum(len(bag) for relation_bags in bags.values() for bag in relation_bags)
-    return f"{len(bags)} relations, {sum(map(len, bags.values())):,} facts, {n_prompts:,} prompts"
-
-
-def _holds(path: Path, value: object) -> bool:
-    """Whether a file has this content, in this order. If so, it keeps its bytes and thus its checksum."""
-    try:
-        return json.dumps(read_json(path)) == json.dumps(value)
-    except InputError:
-        return False
 
 
 def _kind(value: object) -> str:

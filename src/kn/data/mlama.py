@@ -8,24 +8,19 @@ language's template.
 """
 
 import re
-import struct
 import zipfile
-import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from kn.data.facts import Bag, Bags, check_name, fill
+from kn.data.trees import File, open_zip, zip_problem
 from kn.store.files import InputError, read_jsonl, writing
 
 TEMPLATES = "templates.jsonl"
-ENCRYPTED = 0x41  # flags of a file in a zip
-LARGEST, MOST = 1 << 27, 1 << 32  # bytes in one file of a zip, and in all of them; a fact takes about 200
 LABELS = ("sub_label", "obj_label")
 TEXTS = ("uuid", *LABELS, "sub_uri", "obj_uri")
-
-File = Path | zipfile.Path
 
 
 @dataclass(frozen=True)
@@ -117,39 +112,9 @@ def _files(path: Path, language: str) -> dict[str, File]:
     return {file.name: file for file in folders[language].iterdir()}
 
 
-def open_zip(path: Path) -> zipfile.ZipFile:
-    """Open a zip file, and refuse one whose files can't be read. The errors leave out the path."""
-    try:
-        archive = zipfile.ZipFile(path)
-    except OSError as error:
-        raise InputError(f"can't be read ({error.strerror})") from None
-    except (zipfile.BadZipFile, RuntimeError, ValueError, OverflowError, struct.error):
-        raise InputError("is not a whole zip file") from None
-    total = sum(member.file_size for member in archive.infolist())
-    if total > MOST:
-        raise InputError(f"the files in it have {total:,} bytes, expected at most {MOST:,}")
-    for member in archive.infolist():
-        if member.flag_bits & ENCRYPTED:
-            raise InputError(f"{member.filename} in it is encrypted")
-        if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-            raise InputError(f"{member.filename} in it is compressed in a way that this program does not support")
-        if member.file_size > LARGEST:
-            raise InputError(f"{member.filename} in it has {member.file_size:,} bytes, expected at most {LARGEST:,}")
-    return archive
-
-
-def zip_problem(path: Path) -> str | None:
+def mlama_problem(path: Path) -> str | None:
     """What is wrong with a zip file that should be mLAMA's."""
-    try:
-        with open_zip(path) as archive:
-            damaged = archive.testzip()  # compares the checksum (CRC) of each file
-    except InputError as error:
-        return str(error)
-    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError, ValueError):
-        return "is not a whole zip file"
-    if damaged:
-        return f"{damaged} in it is damaged"
-    return None if zip_languages(path) else f"has no <language>/{TEMPLATES} in it"
+    return zip_problem(path) or (None if zip_languages(path) else f"has no <language>/{TEMPLATES} in it")
 
 
 def zip_languages(path: Path) -> list[str]:

@@ -8,13 +8,12 @@ the first where the text ends. A causal model can therefore only be asked for an
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, NamedTuple
 
-from kn.data.facts import MASK, Bag
+from kn.data.facts import MASK, Bag, comes_last
 from kn.text import UNSPACED
 
 if TYPE_CHECKING:
@@ -110,7 +109,7 @@ class Encoder:
             return NOT_ONE_MASK
         if answer is None:
             return (0,)
-        if self.causal and not _only_punctuation(text.partition(MASK)[2]):
+        if self.causal and not comes_last(text):
             return NOT_LAST
         return pieces(self._context(text), answer)
 
@@ -156,7 +155,3 @@ class Encoder:
         if skipped:
             return Encoded(text, ids, tokens, skipped=skipped)
         return Encoded(text, ids, tokens, tuple(positions), known)
-
-
-def _only_punctuation(text: str) -> bool:
-    return all(letter.isspace() or unicodedata.category(letter).startswith("P") for letter in text)

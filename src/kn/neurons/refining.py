@@ -60,8 +60,11 @@ def strongest(triplets: Iterable[Triplet], share: float) -> list[Neuron]:
 
 
 def refine_fact(prompts: list[list[Neuron]], mode_ratio: float, min_prompts: int) -> NeuronSet:
-    """The neurons that are in enough of the fact's prompts, in the order of first appearance."""
-    enough = max(len(prompts) * mode_ratio, min_prompts)
+    """The neurons that are in enough of the fact's prompts, in the order of first appearance.
+
+    A fact with fewer than `min_prompts` prompts keeps those that are in all of them. The published facts have more.
+    """
+    enough = max(len(prompts) * mode_ratio, min(min_prompts, len(prompts)))
     counts = Counter(neuron for prompt in prompts for neuron in prompt)
     return NeuronSet(neuron for neuron, count in counts.items() if count >= enough)
 

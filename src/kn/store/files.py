@@ -86,7 +86,7 @@ def parsed(text: str, place: str, several_lines: bool = False) -> Any:
         raise InputError(f"{place}: a number has too many digits") from None
 
 
-def read_json(path: str | Path) -> Any:
+def read_json(path: str | Path | zipfile.Path) -> Any:
     with reading(path) as file:
         return parsed(file.read(), str(path), several_lines=True)
 

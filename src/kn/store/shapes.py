@@ -24,7 +24,7 @@ class Problem(NamedTuple):
 Shape = Callable[[object], Problem | None]  # None if the value has the shape
 
 
-def check(value: object, shape: Shape, place: str | Path) -> None:
+def check(value: object, shape: Shape, place: object) -> None:
     if problem := shape(value):
         raise InputError(f"{', '.join([str(place), *problem.where])}: {problem.what}")
 
