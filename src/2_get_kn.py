@@ -17,8 +17,7 @@ share), and the same with `base_` for the baseline. `refining.json` has the outc
 from kn.store.start import guard
 
 import argparse
-from collections.abc import Iterator
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import fields
 from pathlib import Path
 from typing import NamedTuple

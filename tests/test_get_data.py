@@ -357,7 +357,7 @@ def test_a_malformed_list_of_checksums_is_named_with_its_line(get, checksums, li
 @pytest.mark.parametrize(
     "flags, message",
     [
-        (["lama"], "expected mlama or nothing, found lama"),
+        (["nothing"], "expected mlama, lre"),
         (["--url", "ftp://nowhere"], "expected http://"),
         (["--sha256", "0"], "--sha256 is for a zip file of mLAMA"),
         (["--url", "http://nowhere", "--from", "x"], "not allowed with"),

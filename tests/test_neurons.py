@@ -110,6 +110,9 @@ def test_a_neuron_needs_its_share_of_the_prompts_and_at_least_the_minimum():
     assert refining.refine_fact(prompts, 0.5, 3) == ((0, 1),)
     assert refining.refine_fact(prompts, 0.5, 2) == ((0, 1), (0, 2))
     assert refining.refine_fact(prompts, 0.8, 2) == ()
+    assert refining.refine_fact(prompts[:2], 0.5, 3) == ((0, 1), (0, 2))  # with fewer prompts, all of them
+    assert refining.refine_fact(prompts[1:3], 0.5, 3) == ((0, 1),)
+    assert refining.refine_fact([], 0.5, 3) == ()
 
 
 def test_statistics_agree_with_counting_pair_by_pair():

@@ -116,7 +116,7 @@ def total(counters: Mapping[str, Counter[str]]) -> Counter[str]:
 
 
 def in_words(counts: Counter[str]) -> str:
-    return ", ".join(f"{count:,} {what}" for what, count in counts.most_common() if count)
+    return ", ".join(f"{what} ({count:,})" for what, count in counts.most_common() if count)
 
 
 def require_own_folder(data: Path, name: str | None) -> None:
