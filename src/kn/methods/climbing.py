@@ -7,24 +7,26 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn.functional import cross_entropy
 
 from kn.methods.certificate import Certificate, Evidence
 from kn.methods.curves import Curves, concatenated, on_device, relative
+from kn.methods.places import Paths, Positions, ReadOut
 from kn.methods.quadrature import Rule
-from kn.model.adapters import Adapter, Pass, precise
+from kn.methods.quantities import Probability
+from kn.model.adapters import Adapter, precise
 from kn.model.batches import Batches, upload
 
 GRADIENTS = 4  # how many eps a gradient may be off by
 
 
-@dataclass
-class Paths:
-    """Where paths begin, those of a reading next to each other. The lists have one entry per layer."""
+@dataclass(frozen=True)
+class Score:
+    """What is attributed, and what its gradients are multiplied by."""
 
-    sizes: list[int]  # how many paths each reading has
-    neurons: list[Tensor]  # paths x d_ffn
-    ffn: list[Tensor]  # paths x d_model
+    quantity: Probability  # or another
+    summed: bool  # over an answer's pieces, instead of the mean
+    difference: bool  # the factor is w - w', not w
+    by_layer: bool  # the scores of each layer are divided by their sum
 
 
 class Layout:
@@ -33,10 +35,10 @@ class Layout:
     Indices are computed on the CPU: reading them from the device would mean waiting for it.
     """
 
-    def __init__(self, pieces: list[int], sizes: list[int], device: torch.device):
+    def __init__(self, pieces: list[int], sizes: list[int], summed: bool, device: torch.device):
         self.device = device
-        self.pieces = torch.tensor(pieces)
-        prompts = torch.arange(len(pieces)).repeat_interleave(self.pieces)
+        self.divisors = torch.ones(len(pieces), dtype=torch.long) if summed else torch.tensor(pieces)
+        prompts = torch.arange(len(pieces)).repeat_interleave(torch.tensor(pieces))
         self.readings = torch.arange(len(prompts)).repeat_interleave(torch.tensor(sizes))  # one per path
         self.prompts = prompts[self.readings]  # one per path
         self.paths = self.prompts.bincount(minlength=len(pieces))  # how many each prompt has
@@ -69,11 +71,11 @@ class Subset:
             steps = torch.arange(int(counts.max())).expand(len(prompts), -1)
             rows = (counts.cumsum(0) - counts)[:, None] + steps.minimum(counts[:, None] - 1)
             self._rows, self._beyond = to_device(rows), to_device(steps >= counts[:, None])
-            self._counts, self._pieces = to_device(counts), to_device(layout.pieces[prompts])
+            self._counts, self._divisors = to_device(counts), to_device(layout.divisors[prompts])
 
     def by_prompt(self, per_path: Tensor) -> Tensor:
-        """Targets x paths x …: summed over the paths of each reading, then the mean over the prompt's readings."""
-        return self._summed(per_path, self._pieces) if self.many else per_path
+        """Targets x paths x …: summed over the paths of each reading, then the prompt's readings merged."""
+        return self._summed(per_path, self._divisors) if self.many else per_path
 
     def mean(self, per_path: Tensor) -> Tensor:
         """Targets x paths x …: the mean over the paths of each prompt."""
@@ -91,29 +93,29 @@ class Climb:
     def __init__(
         self,
         batches: Batches,
-        plain: Pass,
+        place: ReadOut | Positions,
         logits: Tensor,
         targets: list[Tensor],
         pieces: list[int],
         length: int,
         paths: Paths,
         wanted: list[bool],
-        difference: bool,
-        by_layer: bool,
+        score: Score,
     ):
-        """`targets` are tokens, one per reading. `pieces` says how many readings each prompt has, `length` how many
-        tokens, `wanted` for each layer whether to attribute it.
+        """`targets` are tokens, one per reading (two for a difference). `pieces` says how many readings each prompt
+        has, `length` how many tokens, `wanted` for each layer whether to attribute it.
         """
         self.adapter, self.batches = batches.adapter, batches
-        self.difference, self.by_layer = difference, by_layer
-        self.plain, self.targets, self.length, self.paths = plain, targets, length, paths
-        self.begins = torch.stack(paths.ffn)  # layers x paths x d_model
-        self.ends = torch.stack(plain.ffn_at)  # layers x readings x d_model
-        self.layout = Layout(pieces, paths.sizes, logits.device)
+        self.place, self.score = place, score
+        self.targets, self.length, self.paths = targets, length, paths
+        self.begins = torch.stack(paths.ffn)  # layers x paths x width, d_model times the number of places
+        self.ends = torch.stack(place.ffn)  # layers x readings x width
+        self.layout = Layout(pieces, paths.sizes, score.summed, logits.device)
         self.epsilon = _precision(self.adapter)
         self.largest = logits.detach().abs().amax(-1)
         # At the end of all paths, for all layers, unless the rule has no node there.
-        self.end = None if plain.probes is None else self._read(logits, targets, plain.probes)
+        probes = place.plain.probes
+        self.end = None if probes is None else self._read(logits, targets, probes)
         shape = len(targets), len(pieces), self.adapter.n_layers
         self.scores = logits.new_zeros(*shape, self.adapter.d_ffn)
         self.changes, self.limits = logits.new_zeros(shape), logits.new_zeros(shape)  # F(1) - F(0); for halving
@@ -145,7 +147,7 @@ class Climb:
     def _accept(self, rule: Rule, evidence: Evidence) -> None:
         accepted = self.waiting
         if rule.between is not None:
-            accepted, self.limits, rounded, largest = evidence.accepted(rule, self.scores, self.by_layer)
+            accepted, self.limits, rounded, largest = evidence.accepted(rule, self.scores, self.score.by_layer)
             self.certificate.rounded += rounded
             self.certificate.discrepancy = max(self.certificate.discrepancy, largest)
         self.certificate.accepted[rule.name] = int(accepted.sum())
@@ -187,7 +189,7 @@ class Climb:
 
     def _groups(self, subsets: dict[int, Subset], nodes: int) -> list[list[int]]:
         """Adjacent layers that fit into one batch, so that the layers above them run once for all."""
-        together = self.batches.rows(self.length, nodes)
+        together = self.place.rows(self.batches, self.length, nodes)
         groups: list[list[int]] = []
         size = 0
         for layer, subset in subsets.items():
@@ -209,7 +211,7 @@ class Climb:
     def along(self, layers: list[int], paths: Tensor, nodes: Tensor) -> Curves:
         """Evaluate each path through its layer at its own nodes, paths x nodes. The layers are in ascending order."""
         evaluated = []
-        together = self.batches.rows(self.length, nodes.shape[1])
+        together = self.place.rows(self.batches, self.length, nodes.shape[1])
         for first in range(0, len(paths), together):
             part = slice(first, first + together)
             starts, shape = upload(layers[part], self.layout.device), nodes[part].shape
@@ -218,31 +220,28 @@ class Climb:
             change = self.ends[starts, readings] - begin
             ffn = begin[:, None] + self.layout.to_device(nodes[part]).to(begin)[..., None] * change[:, None]
             ffn = ffn.flatten(0, 1).requires_grad_()
-            logits = precise(self.adapter.run_on(self.plain, layers[part], readings, ffn))
+            logits = precise(self.place.run_on(layers[part], readings, ffn))
             rows = readings.repeat_interleave(shape[1])
             values, gradients = self._read(logits, [target[rows] for target in self.targets], ffn)
             evaluated.append(self._curves(values.unflatten(1, shape), gradients.unflatten(1, shape), change, readings))
         return concatenated(evaluated, 1)
 
     def _read(self, logits: Tensor, targets: list[Tensor], by: Tensor) -> tuple[Tensor, Tensor]:
-        """Probabilities of the targets, targets x rows, and their gradients with respect to `by`, targets x its shape.
-
-        The logarithm is differentiated and then multiplied by the probability, because half precision can't represent
-        the gradient of a small probability.
-        """
-        values, gradients = [], []
+        """The quantity for each target, targets x rows, and its gradients with respect to `by`, targets x its shape."""
+        quantity, values, gradients = self.score.quantity, [], []
         for target in targets:
-            surprise = cross_entropy(logits, target, reduction="none")
-            (gradient,) = torch.autograd.grad(surprise.sum(), by, retain_graph=target is not targets[-1])
-            values.append(torch.exp(-surprise.detach()))
-            gradients.append(precise(gradient) * -values[-1][:, None])
+            differentiated = quantity.differentiated(logits, target)
+            (gradient,) = torch.autograd.grad(differentiated.sum(), by, retain_graph=target is not targets[-1])
+            values.append(quantity.value(differentiated.detach()))
+            gradients.append(precise(gradient) * quantity.slope(values[-1])[:, None])
         return torch.stack(values), torch.stack(gradients)
 
     def _curves(self, values: Tensor, gradients: Tensor, change: Tensor, readings: Tensor) -> Curves:
         change = precise(change)[:, None]
-        from_logits = self.largest[readings, None] * values * (1 - values)
+        quantity, largest = self.score.quantity, self.largest[readings, None]
         from_ffn = gradients.norm(dim=-1) * change.norm(dim=-1)
-        roundings = self.epsilon * (from_logits + from_ffn) + torch.finfo(values.dtype).eps * values
+        digits = torch.finfo(values.dtype).eps * quantity.size(values, largest)
+        roundings = self.epsilon * (quantity.off(values, largest) + from_ffn) + digits
         return Curves(values, (gradients * change).sum(-1), roundings, gradients)
 
     # ---- from gradients to scores ----
@@ -264,16 +263,18 @@ class Climb:
     def _noise(self, curves: Curves, sums: Tensor, weights: Tensor) -> Tensor:
         """How far rounding can move a path's scores from those of every second node, as a share of the scores."""
         digits = torch.finfo(sums.dtype).eps
-        off = GRADIENTS * self.epsilon + digits / (1 - curves.values + digits)
+        off = GRADIENTS * self.epsilon + digits / (self.score.quantity.left(curves.values) + digits)
         return relative((off * curves.gradients.norm(dim=-1)) @ weights.abs(), sums.norm(dim=-1))
 
     def spread(self, layer: int, subset: Subset, sums: Tensor) -> Tensor:
-        """Scores, targets x prompts x d_ffn, from sums over the nodes, targets x paths x d_model."""
-        factor = precise(self.plain.neurons_at[layer][subset.readings_there])
-        if self.difference:
+        """Scores, targets x prompts x d_ffn, from sums over the nodes, targets x paths x width."""
+        factor = precise(self.place.neurons[layer][subset.readings_there])
+        if self.score.difference:
             factor = factor - precise(self.paths.neurons[layer][subset.paths_there])
-        scores = subset.by_prompt(factor * (sums @ precise(self.adapter.value_vectors(layer))))
-        return scores / scores.sum(-1, keepdim=True) if self.by_layer else scores
+        at_places = sums.unflatten(-1, (self.place.tokens, -1)) @ precise(self.adapter.value_vectors(layer))
+        products = factor * at_places
+        scores = subset.by_prompt(products[..., 0, :] if self.place.tokens == 1 else products.sum(-2))
+        return scores / scores.sum(-1, keepdim=True) if self.score.by_layer else scores
 
 
 def _precision(adapter: Adapter) -> float:

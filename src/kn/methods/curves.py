@@ -15,7 +15,7 @@ from kn.model.batches import upload
 
 @dataclass
 class Curves:
-    """F along some paths of a layer, at some nodes: targets x paths x nodes (x d_model)."""
+    """F along some paths of a layer, at some nodes: targets x paths x nodes (x width)."""
 
     values: Tensor
     slopes: Tensor

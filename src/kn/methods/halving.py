@@ -25,7 +25,7 @@ def halve(climb: Climb, left: dict[int, tuple[Subset, Curves]], rule: Rule) -> N
         for prompt in climb.waiting[:, :, layer].any(0).nonzero()[:, 0].tolist():
             alone = climb.layout.subset(torch.tensor([prompt]))
             rows = climb.layout.to_device((prompts == prompt).nonzero()[:, 0])
-            limits = climb.limits[:, prompt, layer, None, None] * climb.layout.pieces[prompt] / len(rows)
+            limits = climb.limits[:, prompt, layer, None, None] * climb.layout.divisors[prompt] / len(rows)
             integrals, passed = _halved(climb, layer, alone.paths, curves[:, rows], rule, limits)
             scores = climb.spread(layer, alone, integrals)
             for target in climb.waiting[:, prompt, layer].nonzero()[:, 0].tolist():
@@ -39,7 +39,7 @@ def halve(climb: Climb, left: dict[int, tuple[Subset, Curves]], rule: Rule) -> N
 def _halved(
     climb: Climb, layer: int, paths: Tensor, curves: Curves, rule: Rule, limits: Tensor
 ) -> tuple[Tensor, list[bool]]:
-    """The integral of g along each path of a prompt, targets x paths x d_model, and which targets pass at last."""
+    """The integral of g along each path of a prompt, targets x paths x width, and which targets pass at last."""
     device = climb.layout.device
     off, noise = discrepancies(curves, rule)
     passed = off.abs() - noise <= limits  # targets x paths x intervals

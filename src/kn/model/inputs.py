@@ -11,6 +11,8 @@ from collections.abc import Iterable, Sequence
 from operator import index
 from typing import Any
 
+from torch import Tensor
+
 from kn.model.adapters import Adapter
 from kn.model.prompts import Prompt
 from kn.store.files import InputError
@@ -44,20 +46,78 @@ def _prompt(prompt: Prompt, where: str, adapter: Adapter) -> Prompt:
 
 
 def baselines(
-    given: Iterable[Iterable[Iterable[int]]], prompts: Sequence[Prompt], adapter: Adapter
-) -> list[list[list[int]]]:
-    """The token ids of each prompt's baseline sentences."""
-    checked = [
-        [tokens(ids, adapter, f"prompt {number}: baseline {position}") for position, ids in enumerate(sentences)]
-        for number, sentences in enumerate(given)
-    ]
+    given: Iterable[Iterable[Iterable[int] | Prompt]], prompts: Sequence[Prompt], adapter: Adapter, aligned: bool
+) -> list[list[Prompt]]:
+    """Each prompt's baselines: sentences, which are read where the prompt is, or other prompts. With `aligned`, these
+    must be as long as the prompt, too.
+    """
+    checked = [list(sentences) for sentences in given]
     if len(checked) != len(prompts):
         raise InputError(f"{len(checked)} lists of baselines for {len(prompts)} prompts: expected one per prompt")
-    for number, (sentences, prompt) in enumerate(zip(checked, prompts, strict=True)):
-        lengths = sorted({len(sentence) for sentence in sentences})
-        if lengths != [len(prompt.ids)]:
-            expected = f"expected baselines of its {len(prompt.ids)} tokens"
-            raise InputError(f"prompt {number}: {expected}, found lengths {lengths}")
+    return [
+        _baselines(sentences, prompt, number, adapter, aligned)
+        for number, (sentences, prompt) in enumerate(zip(checked, prompts, strict=True))
+    ]
+
+
+def _baselines(
+    sentences: list[Iterable[int] | Prompt], prompt: Prompt, number: int, adapter: Adapter, aligned: bool
+) -> list[Prompt]:
+    checked, lengths = [], set()
+    for position, sentence in enumerate(sentences):
+        where = f"prompt {number}: baseline {position}"
+        if isinstance(sentence, Prompt):
+            checked.append(_prompt(sentence, where, adapter))
+            if len(checked[-1].positions) != len(prompt.positions):
+                expected = f"{where}: expected {len(prompt.positions)} positions, as the prompt has"
+                raise InputError(f"{expected}, found {len(checked[-1].positions)}")
+        else:
+            checked.append(prompt._replace(ids=tokens(sentence, adapter, where)))
+        if aligned or not isinstance(sentence, Prompt):
+            lengths.add(len(checked[-1].ids))
+    if not checked or lengths - {len(prompt.ids)}:
+        expected = f"expected baselines of its {len(prompt.ids)} tokens"
+        raise InputError(f"prompt {number}: {expected}, found lengths {sorted(lengths)}")
+    return checked
+
+
+def activations(given: Tensor, adapter: Adapter) -> Tensor:
+    """Activations of all neurons."""
+    size = [adapter.n_layers, adapter.d_ffn]
+    if list(given.shape) != size:
+        raise InputError(f"expected activations of {size[0]} layers x {size[1]} neurons, found {list(given.shape)}")
+    return given
+
+
+def others(
+    given: Iterable[Iterable[int]] | None, prompts: Sequence[Prompt], adapter: Adapter, needed: bool
+) -> list[list[int]] | None:
+    """The pieces of each prompt's other answer, if a difference of two answers needs them."""
+    if not needed:
+        if given is not None:
+            raise InputError("other answers were given, which only the difference of two answers needs")
+        return None
+    checked = [tokens(pieces, adapter, f"prompt {n}: other answer") for n, pieces in enumerate(given or ())]
+    if len(checked) != len(prompts):
+        raise InputError(f"{len(checked)} other answers for {len(prompts)} prompts: expected one per prompt")
+    for number, (pieces, prompt) in enumerate(zip(checked, prompts, strict=True)):
+        if len(pieces) != len(prompt.answers):
+            expected = f"prompt {number}: expected another answer of {len(prompt.answers)} pieces"
+            raise InputError(f"{expected}, found {len(pieces)}")
+    return checked
+
+
+def positions(given: Iterable[Iterable[int]], prompts: Sequence[Prompt]) -> list[list[int]]:
+    """The positions of each prompt whose neurons are attributed."""
+    listed = [_listed(some, f"prompt {number}: expected positions") for number, some in enumerate(given)]
+    if len(listed) != len(prompts):
+        raise InputError(f"positions for {len(listed)} of {len(prompts)} prompts: expected some for each")
+    checked = []
+    for number, (some, prompt) in enumerate(zip(listed, prompts, strict=True)):
+        checked.append([_number(position, len(prompt.ids)) for position in some])
+        if not some or NONE in checked[-1]:
+            expected = f"prompt {number}: expected positions from 0 to {len(prompt.ids) - 1}, one at least"
+            raise InputError(f"{expected}, found {some}")
     return checked
 
 
