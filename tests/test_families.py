@@ -11,7 +11,7 @@ from kn.methods.attribution import Engine
 from kn.methods.batched_edits import ColumnEdit, read_edited
 from kn.methods.probing import Probe
 from kn.methods.scaling import Scaling
-from kn.methods.weight_edits import direction, edit_fact, erase
+from kn.methods.weight_edits import direction, edit_fact, erase, scale
 from kn.model import loading
 from kn.model.prompts import Prompt
 
@@ -252,3 +252,21 @@ def test_edits_act_on_what_neurons_write_and_end(name, family_prompts):
     after = model.state_dict()
     assert all(torch.equal(after[key].view(torch.uint8), before[key].view(torch.uint8)) for key in before)
     assert np.array_equal(probe.read(family_prompts).probabilities, plain)
+
+
+def test_scaling_what_neurons_write_is_scaling_the_neurons(name, model, family_prompts):
+    """At every position; hooks multiply the neurons themselves."""
+
+    def scaled(number, inputs):
+        factors = torch.ones(40, dtype=inputs.dtype)
+        factors[[index for layer, index in NEURONS if layer == number]] = -2.5
+        return inputs * factors
+
+    ids, *_ = family_prompts[0]
+    plain = model(input_ids=torch.tensor([ids])).logits
+    expected = with_inputs(
+        FAMILIES[name].projections(model), scaled, lambda: model(input_ids=torch.tensor([ids])).logits
+    )
+    with scale(model, NEURONS, -2.5):
+        assert torch.allclose(model(input_ids=torch.tensor([ids])).logits, expected, atol=1e-9)
+    assert torch.equal(model(input_ids=torch.tensor([ids])).logits, plain) and not torch.allclose(plain, expected)

@@ -99,14 +99,6 @@ def test_a_command_can_be_copied(monkeypatch, page, command):
         assert "DATA=data/sample" in settings
 
 
-def test_the_python_examples_of_the_architecture_page_run(monkeypatch):
-    monkeypatch.chdir(ROOT)
-    examples = re.findall(r"^```python\n(.*?)^```", (ROOT / "docs/architecture.md").read_text(), re.M | re.S)
-    assert examples
-    for example in examples:
-        exec(example, {})
-
-
 def test_the_script_for_your_own_question_runs_as_documented(stage1, golden, golden_bags, tmp_path):
     """Run it twice, and compare the result with the entropy of transformers' own output."""
     (script,) = re.findall(r"^```python\n(.*?)^```", (ROOT / "docs/your_own_question.md").read_text(), re.M | re.S)

@@ -7,3 +7,8 @@ UNSPACED = r"\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff"
 LETTER = rf"[^\W{UNSPACED}]"
 INSIDE_WORD = re.compile(rf"(?<={LETTER})(?={LETTER})")
 WORD = re.compile(rf"[{UNSPACED}]|[^\s{UNSPACED}]+")
+
+
+def unspaced(letter: str) -> bool:
+    """Whether a letter's script is written without spaces."""
+    return re.match(f"[{UNSPACED}]", letter) is not None

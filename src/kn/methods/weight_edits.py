@@ -2,6 +2,7 @@
 
 A neuron writes its column of the FFN's output projection. To update a fact, `edit_fact` takes the old answer's
 direction out of the columns of its neurons and puts the new answer's in. To erase facts, `erase` sets them to zero.
+`scale` multiplies them, which is the same as multiplying the activations wherever the neurons are active.
 The model is one of transformers', on any device and of any dtype. Until the context ends it has the edit however it is
 called. Contexts can be nested, even over the same neurons, and may end in any order.
 
@@ -12,6 +13,7 @@ called. Contexts can be nested, even over the same neurons, and may end in any o
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from math import isfinite
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -22,6 +24,7 @@ from kn.model import inputs
 from kn.model.adapters import Adapter
 from kn.model.inputs import Neurons
 from kn.model.loading import adapt
+from kn.store.files import InputError
 
 Answer = int | Sequence[int]  # a token, or the tokens of several pieces
 
@@ -56,6 +59,15 @@ def edit_fact(
 def erase(model: nn.Module, neurons: Neurons) -> Iterator[None]:
     """Set the neurons' columns to zero: they write nothing, whatever their activations."""
     with _changed(model, neurons, torch.zeros_like):
+        yield
+
+
+@contextmanager
+def scale(model: nn.Module, neurons: Neurons, factor: float) -> Iterator[None]:
+    """Multiply the neurons' columns by a factor."""
+    if not isfinite(factor):
+        raise InputError(f"factor {factor}: expected a finite number")
+    with _changed(model, neurons, lambda column: column * factor):
         yield
 
 

@@ -70,7 +70,7 @@ def _windows(config: dict) -> Iterator[int]:
 def _prompts(model: nn.Module, length: int) -> tuple[Tensor, Tensor]:
     """Two prompts of arbitrary tokens other than padding, one read in the middle and one at its end."""
     words = model.get_input_embeddings().weight
-    tokens = torch.arange(len(words), device=words.device)
-    tokens = tokens[tokens != (-1 if model.config.pad_token_id is None else model.config.pad_token_id)]
+    tokens, padding = torch.arange(len(words), device=words.device), getattr(model.config, "pad_token_id", None)
+    tokens = tokens[tokens != (-1 if padding is None else padding)]
     ids = tokens[torch.arange(2 * length, device=words.device) * 7919 % len(tokens)].view(2, length)
     return ids, torch.tensor([length // 2, length - 1], device=words.device)

@@ -1,12 +1,18 @@
 """The families of causal models: where the parts of their models are, and what is special about each."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 from kn.model.decoders import Block, Decoder, Rotation, unchanged
 from kn.model.linear import FrozenLinear
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig
 
 
 def _separate(attention: nn.Module, size: int, norms: tuple = (unchanged, unchanged)) -> Callable:
@@ -45,10 +51,15 @@ class Gpt2(Decoder):
                 ffn_norm=module.ln_2,
                 neurons=_plain_ffn(FrozenLinear(module.mlp.c_fc, transposed=True), module.mlp.act),
                 down=FrozenLinear(module.mlp.c_proj, transposed=True),
-                scale=module.attn.scaling,
+                scale=self._scale(model.config, layer),
             )
-            for module in body.h
+            for layer, module in enumerate(body.h)
         ]
+
+    @staticmethod
+    def _scale(config: PreTrainedConfig, layer: int) -> float:
+        scale = (config.n_embd // config.n_head) ** -0.5 if config.scale_attn_weights else 1.0
+        return scale / (layer + 1) if config.scale_attn_by_inverse_layer_idx else scale
 
     @staticmethod
     def _together(product: FrozenLinear, heads: int) -> Callable:

@@ -14,7 +14,8 @@ from functools import cache
 from typing import TYPE_CHECKING, NamedTuple
 
 from kn.data.facts import MASK, Bag, comes_last
-from kn.text import UNSPACED
+from kn.store.files import InputError
+from kn.text import UNSPACED, unspaced
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -89,6 +90,13 @@ class Encoder:
         """Why the answer can't be scored in any prompt, or None."""
         pieces = self._pieces("", answer)
         return pieces if isinstance(pieces, str) else None
+
+    def pieces(self, answer: str) -> list[int]:
+        """The pieces of an answer inside a text."""
+        pieces = self._pieces("" if unspaced(answer) else " ", answer)
+        if isinstance(pieces, str):
+            raise InputError(f"{answer!r}: {pieces}")
+        return list(pieces)
 
     def _encode(self, prompts: list[tuple[str, str | None]]) -> list[Encoded]:
         cached = cache(self._pieces)

@@ -31,7 +31,7 @@ def plain(text: str) -> str:
     return "".join(letter if letter.isprintable() else "?" for letter in " ".join(text.splitlines()))
 
 
-class InputError(Exception):
+class InputError(ValueError):
     """The user's input can't be used. The message is the one line that the user sees."""
 
     def __str__(self) -> str:
@@ -82,6 +82,8 @@ def parsed(text: str, place: str, several_lines: bool = False) -> Any:
         raise InputError(f"{place}: a text has {half}, which is half a character") from None
     except RecursionError:
         raise InputError(f"{place}: brackets are nested too deeply") from None
+    except InputError:
+        raise
     except ValueError:  # Python's own message is advice to programmers
         raise InputError(f"{place}: a number has too many digits") from None
 
