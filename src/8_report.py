@@ -17,10 +17,10 @@ import argparse
 import sys
 from pathlib import Path
 
-from kn.report import findings
+from kn.report import findings, parts, story
 from kn.report.browser import facts_of
-from kn.report.comparison import Run
-from kn.report.markdown import check, markdown, unchecked
+from kn.report.comparison import Folders, Run
+from kn.report.markdown import markdown
 from kn.report.page import page
 from kn.report.published import Published
 from kn.report.sections import SECTIONS
@@ -42,26 +42,29 @@ def parse() -> argparse.Namespace:
 
 def main() -> None:
     args = parse()
-    output_dir, kn_dir, fig_dir = Path(args.output_dir), Path(args.kn_dir), Path(args.fig_dir)
-    run = Run(output_dir, kn_dir, args.output_prefix, Published(Path(args.published)))
-    sections = [section(run) for section in SECTIONS]
+    folders = Folders(Path(args.output_dir), Path(args.kn_dir), Path(args.fig_dir))
+    output_dir, kn_dir, fig_dir = folders
     relations = facts_of(output_dir, kn_dir, args.output_prefix)
+    names = {relation: facts["label"] for relation, facts in relations.items()}
+    run = Run(folders, args.output_prefix, Published(Path(args.published)), names)
+    sections = [section(run) for section in SECTIONS]
     if not relations and not any(section.measured for section in sections):
         raise InputError(f"{output_dir}: has no results to report; run the stages first")
-    main_findings = findings.findings(output_dir, kn_dir)
+    cards = findings.cards(run)
     path = result_files.report(output_dir, "md")
     with writing(path) as file:
-        file.write(markdown(run, main_findings, sections, fig_dir, path))
+        file.write(markdown(run, cards, sections, path))
     print(path)
+    made = [parts.figures(sections, fig_dir), parts.tables(sections), parts.facts(relations), parts.settings(run)]
     path = result_files.report(output_dir, "html")
     with writing(path) as file:
-        file.write(page(run, main_findings, sections, fig_dir, relations))
+        file.write(page(story.title(run), parts.header(run, cards, sections), filter(None, made)))
     print(path)
-    if main_findings:
-        print(f"\n{findings.as_text(main_findings)}")
+    if cards:
+        print(f"\n{findings.as_text(findings.grid(cards))}")
     if args.check:
-        lines, passed = check(sections)
-        print("", *lines, *unchecked(sections), sep="\n")
+        lines, passed = story.check(sections)
+        print("", *lines, *story.unchecked(sections), sep="\n")
         if not passed:
             sys.exit(1)
 

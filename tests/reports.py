@@ -3,8 +3,6 @@
 import json
 import shutil
 
-import pytest
-
 from conftest import GOLDEN, read, run
 
 
@@ -40,19 +38,41 @@ def read_lines(path):
 
 
 def rows(results):
-    """The cells (paper, rerun, this run, difference) per (section, measure, arm or relation)."""
-    cells_by_row, section = {}, None
+    """By section, measure and arm (or relation and arm) the row's other cells, by head."""
+    cells_by_row, section, head = {}, None, []
     for line in (results / "report.md").read_text().splitlines():
-        section = line.removeprefix("## ") if line.startswith("## ") else section
-        cells = [cell.strip() for cell in line.strip("|").split("|")]
-        if line.startswith("|") and len(cells) == 6 and cells[0] not in ("measure", "---"):
-            cells_by_row.setdefault((section, *cells[:2]), cells[2:])
+        section = line.removeprefix("## ").rpartition(": ")[2] if line.startswith("## ") else section
+        if not line.startswith("| "):
+            head = []
+            continue
+        cells = [cell.strip() for cell in line.removeprefix("|").removesuffix("|").split(" | ")]
+        if not head:
+            head = cells
+        elif "this run" in head and not cells[0].startswith("---"):
+            by_head = dict(zip(head, cells, strict=True))
+            key = (section, cells[0], by_head.get("of", "all"))
+            cells_by_row.setdefault(key, by_head)
     return cells_by_row
 
 
 def number(cell):
-    return None if cell == "-" else float(cell.split(" ")[0].replace(",", ""))
+    """The number in a cell, without what marks it."""
+    return None if not cell else float(cell.split(" ")[0].replace(",", "").replace("\N{MINUS SIGN}", "-"))
 
 
-def close(value):
-    return pytest.approx(value, rel=1e-3, abs=5e-4)  # the report shows four digits
+class Rounded:
+    """Equal to a cell that shows the value correctly rounded: an integer in full, a number below 100 with decimals."""
+
+    def __init__(self, value):
+        self.value = value
+
+    def __repr__(self):
+        return f"{self.value}, rounded"
+
+    def __eq__(self, cell):
+        text = cell.split(" ")[0]
+        decimals = len(text.partition(".")[2])
+        enough = decimals or abs(self.value) >= 99.5 or float(self.value).is_integer()
+        return bool(enough) and abs(number(cell) - self.value) <= 0.5 * 10**-decimals + 1e-9
+
+    __hash__ = None

@@ -9,10 +9,19 @@ import pytest
 
 from conftest import GOLDEN, RELATIONS, ROOT, read, run
 from kn.report import read_back
-from reports import change_json, close, make_golden_report, number, report, rows, write
+from kn.report.numerals import decimals_for, shown
+from reports import Rounded, change_json, make_golden_report, number, report, rows, write
 
 NUMBERS = read(ROOT / "data" / "paper_numbers.json")
 KINDS = ("paper", "rerun")
+TITLES = {  # of the sections with these numbers
+    "data": "Data",
+    "statistics": "Neurons of a fact",
+    "layers": "Layers",
+    "suppress": "Suppressing neurons",
+    "amplify": "Amplifying neurons",
+    "distant": "Crawled sentences",
+}
 
 
 @pytest.fixture(scope="module")
@@ -23,45 +32,70 @@ def golden_report(tmp_path_factory):
 # ---- numbers ----
 
 
-@pytest.mark.parametrize(
-    ("section", "key"), [("Suppressing neurons (figure)", "rm"), ("Amplifying neurons (figure)", "eh")]
-)
+@pytest.mark.parametrize(("section", "key"), [("Suppressing neurons", "rm"), ("Amplifying neurons", "eh")])
 def test_the_report_shows_the_published_programs_results(golden_report, section, key):
     cells = rows(golden_report)
+    names = {"P36": "P36 capital", "P103": "P103 native language", "P101": "P101 field of work"}
     for begin, arm in (("", "knowledge neurons"), ("base_", "baseline")):
         measured = read(GOLDEN / "results" / "kn" / f"{begin}modify_activation_rlt.json")
         for measure, side in (("mean over relations (%)", "own"), ("unrelated facts (%)", "oth")):
             ratios = [100 * averages[f"{key}_{side}:ave_delta_ratio"] for averages in measured.values()]
-            assert number(cells[section, measure, arm][2]) == close(mean(ratios))
+            assert cells[section, measure, arm]["this run"] == Rounded(mean(ratios))
         for relation in RELATIONS:
             ratio = 100 * measured[f"{begin}kn_bag-{relation}"][f"{key}_own:ave_delta_ratio"]
-            assert number(cells[section, relation, arm][2]) == close(ratio)
+            assert cells[section, names[relation], arm]["this run"] == Rounded(ratio)
 
 
-def test_differences_are_from_the_papers_number_or_from_the_reruns_if_the_paper_has_none(golden_report):
-    compared = 0
-    for (_, measure, _), (paper, rerun, ours, difference) in rows(golden_report).items():
-        known = [number(cell) for cell in (paper, rerun) if cell not in ("-", "unknown")]
-        if known and ours != "-":
-            scale = max(abs(known[0]), abs(number(ours)), 1)
-            assert number(difference) == pytest.approx(number(ours) - known[0], abs=1e-3 * scale), measure
-            compared += 1
-        else:
-            assert difference == "-"
-    assert compared > 2 * len(RELATIONS)
+def test_differences_are_shown_where_they_mean_something(golden_report, tmp_path):
+    """In a run with the paper's model and data: from the paper's number, or from the rerun's if the paper has none."""
+    assert not any("difference" in cells for cells in rows(golden_report).values())  # nobody knows what made it
+    papers_run(tmp_path)
+    change_json(tmp_path / "kn" / "statistics.json", lambda statistics: statistics["baseline"].update(ODD))
+    report(tmp_path)
+    cells = rows(tmp_path)
+    for measure, value in ODD.items():
+        (entry,) = (e for e in NUMBERS["numbers"]["statistics"] if (e["measure"], e["of"]) == (measure, "baseline"))
+        known = entry["paper"] if entry.get("paper") is not None else entry["rerun"]
+        found = cells["Neurons of a fact", measure, "baseline"]
+        assert found["this run"] == Rounded(value) and found["difference"] == Rounded(value - known)
+    change_json(tmp_path / "TREx-all.args.json", lambda record: change_settings(record, {"rule": "gauss"}))
+    report(tmp_path)
+    assert not any("difference" in cells for cells in rows(tmp_path).values())
 
 
-def test_every_published_number_is_shown_and_an_uncertain_one_as_unknown(golden_report):
-    titles = list(dict.fromkeys(section for section, _, _ in rows(golden_report)))
-    for title, entries in zip(titles, NUMBERS["numbers"].values(), strict=True):
-        for entry in entries:
-            if "by" not in entry:
-                cells = rows(golden_report)[title, entry["measure"], entry["of"]]
-                for kind, cell in zip(KINDS, cells, strict=False):
-                    if entry.get(kind, 0) is None:
-                        assert cell == "unknown"
-                    else:
-                        assert number(cell) == (close(entry[kind]) if kind in entry else None)
+ODD = {"neurons per fact": 5.678, "shared by facts of two relations": 1.5, "facts without neurons": 1234}
+
+
+def test_every_published_number_is_shown_and_an_uncertain_one_as_unknown(golden_report, tmp_path):
+    papers_run(tmp_path)
+    report(tmp_path)
+    found = rows(golden_report) | rows(tmp_path)
+    for section, title in TITLES.items():
+        for entry in NUMBERS["numbers"][section]:
+            if "by" in entry:
+                continue
+            cell = found[title, entry["measure"], entry["of"]]["paper"]
+            if entry.get("paper", 0) is None:
+                assert cell == "unknown"
+            else:
+                assert cell == Rounded(entry.get("paper", entry.get("rerun")))
+                assert cell.endswith("†") == ("paper" not in entry)
+
+
+@pytest.mark.parametrize(
+    ("values", "decimals"),
+    [([27738, 34], 0), ([9.35, 34], 1), ([-29.03, 0.2], 1), ([4.134], 2), ([0.485, 0.02], 3), ([1450.25], 0), ([], 0)],
+)
+def test_numbers_have_three_digits_and_whole_ones_no_decimals(values, decimals):
+    assert decimals_for(values) == decimals
+
+
+@pytest.mark.parametrize(
+    ("value", "decimals", "sign", "text"),
+    [(-1234.5, 1, False, "\N{MINUS SIGN}1,234.5"), (2, 0, True, "+2"), (-0.04, 1, True, "0.0"), (0.04, 1, True, "0.0")],
+)
+def test_minus_is_a_minus_sign_and_zero_has_none(value, decimals, sign, text):
+    assert shown(value, decimals, sign) == text
 
 
 def test_all_numbers_of_the_data_file_have_a_source_and_a_reason():
@@ -81,24 +115,24 @@ def test_the_report_shows_our_own_results(stage1, tmp_path):
     table, statistics = rows(results), read(results / "kn" / "statistics.json")
     for arm, measures in statistics.items():
         for measure in ("neurons per fact", "shared by two facts of one relation", "facts without neurons"):
-            assert number(table["Statistics of neurons (table)", measure, arm][2]) == close(measures[measure])
-    for relation, measures in statistics["knowledge neurons"]["relations"].items():
-        cells = table["Statistics of neurons (table)", relation, "knowledge neurons"]
-        assert number(cells[2]) == close(measures["neurons per fact"])
+            assert table["Neurons of a fact", measure, arm]["this run"] == Rounded(measures[measure])
+    for name in ("P36 capital", "P101 field of work"):
+        value = statistics["knowledge neurons"]["relations"][name.split(" ")[0]]["neurons per fact"]
+        assert table["Neurons of a fact", name, "knowledge neurons"]["this run"] == Rounded(value)
     record = read(results / "TREx-all.args.json")
-    assert number(table["The data", "prompts", "all"][2]) == sum(entry["prompts"] for entry in record.values())
+    assert number(table["Data", "prompts", "all"]["this run"]) == sum(entry["prompts"] for entry in record.values())
     text = (results / "report.md").read_text()
     settings = record["P36"]["settings"] | record["P36"]["made by"][0]
     for name in ("bert_model", "rule", "points", "dtype", "torch", "device"):
         (line,) = [line for line in text.splitlines() if line.startswith(f"| {name} |")]
-        assert f"| {settings[name]} |" in line
+        assert html.unescape(re.sub(r"\\\\(.)", r"\\1", line)) == f"| {name} | {settings[name]} |"
     assert "kneurons_distribution.png" in text
-    assert "No results yet; `bash 7_run_erase.sh" in text
+    assert "Erasing relations: `bash 7_run_erase.sh" in text
 
 
 def test_missing_stages_are_named_with_their_commands_and_an_empty_folder_is_an_error(golden_report, tmp_path):
     text = (golden_report / "report.md").read_text()
-    commands = re.findall("No results yet; `bash ([^`]*)` makes them", text)
+    commands = re.findall("^- .*: `bash (.*)`$", text, re.MULTILINE)
     assert {"2_run_kn.sh", "6_run_edit.sh 1 8", "9_run_amig.sh MODEL LANG"} <= set(commands)
     assert not {"3_run_modify_activation.sh", "4_run_distant.sh"} & set(commands)
     assert "no record of what made stage 1" in text
@@ -200,9 +234,8 @@ def test_check_accepts_a_run_with_the_papers_numbers(tmp_path):
     out = report(tmp_path, "--check").stdout
     counted = int(re.search(r"(\d+) numbers checked, 0 outside", out)[1])
     assert counted > 34 * 4  # 34 relations, each with facts, prompts, neurons, suppressed, amplified
-    assert (
-        "✓" not in (tmp_path / "report.md").read_text() and 'class="inside"' in (tmp_path / "report.html").read_text()
-    )
+    text = (tmp_path / "report.html").read_text()
+    assert text.count(">✓</abbr>") == counted and "✗" not in text and "tolerance 0.05" in text
 
 
 @pytest.mark.parametrize(("factor", "status"), [(0.9, 0), (1.1, 1), (-0.9, 0), (-1.1, 1)])
@@ -288,41 +321,52 @@ def test_a_report_of_the_second_papers_stages_alone(tmp_path, model):
         in run("8_plot.py", "--output_dir", tmp_path, "--kn_dir", tmp_path / "kn").stdout
     )
     assert "nothing was checked" in report(tmp_path, "--check").stdout
-    cells_by_row = {key[1:]: cells for key, cells in rows(tmp_path).items() if key[0].startswith("AMIG")}
+    cells_by_row = {key[1:]: cells for key, cells in rows(tmp_path).items()}
     is_papers_model = model.startswith("bert")
     name = "mBERT" if is_papers_model else "small"
     table = {(e["measure"], e["of"]): e["paper"] for e in NUMBERS["numbers"]["localization"]}
     for arm, value in (("B-KN", 3.5), ("AMIG", 4.5)):
-        paper, _, ours, difference = cells_by_row[f"English, {name}", arm]
-        assert ours == f"{value} ({value - 1} to {value + 1})"
+        cells = cells_by_row[f"English, {name}", arm]
+        assert number(cells["this run"]) == value and "difference" not in cells  # nothing is checked
+        assert [number(end) for end in cells["95 % interval"].split(" to ")] == [value - 1, value + 1]
         if is_papers_model:
-            assert number(paper) == table["English, mBERT", arm]
-            assert number(difference) == close(value - table["English, mBERT", arm])
+            assert number(cells["paper"]) == table["English, mBERT", arm]
         else:
-            assert paper == difference == "-"
+            assert cells["paper"] == ""
             assert "another model (small, not mBERT or mGPT)" in (tmp_path / "report.md").read_text()
-    assert cells_by_row[f"English, {name}, of medians", "AMIG"][2] == "1.25 (1 to 2)"
-    assert cells_by_row[f"Chinese, {name}", "LIKN"][2] == "2.75 (1.75 to 3.75)"
-    assert cells_by_row["facts without language-independent neurons", "en_zh"][2] == "4"
     about = "knowledge neurons, published definition"
-    assert cells_by_row[f"English and Chinese, {name}: facts with a pair (%)", about][2] == "50"
-    assert cells_by_row["layer 2 of 2", about][2] == "75"
-    assert cells_by_row[f"Chinese, {name}, 1 wrong: F1", "everything"][2] == "0.625 (0.5 to 0.75)"
-    (header,) = [line for line in (tmp_path / "report.md").read_text().splitlines() if line.startswith("| setting |")]
-    stages = ["stage 9, en", "stage 9, zh", "stage 10, en_zh", "stage 11, en", "stage 12, zh"]
-    assert sorted(cell.strip() for cell in header.strip("|").split("|")[1:]) == sorted(stages)
+    for key, value in {
+        (f"English, {name}, of medians", "AMIG"): 1.25,
+        (f"Chinese, {name}", "LIKN"): 2.75,
+        ("facts without language-independent neurons", "en_zh"): 4,
+        (f"English and Chinese, {name}: facts with a pair (%)", about): 50,
+        ("layer 1", f"English and Chinese, {name}, {about}"): 75,
+        (f"Chinese, {name}, 1 wrong: F1", "everything"): 0.625,
+    }.items():
+        assert number(cells_by_row[key]["this run"]) == value
+    text = (tmp_path / "report.md").read_text()
+    assert f"| bert_model | {model} |" in text and "| torch | 3.0 |" in text
+
+
+def test_a_setting_that_differs_between_stages_is_shown_with_its_stages(tmp_path):
+    amig_results(tmp_path, "gpt2")
+    change_json(
+        tmp_path / "amig" / "zh" / "amig.args.json", lambda record: change_settings(record, {"bert_model": "x"})
+    )
+    report(tmp_path)
+    assert "| bert_model | gpt2 (stages 9 en, 10 en_zh, 11 en and 12 zh); x (stage 9 zh) |" in re.sub(
+        r"\\(.)", r"\1", (tmp_path / "report.md").read_text()
+    )
 
 
 @pytest.mark.parametrize("model, name", [("gpt2", "GPT-2"), ("google-bert/bert-base-cased", "BERT")])
 def test_the_papers_monolingual_models_are_recognized(tmp_path, model, name):
     amig_results(tmp_path, model)
     report(tmp_path)
-    parts = (tmp_path / "report.md").read_text().split("\n## ")
-    (pairs,) = (part for part in parts if part.startswith("AMIG, Figures 4 and 5"))
-    assert f"English, {name}: pairs per fact" in pairs and "another model" not in pairs
-    (rates,) = (part for part in parts if part.startswith("AMIG, Table 1"))
-    assert f"another model ({name}, not mBERT or mGPT)" in rates  # the paper's Table 1 has those two only
-    assert "SR lies outside its own interval" in rates
+    text = (tmp_path / "report.md").read_text()
+    assert f"English, {name}: pairs per fact" in text and "SR lies outside its own interval" in text
+    # The paper's Tables 1 and 2 are about those two only; in the others it has the four.
+    assert re.findall(r"another model \(.*?\)", text) == [f"another model ({name}, not mBERT or mGPT)"]
 
 
 @pytest.mark.parametrize(

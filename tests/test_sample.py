@@ -12,7 +12,7 @@ from conftest import ROOT, encode_prompts, read, run
 from kn.methods.probing import Probe
 from kn.model import loading
 from kn.store import result_files, result_shapes, shapes, summaries
-from reports import close, number, read_lines, rows
+from reports import Rounded, number, read_lines, rows
 
 SAMPLE = ROOT / "data" / "sample"
 SHAPES = {
@@ -81,19 +81,20 @@ def check_report(results):
     found = rows(results)
     for relation in ("P19", "P937"):
         measures = read(results / "erase" / f"{relation}.json")["measures"]
-        for arm, of in (("knowledge neurons", relation), ("random neurons", f"{relation}, random neurons")):
+        name = {"P19": "P19 place of birth", "P937": "P937 work location"}[relation]
+        for arm, of in (("knowledge neurons", name), ("random neurons", f"{name}, random neurons")):
             for side, begin in (("itself", ""), ("other relations", "(for other) ")):
-                cells = found["Erasing relations (table)", f"perplexity of {side}, after", of]
-                assert number(cells[2]) == close(measures[arm][f"{begin}erased ppl"])
+                cells = found["Erasing relations", f"perplexity of {side}, after", of]
+                assert cells["this run"] == Rounded(measures[arm][f"{begin}erased ppl"])
     (edits,) = (results / "edit").glob("edit-*[0-9].json")
     for arm, of in read(edits)["averages"].items():
-        assert number(found["Updating facts, strengths 1 and 8 (table)", "edits", arm][2]) == of["edits"]
+        assert number(found["Updating facts, strengths 1 and 8", "edits", arm]["this run"]) == of["edits"]
     for begin, arm in (("", "knowledge neurons"), ("base_", "baseline")):
         measured = read(results / "distant" / f"{begin}kn_weights@distant_data.json").values()
         of_relations = [[fact[0] for fact in facts if isinstance(fact, list)] for facts in measured]
         means = [mean(value for values in facts for value in values) for facts in of_relations if any(facts)]
-        cells = found["Mean activation in crawled sentences (figure)", "subject and object", arm]
-        assert number(cells[2]) == close(mean(means))
+        cells = found["Crawled sentences", "subject and object", arm]
+        assert cells["this run"] == Rounded(mean(means))
 
 
 def check_files(results, relations):

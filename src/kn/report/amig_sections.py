@@ -5,9 +5,11 @@ None of its numbers is checked: the known ones depend on choices in its program 
 
 from pathlib import Path
 
-from kn.report.comparison import Row, Run, Section, Table, Values
-from kn.report.read_back import Reported, measured, read, read_if_there
+from kn.report import captions
+from kn.report.comparison import AMIG, Figure, Row, Run, Section, Table, Values
+from kn.report.read_back import Reported, drawn_shares, measured, read, read_if_there
 from kn.store import result_files, result_shapes
+from kn.store.result_files import KNOWLEDGE
 from kn.store.result_shapes import Rates, WithInterval
 
 LANGUAGES = {"en": "English", "zh": "Chinese"}
@@ -15,6 +17,7 @@ MULTILINGUAL = {"bert-base-multilingual-cased": "mBERT", "mGPT": "mGPT"}
 MODELS = MULTILINGUAL | {"bert-base-cased": "BERT", "gpt2": "GPT-2"}  # all of the paper's
 PRESETS = {"dai": "B-KN", "amig": "AMIG"}  # the paper's names for them
 CUT = "Not checked: the paper's success rates depend on outliers cut by hand, and each row has other facts."
+LAYERS = "Bars: the share of neurons in each layer, counted from 0, for several sets of neurons."
 UNKNOWN = "Not checked: the paper's numbers could not be confirmed."
 NEAR_ZERO = (
     "SR divides by the mean change on unrelated facts, which may be close to zero. So its intervals are wide, and "
@@ -28,9 +31,10 @@ def localization(run: Run) -> Section:
     for language, path in result_files.by_language(result_files.success_rates(run.output_dir, "*")).items():
         rates = read(path, result_shapes.SUCCESS_RATES)
         values |= success_rates(rates["all"], with_model(run, language))
-        figures.append(f"amig_layers-{language}")
+        figures.append(layers(run, f"amig_layers-{language}", f"Layers of AMIG's neurons, {with_model(run, language)}"))
     return Section(
-        title="AMIG, Table 1: localization, success rate",
+        title="Localization: success rate (Table 1)",
+        paper=AMIG,
         command="9_run_amig.sh MODEL LANG",
         tables=[Table("", run.rows("localization", values))],
         figures=figures,
@@ -52,9 +56,11 @@ def cross_lingual(run: Run) -> Section:
             values |= success_rates(rates["all"], scope)
         values["facts", pair] = Reported(summary["facts"])
         values["facts without language-independent neurons", pair] = Reported(summary["facts without LIKN"])
-        figures.append(f"language_independent_layers-{pair}")
+        name = f"language_independent_layers-{pair}"
+        figures.append(layers(run, name, "Layers of the neurons of both languages"))
     return Section(
-        title="AMIG, Table 2 and Figure 3: cross-lingual editing, success rate, and layers",
+        title="Cross-lingual editing: success rate and layers (Table 2, Figure 3)",
+        paper=AMIG,
         command="10_run_language_independent.sh MODEL LANG LANG",
         tables=[Table("", run.rows("cross-lingual", values))],
         figures=figures,
@@ -65,7 +71,8 @@ def cross_lingual(run: Run) -> Section:
 
 def degenerate(run: Run) -> Section:
     values: Values = {}
-    layer_tables = []
+    layer_rows = []
+    drawn = {}
     path = result_files.degenerate_counts(run.output_dir)
     for language, entry in (read_if_there(path, result_shapes.DEGENERATE_COUNTS) or {}).items():
         name = with_model(run, language)
@@ -75,16 +82,23 @@ def degenerate(run: Run) -> Section:
                 values[f"{name}: pairs per fact", scope] = measured(counts, "pairs a fact")
                 values[f"{name}: facts with a pair (%)", scope] = measured(counts, "facts with a pair", 100)
                 shares: list[float | None] = counts["percent by layer"]
-                rows = [
-                    Row(f"layer {number} of {len(shares)}", scope, Reported(share or 0))
-                    for number, share in enumerate(shares, 1)
+                of = f"{name}, {scope}"
+                layer_rows += [
+                    Row(f"layer {layer}", of, Reported(share))
+                    for layer, share in enumerate(shares)
+                    if share is not None
                 ]
-                layer_tables.append(Table(f"share of neurons (%) by layer: {name}, {scope}", rows))
+                if arm == KNOWLEDGE and counts.get("pairs", 1):
+                    drawn[of] = shares
+    tables = [Table("", run.rows("degenerate", values))]
+    if layer_rows:
+        tables.append(Table("share of neurons (%) by layer", layer_rows, ("layer", "of")))
     return Section(
-        title="AMIG, Figures 4 and 5: degenerate neurons",
+        title="Degenerate neurons (Figures 4 and 5)",
+        paper=AMIG,
         command="11_run_degenerate.sh MODEL LANG",
-        tables=[Table("", run.rows("degenerate", values)), *layer_tables],
-        figures=["degenerate_layers"],
+        tables=tables,
+        figures=[Figure("degenerate_layers", "Layers of degenerate neurons", LAYERS, captions.layers(drawn))],
         notes=[UNKNOWN],
         departures=other_models(run, MODELS),
     )
@@ -100,15 +114,28 @@ def fact_checking(run: Run) -> Section:
                 for way, measures in ways.items():
                     if name in measures:
                         values[f"{with_model(run, language)}, {against}: {name}", way] = measured(measures, name)
-        figures.append(f"fact_check_{language}")
+        figures.append(
+            Figure(
+                f"fact_check_{language}",
+                f"True and false facts, {with_model(run, language)}",
+                "Curves: the share of true facts that are accepted against that of false ones, for several scores.",
+                captions.fact_check(ways, against),
+            )
+        )
     return Section(
-        title="AMIG, Table 3: fact checking",
+        title="Fact checking (Table 3)",
+        paper=AMIG,
         command="12_run_fact_check.sh MODEL LANG",
         tables=[Table("", run.rows("fact checking", values))],
         figures=figures,
         notes=[UNKNOWN, "The published program calls the true-positive rate precision, and the precision recall."],
         departures=other_models(run, MODELS),
     )
+
+
+def layers(run: Run, name: str, title: str) -> Figure:
+    """A figure of layers, which says what its CSV file says."""
+    return Figure(name, title, LAYERS, captions.layers(drawn_shares(run.fig_dir / f"{name}.csv")))
 
 
 def success_rates(by_arm: dict[str, Rates], scope: str) -> Values:

@@ -50,7 +50,7 @@ def facts_of(output_dir: Path, kn_dir: Path, prefix: str) -> dict[str, RelationF
     paths = result_files.all_attributions(output_dir, prefix)
     relations: dict[str, RelationFacts] = {}
     names = result_files.by_number(paths)
-    for relation in tqdm(names, desc="reading facts", unit="relation", dynamic_ncols=True):
+    for relation in tqdm(names, desc="reading facts", unit="relation", dynamic_ncols=True, disable=not names):
         origins.recorded_settings(paths[relation], stage_1, relation, "stage 1 (1_run_mlm.sh)")
         left_out = record.get(relation, {}).get("skipped", [])
         check(left_out, SKIPPED, f"{stage_1.path}, {relation}, skipped")
@@ -63,7 +63,7 @@ def facts_of(output_dir: Path, kn_dir: Path, prefix: str) -> dict[str, RelationF
         modified = _modified(kn_dir, relation)
         facts, label = [], relation
         for fact, prompts in enumerate(_prompts(paths[relation])):
-            label = prompts[0]["relation"]
+            label = _label(relation, prompts[0]["relation"])
             scored = [prompt for index, prompt in enumerate(prompts) if (fact, index) not in skipped]
             probabilities = modified.facts.get(fact)
             if probabilities is not None and len(probabilities) != len(scored):
@@ -75,6 +75,12 @@ def facts_of(output_dir: Path, kn_dir: Path, prefix: str) -> dict[str, RelationF
             facts.append(_fact(prompts, scored, bag, probabilities, modified.columns))
         relations[relation] = {"label": label, "facts": facts}
     return relations
+
+
+def _label(relation: str, name: str) -> str:
+    """P36 capital, for a relation that stage 1 calls P36(capital)."""
+    named = re.fullmatch(rf"{re.escape(relation)}\((.+)\)", name, re.DOTALL)
+    return f"{relation} {named[1].replace('_', ' ')}" if named else name
 
 
 def _fact(

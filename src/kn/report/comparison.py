@@ -1,15 +1,18 @@
 """A run's numbers next to the published ones: rows of tables, and whether they can be compared. Never imports torch."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
+from kn.report.grids import Cell, Grid, Head
+from kn.report.numerals import decimals_for, decimals_of, shown, span
 from kn.report.published import NOT_PUBLISHED, Number, Published
 from kn.report.read_back import Reported, read_if_there
 from kn.store import result_files, result_shapes, shapes
 
-NOTHING = "-"
+RERUN = "†"  # marks numbers of a rerun of the authors' program
+KNOWLEDGE_NEURONS, AMIG = "Knowledge neurons", "AMIG"  # the papers, as data/paper_numbers.json calls them
 MAKER = shapes.table(shapes.either(shapes.text, shapes.optional(shapes.number)))
 RECORD = shapes.table(shapes.having({"settings": shapes.table(shapes.anything)}))
 OBJECT = shapes.table(shapes.anything)
@@ -46,19 +49,58 @@ class Row:
         # Decimal numbers are not exact in binary: 0.1 + 0.2 is not outside 0.3.
         return abs(difference) > tolerance * (1 + 1e-9) + 1e-12
 
-    def cells(self) -> list[str]:
-        paper = "unknown" if self.number.unknown else as_published(self.number.paper)
-        rerun = as_published(self.number.rerun)
-        return [self.measure, self.scope, paper, rerun, with_interval(self.ours), four_digits(self.difference, "+")]
-
-
-HEAD = ["measure", "of", "paper", "rerun", "this run", "difference"]
-
 
 @dataclass(frozen=True)
 class Table:
     title: str
     rows: list[Row]
+    heads: tuple[str, str] = ("measure", "of")
+
+    def grid(self) -> Grid:
+        """Paper, this run and their difference, without the columns that would be empty."""
+        decimals = self._decimals()
+        whole = [_cells(row, decimals[row.measure if self.heads[0] == "measure" else ""]) for row in self.rows]
+        heads = [*(Head(name) for name in self.heads), *(Head(name, True) for name in NUMBERS)]
+        kept = [column for column in range(len(heads)) if column == 0 or any(row[column].text != "" for row in whole)]
+        if {row.scope for row in self.rows} == {"all"}:
+            kept.remove(1)
+        return Grid([heads[column] for column in kept], [[row[column] for column in kept] for row in whole])
+
+    def _decimals(self) -> dict[str, int]:
+        """By measure: those that the paper prints, and more where our numbers need more. One for all of a series."""
+        rows_of: dict[str, list[Row]] = {}
+        for row in self.rows:
+            rows_of.setdefault(row.measure if self.heads[0] == "measure" else "", []).append(row)
+        return {
+            measure: max(
+                decimals_for(row.value for row in rows if row.value is not None),
+                max((decimals_of(row.number.paper) for row in rows if row.number.paper is not None), default=0),
+            )
+            for measure, rows in rows_of.items()
+        }
+
+
+NUMBERS = ("paper", "this run", "95 % interval", "difference")
+
+
+def _cells(row: Row, decimals: int) -> list[Cell]:
+    """Of a row, in all columns."""
+    number, ours, difference = row.number, row.ours, row.difference
+    paper = Cell("unknown") if number.unknown else Cell("")
+    if number.paper is not None:
+        paper = Cell(shown(number.paper, decimals_of(number.paper)), number.paper)
+    elif number.rerun is not None:
+        paper = Cell(shown(number.rerun, min(decimals, decimals_of(number.rerun))), number.rerun, RERUN)
+    cells = [Cell(row.measure), Cell(row.scope), paper, Cell("not measured"), Cell(""), Cell("")]
+    if ours is not None:
+        cells[3] = Cell(shown(ours.value, decimals), ours.value)
+        if ours.low is not None and ours.high is not None:
+            cells[4] = Cell(span(ours.low, ours.high, decimals), ours.high - ours.low)
+    if row.comparable and difference is not None:
+        mark = ("✗" if row.outside else "✓") if row.checked else ""
+        why = f"tolerance {number.tolerance:g}: {number.reason}" if row.checked else ""
+        cells[5] = Cell(shown(difference, decimals, sign=True), difference, mark, why)
+    return cells
 
 
 class Series(NamedTuple):
@@ -70,12 +112,20 @@ class Series(NamedTuple):
     values: dict[str, Reported]
 
 
+class Figure(NamedTuple):
+    name: str  # of its files in --fig_dir, without the ending
+    title: str
+    drawn: str  # what kind of picture it is, for those who can't see it
+    seen: str  # what one sees in this run
+
+
 @dataclass
 class Section:
     title: str
     command: str  # makes the results
+    paper: str = KNOWLEDGE_NEURONS
     tables: list[Table] = field(default_factory=list)
-    figures: list[str] = field(default_factory=list)  # names of figures in --fig_dir
+    figures: list[Figure] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)  # why any run may differ from the paper
     departures: list[str] = field(default_factory=list)  # why this run does: its settings
     incomplete: list[str] = field(default_factory=list)  # why this run does: its data
@@ -87,25 +137,6 @@ class Section:
     @property
     def measured(self) -> bool:
         return any(row.ours is not None for row in self.rows)
-
-
-def four_digits(value: float | None, sign: str = "") -> str:
-    """Four digits; whole numbers in full."""
-    if value is None:
-        return NOTHING
-    whole = float(value).is_integer() or abs(value) >= 1000
-    return f"{value:{sign if value else ''},.0f}" if whole else f"{value:{sign}.4g}"
-
-
-def as_published(value: float | None) -> str:
-    return NOTHING if value is None else f"{value:,.10g}"
-
-
-def with_interval(ours: Reported | None) -> str:
-    if ours is None:
-        return NOTHING
-    shown = four_digits(ours.value)
-    return shown if ours.low is None else f"{shown} ({four_digits(ours.low)} to {four_digits(ours.high)})"
 
 
 def makers(entry: dict) -> list[dict]:
@@ -135,12 +166,20 @@ def record_paths(output_dir: Path, kn_dir: Path, prefix: str) -> dict[str, Path]
     return paths
 
 
+class Folders(NamedTuple):
+    output_dir: Path
+    kn_dir: Path
+    fig_dir: Path
+
+
 class Run:
     """The results of a run, what made them, and what is published."""
 
-    def __init__(self, output_dir: Path, kn_dir: Path, prefix: str, published: Published):
-        self.output_dir, self.kn_dir, self.published = output_dir, kn_dir, published
-        self.record_paths = record_paths(output_dir, kn_dir, prefix)
+    def __init__(self, folders: Folders, prefix: str, published: Published, names: Mapping[str, str]):
+        """`names`: by relation the name that people read, such as "P36 capital"."""
+        self.output_dir, self.kn_dir, self.fig_dir = folders
+        self.published, self.names = published, names
+        self.record_paths = record_paths(self.output_dir, self.kn_dir, prefix)
         self.records = {stage: read_if_there(path, OBJECT) or {} for stage, path in self.record_paths.items()}
         for stage, record in self.records.items():
             path = self.record_paths[stage]
@@ -185,10 +224,16 @@ class Run:
     def rows(self, name: str, values: Values, comparable: bool = False) -> list[Row]:
         """What was measured and what is published, by measure and scope."""
         published = self.published.numbers(name)
-        return [
-            Row(*key, values.get(key), published.get(key, NOT_PUBLISHED), comparable)
-            for key in dict.fromkeys([*values, *published])
-        ]
+        rows = []
+        for measure, scope in dict.fromkeys([*values, *published]):
+            number = published.get((measure, scope), NOT_PUBLISHED)
+            rows.append(Row(measure, self.named(scope), values.get((measure, scope)), number, comparable))
+        return rows
+
+    def named(self, scope: str) -> str:
+        """With the name of the relation, if it begins with one: P36 capital, random neurons."""
+        relation, *others = scope.split(", ")
+        return ", ".join([self.names.get(relation, relation), *others])
 
     def section(
         self,
@@ -200,7 +245,7 @@ class Run:
         *,
         title: str,
         command: str,
-        figures: Sequence[str] = (),
+        figures: Sequence[Figure] = (),
         notes: Sequence[str] = (),
     ) -> Section:
         """A section of the first paper. `name` is that of its numbers in `data/paper_numbers.json`.
@@ -210,17 +255,27 @@ class Run:
         departures = self.departures(stages) if values else []
         incomplete = self.incomplete(relations) if values else []
         tables = [Table("", self.rows(name, values, not departures and not incomplete))]
+        rows_of: dict[tuple[str, str], list[Row]] = {}  # series of the same measure share a table
         for one in series:
-            if not one.values:
-                continue
             published = self.published.series(name, one.measure, one.scope)
-            rows = []
-            for key in dict.fromkeys([*one.values, *published]):
+            if one.by == "layer" and published.keys() != one.values.keys():
+                published = {}  # a model of another depth has other layers
+            for key, ours in one.values.items():
                 # A relation's numbers can be compared if it is complete, whatever the others are.
                 whole = self.complete(key) if one.by == "relation" else not incomplete
-                comparable = not departures and whole
                 number = published.get(key, NOT_PUBLISHED)
-                rows.append(Row(key, one.scope, one.values.get(key), number, comparable))
-            scope = f": {one.scope}" if one.scope != "all" else ""
-            tables.append(Table(f"{one.measure} by {one.by}{scope}", rows))
-        return Section(title, command, tables, list(figures), list(notes), departures, incomplete)
+                row = Row(self.named(key), one.scope, ours, number, whole and not departures)
+                rows_of.setdefault((one.measure, one.by), []).append(row)
+        for (measure, by), rows in rows_of.items():
+            places = {row.measure: place for place, row in reversed([*enumerate(rows)])}
+            rows.sort(key=lambda row: places[row.measure])
+            tables.append(Table(f"{measure} by {by}", rows, (by, "of")))
+        return Section(
+            title=title,
+            command=command,
+            tables=tables,
+            figures=list(figures),
+            notes=list(notes),
+            departures=departures,
+            incomplete=incomplete,
+        )

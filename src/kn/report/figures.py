@@ -122,12 +122,15 @@ def curves(series: dict[str, tuple[np.ndarray, np.ndarray]], labels: tuple[str, 
 
 
 def layers(statistics: Mapping[str, Mapping[str, Any]], path: Path) -> Path:
-    """The share of neurons in each layer, by arm, from the entry "percent by layer" of each arm's statistics."""
+    """The share of neurons in each layer, by arm, from the entry "percent by layer" of each arm's statistics.
+
+    Layers count from 0 here as everywhere, so that a figure, the report and the result files name the same layer.
+    """
     shares: dict[str, list[Reported | None]] = {
         arm: [Reported(share or 0) for share in counts["percent by layer"]] for arm, counts in statistics.items()
     }
-    groups = [str(number + 1) for number in range(max(map(len, shares.values())))]
-    return bars(groups, shares, ("layer", "share of neurons (%)"), path)
+    groups = [str(layer) for layer in range(max(map(len, shares.values())))]
+    return bars(groups, shares, ("layer (the first is 0)", "share of neurons (%)"), path)
 
 
 def shares(counts: dict[str, Counter], n_layers: int) -> dict[str, dict]:

@@ -1,100 +1,183 @@
-"""The main findings of stages 2 to 7 in one small table, printed by stage 8 and shown in the report. No torch."""
+"""The main findings: a few numbers with their controls, as cards on the page and as a table elsewhere. No torch."""
 
-from collections.abc import Iterable
-from pathlib import Path
+from collections.abc import Iterable, Mapping
 from statistics import mean
 from typing import NamedTuple
 
 from kn.report import read_back
-from kn.report.comparison import NOTHING
+from kn.report.comparison import Run
+from kn.report.grids import Cell, Grid, Head
+from kn.report.numerals import decimals_for, shown
 from kn.report.read_back import Reported
-from kn.store.result_files import ARMS, KNOWLEDGE, RANDOM
+from kn.store.result_files import ARMS, KNOWLEDGE
+
+Values = dict[str, Reported | None]  # by arm, the knowledge neurons first
 
 
 class Finding(NamedTuple):
-    name: str
-    cells: dict[str, str]  # by arm
+    """A number of a card."""
+
+    name: str  # on its card
+    long_name: str  # elsewhere
+    values: Values
+    paper: float | None = None
 
 
-def findings(output_dir: Path, kn_dir: Path) -> list[Finding]:
-    """Those that were measured."""
-    rows = [*_statistics(kn_dir), *_modified(kn_dir), *_distant(output_dir), *_updates(output_dir)]
-    rows += _erasures(output_dir)
-    return [row for row in rows if row.cells]
+class Card(NamedTuple):
+    title: str
+    text: str  # what was measured, for people who have not read the paper
+    findings: list[Finding]
+    unit: str = ""
+    is_change: bool = False  # so positive numbers have a plus sign
+
+    @property
+    def decimals(self) -> int:
+        """For all numbers of the card: as many as those of the knowledge neurons need; one at most in percent."""
+        first = [next(iter(finding.values.values())) for finding in self.findings]
+        decimals = decimals_for(value.value for value in first if value)
+        return min(decimals, 1) if self.unit else decimals
+
+    def shown(self, value: float, decimals: int | None = None) -> str:
+        text = shown(value, self.decimals if decimals is None else decimals, self.is_change)
+        return f"{text} {self.unit}" if self.unit else text
 
 
-def head() -> list[str]:
-    return ["measure", *ARMS]
+def cards(run: Run) -> list[Card]:
+    """Of the first paper's stages. Those without anything measured are left out."""
+    made = [*_statistics(run), *_modified(run), _distant(run), _updates(run), _erasures(run)]
+    measured = []
+    for card in made:
+        findings = [finding for finding in card.findings if any(finding.values.values())]
+        if findings:
+            measured.append(card._replace(findings=findings))
+    return measured
 
 
-def cells(finding: Finding) -> list[str]:
-    return [finding.name, *(finding.cells.get(arm, NOTHING) for arm in ARMS)]
-
-
-def as_text(rows: Iterable[Finding]) -> str:
-    lines = []
-    for name, *values in (head(), *map(cells, rows)):
-        lines.append(f"{name:48}" + "".join(f"{value:>20}" for value in values))
-    return "\n".join(lines)
-
-
-def _statistics(kn_dir: Path) -> list[Finding]:
-    by_arm = read_back.statistics(kn_dir)
-    names = ("neurons per fact", "shared by two facts of one relation", "shared by facts of two relations")
+def grid(made: Iterable[Card]) -> Grid:
+    """All numbers of the cards in one table, with an arm per column."""
     rows = []
-    for name in names:
-        measured = {arm: read_back.measured(measures, name) for arm, measures in by_arm.items()}
-        rows.append(Finding(name, {arm: f"{number.value:.2f}" for arm, number in measured.items() if number}))
-    return rows
+    for card in made:
+        for finding in card.findings:
+            values = [finding.values.get(arm) for arm in ARMS]
+            rows.append(
+                [Cell(finding.long_name), *(Cell(card.shown(value.value) if value else "") for value in values)]
+            )
+    return Grid([Head("measure"), *(Head(arm, True) for arm in ARMS)], rows)
 
 
-def _modified(kn_dir: Path) -> list[Finding]:
-    rows = []
-    for verb, key in (("suppressed", "rm_own"), ("amplified", "eh_own")):
-        by_arm = read_back.modified(kn_dir, f"{key}:ave_delta_ratio")
-        means = {arm: _mean(by_relation.values()) for arm, by_relation in by_arm.items()}
-        row = {arm: f"{percent:+.1f}%" for arm, percent in means.items()}
-        rows.append(Finding(f"probability when {verb}, mean over relations", row))
-    return rows
+def as_text(table: Grid) -> str:
+    lines = [[head.text for head in table.heads], *([cell.text for cell in row] for row in table.rows)]
+    return "\n".join(f"{name:48}" + "".join(f"{value:>20}" for value in values) for name, *values in lines)
 
 
-def _distant(output_dir: Path) -> list[Finding]:
-    by_arm = read_back.distant(output_dir)
+def _statistics(run: Run) -> list[Card]:
+    by_arm = read_back.statistics(run.kn_dir)
+
+    def finding(short: str, name: str) -> Finding:
+        values = {arm: read_back.measured(measures, name) for arm, measures in by_arm.items()}
+        return Finding(short, name, values, _paper(run, "statistics", name))
+
     return [
-        Finding(f"activation, sentences with {kind}", {arm: f"{means[index]:.3f}" for arm, means in by_arm.items()})
-        for index, kind in enumerate(("subject and object", "subject only", "neither"))
+        Card(
+            "Neurons per fact",
+            "How many neurons express a fact on average. The baseline takes the most active neurons instead.",
+            [finding("", "neurons per fact")],
+        ),
+        Card(
+            "Neurons that two facts share",
+            "How many neurons two facts have in common: two facts of the same relation, and facts of two relations.",
+            [
+                finding("same relation", "shared by two facts of one relation"),
+                finding("two relations", "shared by facts of two relations"),
+            ],
+        ),
     ]
 
 
-def _updates(output_dir: Path) -> list[Finding]:
-    rows = []
-    for pair in read_back.updates(output_dir):
-        if (pair["lambda1"], pair["lambda2"]) != (1, 8):
-            continue
-        for name, key in (("prediction changed", "ori_changed"), ("new answer predicted", "success_updated")):
-            measured = {arm: read_back.measured(measures, key) for arm, measures in pair["averages"].items()}
-            row = {arm: f"{number.value:.1%}" for arm, number in measured.items() if number}
-            rows.append(Finding(f"updated: {name}", row))
-    return rows
+def _modified(run: Run) -> list[Card]:
+    made = []
+    for title, what, verb, section, key in (
+        ("Suppressing a fact's neurons", "set to zero", "suppressed", "suppress", "rm"),
+        ("Amplifying a fact's neurons", "doubled", "amplified", "amplify", "eh"),
+    ):
+        findings = []
+        for name, long_name, measure, side in (
+            ("the fact", f"probability when {verb}, mean over relations", "mean over relations (%)", "own"),
+            ("unrelated facts", f"unrelated facts when {verb}", "unrelated facts (%)", "oth"),
+        ):
+            by_arm = read_back.modified(run.kn_dir, f"{key}_{side}:ave_delta_ratio")
+            values = {arm: _mean(by_relation.values()) for arm, by_relation in by_arm.items()}
+            findings.append(Finding(name, long_name, values, _paper(run, section, measure)))
+        text = f"How the probability of the right answer changes when the neurons are {what}: the mean over relations."
+        made.append(Card(title, text, findings, "%", True))
+    return made
 
 
-def _erasures(output_dir: Path) -> list[Finding]:
-    by_relation = read_back.erasures(output_dir)
-    rows = []
-    for begin, name in (("", "itself"), ("(for other) ", "other relations")):
-        row = {}
-        for arm in (KNOWLEDGE, RANDOM):
+def _distant(run: Run) -> Card:
+    by_arm = read_back.distant(run.output_dir)
+    return Card(
+        "Activation in crawled sentences",
+        "How active the neurons are if a sentence has the fact's subject and object, the subject only, or neither.",
+        [
+            Finding(
+                name,
+                f"activation, sentences with {name}",
+                {arm: Reported(activations[index]) for arm, activations in by_arm.items()},
+                _paper(run, "distant", kind),
+            )
+            for index, (kind, name) in enumerate(
+                zip(read_back.KINDS, ("subject and object", "subject only", "neither"), strict=True)
+            )
+        ],
+    )
+
+
+def _updates(run: Run) -> Card:
+    by_arm: Mapping[str, read_back.Measures] = {}
+    for pair in read_back.updates(run.output_dir):
+        if (pair["lambda1"], pair["lambda2"]) == (1, 8):
+            by_arm = pair["averages"]
+    return Card(
+        "Updating facts",
+        "How often an edit of the neurons' value vectors, with strengths 1 and 8, changes the model's answer.",
+        [
+            Finding(
+                short,
+                f"updated: {name}",
+                {arm: read_back.measured(measures, key, 100) for arm, measures in by_arm.items()},
+                _paper(run, "update", f"{name} (%)"),
+            )
+            for short, name, key in (
+                ("new answer", "new answer predicted", "success_updated"),
+                ("any other answer", "prediction changed", "ori_changed"),
+            )
+        ],
+        "%",
+    )
+
+
+def _erasures(run: Run) -> Card:
+    by_relation = read_back.erasures(run.output_dir)
+    findings = []
+    for begin, name in (("", "the erased relation"), ("(for other) ", "other relations")):
+        values: Values = {}
+        for arm in ARMS:
             measured = [
-                read_back.measured(by_arm[arm], f"{begin}increasing ratio")
+                read_back.measured(by_arm.get(arm, {}), f"{begin}increasing ratio", 100)
                 for by_arm in by_relation.values()
-                if arm in by_arm
             ]
-            rises = [rise for rise in measured if rise]
-            if rises:
-                row[arm] = f"{_mean(rises):+.0%}"
-        rows.append(Finding(f"erased relation: perplexity of {name}", row))
-    return rows
+            if rises := [rise for rise in measured if rise]:
+                values[arm] = _mean(rises)
+        findings.append(Finding(name, f"perplexity of {name}", values))
+    text = "How the model's perplexity changes when a relation's most common neurons are erased."
+    return Card("Erasing relations", text, findings, "%", True)
 
 
-def _mean(measured: Iterable[Reported]) -> float:
-    return mean(number.value for number in measured)
+def _paper(run: Run, section: str, measure: str) -> float | None:
+    number = run.published.numbers(section).get((measure, KNOWLEDGE))
+    return number.reference if number else None
+
+
+def _mean(measured: Iterable[Reported]) -> Reported | None:
+    values = [number.value for number in measured]
+    return Reported(mean(values)) if values else None

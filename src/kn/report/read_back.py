@@ -3,13 +3,14 @@
 Our results and the published program's, which have no intervals and no random neurons.
 """
 
+import csv
 from collections.abc import Mapping
 from pathlib import Path
 from statistics import mean
 from typing import Any, NamedTuple
 
 from kn.store import result_files, result_shapes, summaries
-from kn.store.files import InputError
+from kn.store.files import InputError, reading
 from kn.store.result_files import ARMS, BASELINE, KNOWLEDGE
 from kn.store.result_shapes import Edits, Measures, NeuronStatistics
 from kn.store.shapes import Shape, check
@@ -117,6 +118,19 @@ def _mean_activations(facts: list) -> list[float] | None:
     if not measured_facts:
         return None
     return [mean(value for fact in measured_facts for value in fact[kind]) for kind in range(len(KINDS))]
+
+
+def drawn_shares(path: Path) -> dict[str, list[float]]:
+    """What a figure of layers shows, by arm, from its CSV file. Nothing if there is no such file."""
+    if not path.exists():
+        return {}
+    with reading(path) as file:
+        rows = list(csv.DictReader(file))
+    try:
+        arms = [name for name in list(rows[0])[1:] if not name.endswith((", low", ", high"))]
+        return {arm: [float(row[arm]) for row in rows] for arm in arms}
+    except (IndexError, KeyError, TypeError, ValueError):
+        raise InputError(f"{path}: expected a share per layer in each column, as its stage writes it") from None
 
 
 def updates(output_dir: Path) -> list[Edits]:

@@ -6,8 +6,8 @@ A section is a function in `SECTIONS`. It reads results and calls them by the na
 
 from statistics import mean
 
-from kn.report import amig_sections, read_back
-from kn.report.comparison import Run, Section, Series, Values, makers
+from kn.report import amig_sections, captions, read_back
+from kn.report.comparison import Figure, Run, Section, Series, Values, makers
 from kn.report.read_back import Reported, measured
 from kn.store.result_files import KNOWLEDGE, by_number
 
@@ -40,7 +40,7 @@ def data(run: Run) -> Section:
         relations=run.facts,
         stages=["stage 1"],
         series=series,
-        title="The data",
+        title="Data",
         command="1_run_mlm.sh",
         notes=["The paper gives fewer templates per relation than are in the data released with it."],
     )
@@ -69,7 +69,7 @@ def statistics(run: Run) -> Section:
         relations=relations,
         stages=["stage 1", "stage 2"],
         series=[Series("relation", "neurons per fact", KNOWLEDGE, per_fact)],
-        title="Statistics of neurons (table)",
+        title="Neurons of a fact",
         command="2_run_kn.sh",
         notes=[
             "The published program draws 100 facts to compare relations; this is the expected value of its draws.",
@@ -87,7 +87,7 @@ def layers(run: Run) -> Section:
         shares = [share or 0 for share in counts["percent by layer"]]
         last_quarter = sum(shares[-max(len(shares) // 4, 1) :])
         values["share in the last quarter of the layers (%)", arm] = Reported(last_quarter)
-        by_layer = {f"layer {number} of {len(shares)}": Reported(share) for number, share in enumerate(shares, 1)}
+        by_layer = {f"layer {number}": Reported(share) for number, share in enumerate(shares)}
         series.append(Series("layer", "share of neurons (%)", arm, by_layer))
     return run.section(
         "layers",
@@ -95,22 +95,29 @@ def layers(run: Run) -> Section:
         relations=next(iter(by_arm.values()))["relations"] if by_arm else {},
         stages=["stage 1", "stage 2"],
         series=series,
-        title="In which layers neurons lie (figure)",
+        title="Layers",
         command="2_run_kn.sh",
-        figures=["kneurons_distribution"],
+        figures=[
+            Figure(
+                "kneurons_distribution",
+                "In which layers the neurons are",
+                "Bars: the share of neurons in each layer, counted from 0, for knowledge neurons and the baseline.",
+                captions.layers({arm: counts["percent by layer"] for arm, counts in by_arm.items()}),
+            )
+        ],
         notes=["If the model has another number of layers than the paper's, only the shape can be compared."],
     )
 
 
 def suppress(run: Run) -> Section:
-    return _modified(run, "suppress", "rm", "Suppressing neurons (figure)")
+    return _modified(run, "suppress", "rm", "Suppressing", True)
 
 
 def amplify(run: Run) -> Section:
-    return _modified(run, "amplify", "eh", "Amplifying neurons (figure)")
+    return _modified(run, "amplify", "eh", "Amplifying", False)
 
 
-def _modified(run: Run, name: str, key: str, title: str) -> Section:
+def _modified(run: Run, name: str, key: str, verb: str, falls: bool) -> Section:
     own = read_back.modified(run.kn_dir, f"{key}_own:ave_delta_ratio")
     unrelated = read_back.modified(run.kn_dir, f"{key}_oth:ave_delta_ratio")
     values: Values = {}
@@ -127,16 +134,24 @@ def _modified(run: Run, name: str, key: str, title: str) -> Section:
         relations=own.get(KNOWLEDGE, {}),
         stages=["stage 1", "stage 2", "stage 3"],
         series=series,
-        title=title,
+        title=f"{verb} neurons",
         command="3_run_modify_activation.sh",
-        figures=[name],
+        figures=[
+            Figure(
+                name,
+                f"{verb} a fact's neurons",
+                "Bars: the change of the answer's probability in percent, for each relation and each set of neurons.",
+                captions.modified(own, verb, falls, run.named),
+            )
+        ],
         notes=["Random neurons, as many and in the same layers, are a control that the paper does not have."],
     )
 
 
 def distant(run: Run) -> Section:
     values: Values = {}
-    for arm, activations in read_back.distant(run.output_dir).items():
+    by_arm = read_back.distant(run.output_dir)
+    for arm, activations in by_arm.items():
         for kind, activation in zip(read_back.KINDS, activations, strict=True):
             values[kind, arm] = Reported(activation)
     return run.section(
@@ -144,9 +159,16 @@ def distant(run: Run) -> Section:
         values,
         relations=run.records["stage 4"],
         stages=["stage 1", "stage 2", "stage 4"],
-        title="Mean activation in crawled sentences (figure)",
+        title="Crawled sentences",
         command="4_run_distant.sh",
-        figures=["distant"],
+        figures=[
+            Figure(
+                "distant",
+                "Activation in crawled sentences",
+                "Bars: the mean activation in sentences with subject and object, with the subject only, with neither.",
+                captions.distant(by_arm),
+            )
+        ],
         notes=["The masked words and the random sentences are drawn; the draws are not the paper's."],
     )
 
@@ -161,7 +183,8 @@ UPDATE = (
 
 
 def update(run: Run) -> Section:
-    papers = [pair for pair in read_back.updates(run.output_dir) if (pair["lambda1"], pair["lambda2"]) == (1, 8)]
+    pairs = read_back.updates(run.output_dir)
+    papers = [pair for pair in pairs if (pair["lambda1"], pair["lambda2"]) == (1, 8)]
     values: Values = {}
     relations = run.records["stage 6"]
     if papers:
@@ -174,9 +197,20 @@ def update(run: Run) -> Section:
         values,
         relations=relations,
         stages=["stage 1", "stage 2", "stage 6"],
-        title="Updating facts, strengths 1 and 8 (table)",
+        title="Updating facts, strengths 1 and 8",
         command="6_run_edit.sh 1 8",
-        figures=["update", "update_changed"],
+        figures=[
+            Figure(
+                name,
+                title,
+                f"Points: {outcome} (percent of edits) against the rise of perplexity, for each pair of strengths.",
+                captions.update(pairs, measure, outcome),
+            )
+            for name, title, measure, outcome in (
+                ("update", "Updated facts", "success_updated", "lead to the new answer"),
+                ("update_changed", "Changed answers", "ori_changed", "change the prediction"),
+            )
+        ],
         notes=[
             "Facts, prompts and targets are drawn; the draws are not the paper's.",
             "The published program undoes an edit by adding back, so its weights drift; here they are restored.",
@@ -188,7 +222,8 @@ def update(run: Run) -> Section:
 
 def erase(run: Run) -> Section:
     values: Values = {}
-    for relation, by_arm in read_back.erasures(run.output_dir).items():
+    by_relation = read_back.erasures(run.output_dir)
+    for relation, by_arm in by_relation.items():
         for arm, measures in by_arm.items():
             scope = relation if arm == KNOWLEDGE else f"{relation}, {arm}"
             for side, begin in (("itself", ""), ("other relations", "(for other) ")):
@@ -200,9 +235,20 @@ def erase(run: Run) -> Section:
         values,
         relations=run.facts,
         stages=["stage 1", "stage 2", "stage 7"],
-        title="Erasing relations (table)",
+        title="Erasing relations",
         command="7_run_erase.sh P19 P27 P106 P937",
-        figures=["erase", "erase_accuracy"],
+        figures=[
+            Figure(
+                name,
+                title,
+                f"Bars: {what} in the erased relation and in the others, for each erased relation.",
+                captions.erase(by_relation, measure, what, run.named),
+            )
+            for name, title, measure, what in (
+                ("erase", "Erased relations: perplexity", "increasing ratio", "change of perplexity"),
+                ("erase_accuracy", "Erased relations: accuracy", "erased ratio", "right answers lost"),
+            )
+        ],
     )
 
 
@@ -221,7 +267,7 @@ def cost(run: Run) -> Section:
         values,
         relations=run.facts,
         stages=["stage 1"],
-        title="What attribution costs",
+        title="Time",
         command="1_run_mlm.sh",
         notes=["These are different models on different machines, so the numbers cannot be compared directly."],
     )

@@ -1,0 +1,129 @@
+"""The parts of the report's page, from the cards to the settings. Never imports torch."""
+
+from html import escape
+from pathlib import Path
+
+from kn.report import html, story
+from kn.report.browser import COLUMNS, RelationFacts
+from kn.report.comparison import Run, Section
+from kn.report.findings import Card, Finding
+from kn.report.numerals import decimals_of, span
+from kn.report.page import Part
+
+FACTS = (
+    "Probability: the answer's, averaged over the fact's prompts. Right: for how many prompts the model predicts the "
+    "answer. Suppressed, amplified: how the probability changes when the fact's neurons are set to zero or doubled. "
+    "Neurons: layer.neuron, counted from 0. Best and worst: the prompts with the highest and the lowest probability."
+)
+
+
+def header(run: Run, cards: list[Card], sections: list[Section]) -> str:
+    """The first screen: what was run, and what came out."""
+    sentence, *details = story.summary(run) or ["No record of what was run."]
+    lines = [f'<p class="lead">{escape(sentence)}</p>', *(f'<p class="details">{escape(text)}</p>' for text in details)]
+    lines.append(f'<div class="cards">{"".join(map(_card, cards))}</div>')
+    terms = " ".join(f"<b>{escape(term)}</b> {escape(text)}" for term, text in story.TERMS)
+    lines.append(f'<p class="terms">{terms}</p>')
+    lines.append(html.items(story.caveats(sections), "caveats"))
+    checked, _ = story.check(sections)
+    if any(row.checked for section in sections for row in section.rows):
+        lines.append(html.items(checked))
+    if missing := story.missing(sections):
+        made = "".join(f"<li>{escape(what)}: <code>bash {escape(command)}</code></li>" for what, command in missing)
+        lines.append(f"<details open class='missing'><summary>Not measured yet</summary><ul>{made}</ul></details>")
+    return "\n".join(lines)
+
+
+def _card(card: Card) -> str:
+    main, *_ = card.findings
+    (_, value), *_ = main.values.items()
+    big = card.shown(value.value) if value else ""
+    interval = f"<small>{_interval(card, value.low, value.high)}</small>" if value else ""
+    label = f" <small>{escape(main.name)}</small>" if main.name else ""
+    columns = card.findings
+    heads = "".join(f'<th scope="col" class="number">{escape(finding.name)}</th>' for finding in columns)
+    arms = list(dict.fromkeys(arm for finding in columns for arm in finding.values))
+    rows = [
+        f'<tr><th scope="row">{escape(arm)}</th>{"".join(_bar(card, finding, arm) for finding in columns)}</tr>'
+        for arm in arms
+    ]
+    if any(finding.paper is not None for finding in columns):
+        papers = ["" if number is None else card.shown(number, decimals_of(number)) for _, _, _, number in columns]
+        cells = "".join(f'<td class="number">{escape(text)}</td>' for text in papers)
+        rows.append(f'<tr class="paper"><th scope="row">in the paper</th>{cells}</tr>')
+    head = f"<thead><tr><td></td>{heads}</tr></thead>" if any(finding.name for finding in columns) else ""
+    return (
+        f'<article class="card"><h3>{escape(card.title)}</h3><p class="big">{escape(big)}{label} {interval}</p>'
+        f"<p>{escape(card.text)}</p><table>{head}<tbody>{''.join(rows)}</tbody></table></article>"
+    )
+
+
+def _interval(card: Card, low: float | None, high: float | None) -> str:
+    if low is None or high is None:
+        return ""
+    return escape(span(low, high, card.decimals, card.is_change))
+
+
+def _bar(card: Card, finding: Finding, arm: str) -> str:
+    """A number over a bar, which compares it with the largest of its card."""
+    value = finding.values.get(arm)
+    if value is None:
+        return "<td></td>"
+    every = [value.value for finding in card.findings for value in finding.values.values() if value]
+    share = 100 * abs(value.value) / (max(map(abs, every)) or 1)
+    interval = _interval(card, value.low, value.high)
+    return (
+        f'<td class="number bar" style="--share:{share:.0f}%" title="{interval}">{escape(card.shown(value.value))}</td>'
+    )
+
+
+def figures(sections: list[Section], fig_dir: Path) -> Part | None:
+    """All that were drawn, those of each paper together."""
+    lines = []
+    for paper, (name, _) in story.PAPERS.items():
+        made = [
+            html.figure(fig_dir / f"{figure.name}.png", figure.title, figure.drawn, figure.seen)
+            for section in sections
+            if section.paper == paper and section.measured
+            for figure in section.figures
+        ]
+        if any(made):
+            lines.append(f'<h3>{escape(name)}</h3><div class="figures">{"".join(made)}</div>')
+    return Part("figures", "Figures", "\n".join(lines)) if lines else None
+
+
+def tables(sections: list[Section]) -> Part | None:
+    """This run's numbers next to the papers', for what was measured."""
+    lines = []
+    for paper, (name, _) in story.PAPERS.items():
+        measured = [section for section in sections if section.paper == paper and section.measured]
+        if measured:
+            lines.append(f"<h3>{escape(name)}</h3>")
+        for section in measured:
+            made = [
+                html.table(table.grid(), table.title or section.title, "comparison")
+                for table in section.tables
+                if table.rows
+            ]
+            lines.append(f'<div class="numbers">{"".join(made)}{html.items(section.notes, "notes")}</div>')
+    return Part("tables", "Tables", "\n".join(lines)) if lines else None
+
+
+def facts(relations: dict[str, RelationFacts]) -> Part | None:
+    if not relations:
+        return None
+    browser = html.browser("facts", FACTS, "Relation", "Paris, capital, 5.11")
+    return Part("facts", "Facts", browser, {"facts-data": {"columns": COLUMNS, "relations": relations}}, "facts.js")
+
+
+def settings(run: Run) -> Part:
+    """What made the run, and where the published numbers come from."""
+    grid = story.settings(run)
+    made = (
+        html.table(grid, "What made this run", "settings")
+        if grid.rows
+        else "<p>There are no records of what made the results.</p>"
+    )
+    sources = f"<h3>The published numbers</h3>{html.items(story.sources(run))}"
+    drawn = f"<p>Figures as PDF, PNG and CSV: <code>{escape(str(run.fig_dir))}</code></p>"
+    return Part("settings", "Settings and sources", f"{made}{drawn}{sources}")
