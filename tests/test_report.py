@@ -1,5 +1,6 @@
 """The report shows the numbers of the result files next to the published ones; --check compares them."""
 
+import csv
 import html
 import re
 import shutil
@@ -119,6 +120,14 @@ def test_the_report_shows_our_own_results(stage1, tmp_path):
     for name in ("P36 capital", "P101 field of work"):
         value = statistics["knowledge neurons"]["relations"][name.split(" ")[0]]["neurons per fact"]
         assert table["Neurons of a fact", name, "knowledge neurons"]["this run"] == Rounded(value)
+    # The report, the figure and the files call a layer by the same number.
+    with open(results / "figures" / "kneurons_distribution.csv", newline="") as file:
+        _, *drawn = csv.reader(file)
+    for arm, column in (("knowledge neurons", 1), ("baseline", 4)):
+        shares = statistics[arm]["percent by layer"]
+        assert [(row[0], float(row[column])) for row in drawn] == [(str(i), share) for i, share in enumerate(shares)]
+        for layer, share in enumerate(shares):
+            assert table["Layers", f"layer {layer}", arm]["this run"] == Rounded(share)
     record = read(results / "TREx-all.args.json")
     assert number(table["Data", "prompts", "all"]["this run"]) == sum(entry["prompts"] for entry in record.values())
     text = (results / "report.md").read_text()
