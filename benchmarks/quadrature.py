@@ -52,6 +52,7 @@ from kn.store.files import make_folder
 
 ROOT = Path(__file__).resolve().parent.parent
 SAMPLE = ROOT / "data" / "sample"
+PAPERS = ("dai", "amig", "amig-paper", "amig-code")  # the presets of the two papers
 CASES = {
     "golden": (
         ROOT / "tests" / "golden" / "model",
@@ -151,7 +152,7 @@ def real_cases(models: list[list[str]], seed: int) -> Iterator[Case]:
 
 def sample_cases(seed: int) -> Iterator[Case]:
     for name, (model, data, count) in CASES.items():
-        for preset in PRESETS if name.startswith("bilingual") else ["dai"]:
+        for preset in PAPERS if name.startswith("bilingual") else ["dai"]:
             yield Case(name, preset, lambda _, job=(model, data, count, preset, seed): fact_jobs(*job))
 
 
@@ -170,7 +171,7 @@ def fact_jobs(model: Path | str, data: Path | str, count: int, preset: str, seed
         ((prompt,),) = locator.encoder.facts([[rng.choice(bag)]])
         if not locator.skipped(prompt):
             encoded.append(prompt)
-    baselines = [locator.baselines(prompt) for prompt in encoded] if PRESETS[preset].replaced else None
+    baselines = None if PRESETS[preset].start == "zero" else [locator.baselines(prompt) for prompt in encoded]
     prompts = [encoded_prompt.prompt for encoded_prompt in encoded]
     # Dividing by a sum that may be almost zero makes a difference of 2e-3 in float32, even between two ways to add up
     # all points.

@@ -25,7 +25,7 @@ from pathlib import Path
 
 from kn.experiments import success
 from kn.experiments.draws import FactUuid, Unrelated
-from kn.methods.presets import PRESETS
+from kn.methods.presets import PLAIN
 from kn.neurons import located, selection
 from kn.neurons.sets import NeuronSet
 from kn.report import figures
@@ -45,7 +45,7 @@ def parse() -> argparse.Namespace:
     parser = flags.parser(__doc__)
     languages.add_flags(parser)
     languages.add_threshold_flag(parser)
-    parser.add_argument("--preset", choices=PRESETS, default="amig", help="how stage 9 found the neurons")
+    parser.add_argument("--preset", choices=PLAIN, default="amig", help="how stage 9 found the neurons")
     parser.add_argument("--fig_dir", default="{FIGURES}", help="where the figure goes")
     return parser.parse_args()
 

@@ -23,7 +23,7 @@ from pathlib import Path
 
 from kn.experiments import locating, success
 from kn.experiments.draws import FactUuid, Unrelated
-from kn.methods.presets import PRESETS, SIGNS, with_points
+from kn.methods.presets import PLAIN, SIGNS, with_points
 from kn.neurons import selection
 from kn.neurons.located import Located
 from kn.report import figures
@@ -42,13 +42,13 @@ def parse() -> argparse.Namespace:
     languages.add_flags(parser)
     languages.add_threshold_flag(parser)
     parser.add_argument(
-        "--presets", nargs="+", choices=PRESETS, default=["amig", "dai"], help=f"methods to compare; note that {SIGNS}"
+        "--presets", nargs="+", choices=PLAIN, default=["amig", "dai"], help=f"methods to compare; note that {SIGNS}"
     )
     parser.add_argument(
         "--points",
         type=flags.positive,
         default=20,
-        help="points of the sums of dai, amig-paper and amig-code (AMIG: 10 or 20); amig is an integral",
+        help="points of the sums (AMIG: 10 or 20); the presets that are integrals or take a single point ignore it",
     )
     parser.add_argument("--fig_dir", default="{FIGURES}", help="where the figure goes")
     return parser.parse_args()

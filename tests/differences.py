@@ -271,7 +271,7 @@ def stage_9(folder: Path) -> Iterator[Row]:
     for family in KINDS:
         write_model(family, folder / family)
     models_asked = [ReferenceModel(family, folder / family) for family in KINDS]
-    for preset in PRESETS:
+    for preset in test_amig.DEFINITIONS:
         off = []
         for asked in models_asked:
             locator = Locator(PRESETS[preset], asked.adapter, asked.encoder)

@@ -10,7 +10,8 @@ from numpy.polynomial import legendre
 import two_languages
 from conftest import encode_prompts
 from kn.methods.attribution import Engine
-from kn.methods.locator import Locator, words
+from kn.methods.direct import mean_activations
+from kn.methods.locator import Locator, subject_end, words
 from kn.methods.presets import PRESETS, with_points
 from kn.model import loading
 from kn.model.prompts import Encoder
@@ -25,7 +26,10 @@ DEFINITIONS = {
     "amig": (None, True, False),
     "amig-paper": (1, False, True),
     "amig-code": (0, False, False),
+    "easyedit": (0, False, False),  # its only point
+    "atp": (1, False, False),
 }
+FROM_ZERO = ("dai", "easyedit", "atp")
 # Facts with texts of different lengths and answers of one or several pieces, and the words of their queries.
 FACTS = {
     ("en", "P36", 0): ["The", "capital", "of", "France", "is"],
@@ -88,15 +92,16 @@ def baseline_sentences(model, fact, encoded, per_piece=False):
     return baselines
 
 
-def slow_attributions(model, preset, fact, count=20):
+def slow_attributions(model, preset, fact, count=None):
     """A preset's attributions of a fact, layers x neurons, straight from the definition."""
     first, difference, by_layer = DEFINITIONS[preset]
+    count = count or PRESETS[preset].points
     points, weights = GAUSS if first is None else ((np.arange(count) + first) / count, np.full(count, 1 / count))
     encoded = model.encode(*fact)
     total = 0
     for position, piece in zip(encoded.positions, encoded.answers, strict=True):
         end = model.activations(encoded.ids, position)
-        if preset == "dai":
+        if preset in FROM_ZERO:
             starts = [torch.zeros_like(end)]
         else:
             ids = baseline_sentences(model, fact, encoded, per_piece=preset == "amig-code")
@@ -126,7 +131,7 @@ def distance(ours, theirs):
     return ((ours - theirs).norm() / theirs.norm()).item()
 
 
-@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("preset", DEFINITIONS)
 def test_presets_agree_with_slow_loops(model, preset):
     expected = [slow_attributions(model, preset, fact) for fact in FACTS]
     prompts = [model.encode(*fact) for fact in FACTS]
@@ -147,7 +152,8 @@ def test_the_number_of_points_can_be_changed_for_sums(model, preset):
     (ours,) = attributed(locator, [model.encode(*fact)])
     assert distance(ours, slow_attributions(model, preset, fact, 7)) <= 1e-5
     assert distance(ours, slow_attributions(model, preset, fact)) > 1e-4
-    assert with_points("amig", 7) == PRESETS["amig"]  # an integral has no fixed points
+    for fixed in ("amig", "easyedit", "atp"):  # an integral has no number of points, and one point is not a sum
+        assert with_points(fixed, 7) == PRESETS[fixed]
 
 
 def test_amig_paper_reverses_signs_where_a_layers_sum_is_negative(model):
@@ -267,3 +273,44 @@ def test_a_causal_model_without_an_end_of_text_token_is_refused(model):
             locator.baselines(encoded)
     finally:
         model.tokenizer.eos_token = model.tokenizer.bos_token
+
+
+def test_presets_may_score_neurons_elsewhere_and_along_other_paths(model):
+    fact = next(iter(FACTS))
+    encoded, france = model.encode(*fact), pieces_of_words(model, fact)[3]
+    assert subject_end(encoded, "France", model.encoder) == france[-1]
+    literal = replace(PRESETS["dai"], rule="literal", points=3)
+
+    def scored(preset, **more):
+        (batch,) = Locator(preset, model.adapter, model.encoder).attribute([encoded], **more)
+        return batch.answer
+
+    engine = Engine(model.adapter, "literal", 3)
+    for where, at in (("subject", [france[-1]]), ("all", list(range(len(encoded.ids))))):
+        (expected,) = engine.attribute([encoded.prompt], at=[at])
+        assert torch.equal(scored(replace(literal, where=where), subjects=["France"]), expected.answer)
+    context = model.encode(*fact).prompt
+    assert scored(replace(literal, start="prompt"), starts=[context]).abs().max() < 1e-12  # it begins where it ends
+    mean = mean_activations(model.adapter, [encoded.prompt])
+    if len(encoded.answers) == 1:
+        assert scored(replace(literal, start="mean"), starts=mean).abs().max() < 1e-12
+    others = [[token + 1 for token in encoded.answers]]
+    there, back = (scored(replace(literal, what="difference"), others=pieces) for pieces in (others, [encoded.answers]))
+    assert back.abs().max() < 1e-12 < there.abs().max()  # an answer differs from another, and not from itself
+
+
+@pytest.mark.parametrize(
+    "slots, more, line",
+    [
+        ({"start": "prompt"}, {}, "paths begin at a prompt: give `starts`"),
+        ({"where": "subject"}, {}, "give the subjects of all 1 prompts"),
+        ({"where": "subject"}, {"subjects": ["Mars"]}, "the subject 'Mars' is not in the prompt 'The capital of"),
+    ],
+)
+def test_what_a_preset_needs_is_asked_for_with_one_line(model, slots, more, line):
+    with pytest.raises(InputError, match=line):
+        list(
+            Locator(replace(PRESETS["dai"], **slots), model.adapter, model.encoder).attribute(
+                [model.encode(*next(iter(FACTS)))], **more
+            )
+        )

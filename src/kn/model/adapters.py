@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 from bisect import bisect_right
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Generic, TypeVar
 
@@ -42,6 +42,14 @@ class Pass:
     keys: list[Tensor] = field(default_factory=list)
     values: list[Tensor] = field(default_factory=list)
     inputs: dict[int, Tensor] = field(default_factory=dict)  # by layer, rows x tokens x d_model; not of all layers
+
+
+@dataclass
+class Early:
+    """The logits if the model's head read what a layer's FFN adds its output to, at once."""
+
+    before: Tensor  # rows x vocabulary: without the FFN's output
+    added: Callable[[slice], Iterator[Tensor]]  # per row, some of the layer's neurons x vocabulary: each added alone
 
 
 Kept = TypeVar("Kept", bound=Pass)
@@ -110,6 +118,10 @@ class Adapter(Generic[Kept]):
 
     def unembed(self, vectors: Tensor) -> Tensor:
         """Logits of vectors that a layer writes, rows x d_model, as if nothing else had been written."""
+        raise NotImplementedError
+
+    def early(self, plain: Kept, layer: int) -> Early:
+        """What the layer's neurons, each added alone, do to logits that are read early."""
         raise NotImplementedError
 
     def tokens(self, length: int, points: int) -> int:

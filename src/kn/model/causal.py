@@ -213,8 +213,7 @@ class Gemma2(Llama):
             block.ffn_norm, block.after_ffn = module.pre_feedforward_layernorm, module.post_feedforward_layernorm
             block.cap = module.self_attn.attn_logit_softcapping
 
-    def head(self, hidden: Tensor) -> Tensor:
-        logits = super().head(hidden)
+    def capped(self, logits: Tensor) -> Tensor:
         return logits if self.cap is None else self.cap * torch.tanh(logits / self.cap)
 
 

@@ -10,14 +10,14 @@ To add a family, write a class that says where the parts of its model are, like 
 """
 
 from bisect import bisect_right
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
 import torch
 from torch import Tensor, nn
 
-from kn.model.adapters import Adapter, Change, Ffn, Pass, precise, scaled
+from kn.model.adapters import Adapter, Change, Early, Ffn, Pass, precise, scaled
 from kn.model.linear import FrozenLinear
 
 Rotation = tuple[Tensor, Tensor]  # cosines and sines
@@ -85,10 +85,37 @@ class Decoder(Adapter[DecoderPass]):
         return torch.cat((-second, first), -1)
 
     def head(self, hidden: Tensor) -> Tensor:
-        return self.decoder(self.final_norm(hidden))
+        return self.capped(self.decoder(self.final_norm(hidden)))
+
+    def capped(self, logits: Tensor) -> Tensor:
+        return logits
 
     def unembed(self, vectors: Tensor) -> Tensor:
         return self.head(vectors)
+
+    def early(self, plain: DecoderPass, layer: int) -> Early:
+        """Norms keep the denominators that they have in the plain run. This makes logits linear in what is written
+        (before they are capped), so the product with the unembedding is shared by all rows.
+        """
+        block, final = self.blocks[layer], self.blocks[-1]
+        last = plain.attended_at[-1] + final.after_ffn(plain.ffn_at[-1])
+        divisor = denominator(self.final_norm, last)
+        weight, bias = self.decoder.weight, self.final_norm(torch.zeros_like(last[:1]))
+        base = (numerator(self.final_norm, plain.attended_at[layer]) / divisor + bias).to(weight.dtype)
+        before = self.decoder(base)
+        strength = plain.neurons_at[layer] / divisor
+        if block.after_ffn is not unchanged:
+            strength = strength / denominator(block.after_ffn, plain.ffn_at[layer])
+
+        def added(chosen: slice) -> Iterator[Tensor]:
+            vectors = self.value_vectors(layer)[:, chosen].t()
+            if block.after_ffn is not unchanged:
+                vectors = numerator(block.after_ffn, vectors)
+            written = numerator(self.final_norm, vectors).to(weight.dtype) @ weight.t()
+            for row, own in enumerate(before):
+                yield self.capped(own + strength[row, chosen, None] * written)
+
+        return Early(self.capped(before), added)
 
     def run(
         self, ids: Tensor, positions: Tensor, probe: bool = False, starts: Collection[int] = (), logits: bool = True
@@ -176,6 +203,20 @@ class Decoder(Adapter[DecoderPass]):
             return torch.cat((part * cosines + self.swap(part) * sines, rest), -1)
 
         return rotated(q), rotated(k)
+
+
+def denominator(norm: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """What a norm, LayerNorm or RMSNorm, divides vectors by."""
+    x = precise(x)
+    if isinstance(norm, nn.LayerNorm):
+        x = x - x.mean(-1, keepdim=True)
+    epsilon = getattr(norm, "eps", None) or getattr(norm, "variance_epsilon")  # noqa: B009
+    return (x.pow(2).mean(-1, keepdim=True) + epsilon).sqrt()
+
+
+def numerator(norm: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """What a norm divides, without its bias: a linear function of the vectors."""
+    return precise(norm(x) - norm(torch.zeros_like(x[:1]))) * denominator(norm, x)
 
 
 def _distances(x: Tensor) -> Tensor:

@@ -4,7 +4,7 @@ To add a family, write a class that says where the parts of its model are, like 
 """
 
 from bisect import bisect_left
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import gelu, layer_norm
 
-from kn.model.adapters import Adapter, Change, Ffn, Pass, scaled
+from kn.model.adapters import Adapter, Change, Early, Ffn, Pass, scaled
 from kn.model.linear import FrozenLinear
 
 
@@ -83,6 +83,20 @@ class PostNormEncoder(Adapter[EncoderPass]):
 
     def unembed(self, vectors: Tensor) -> Tensor:
         return self.head(self.blocks[-1].output_norm(vectors))
+
+    def early(self, plain: EncoderPass, layer: int) -> Early:
+        """What the layer would pass on goes to the head."""
+        attended, neurons = plain.attended_at[layer], plain.neurons_at[layer]
+
+        def read(x: Tensor) -> Tensor:
+            return self.head(self.blocks[layer].output_norm(x))
+
+        def added(chosen: slice) -> Iterator[Tensor]:
+            vectors = self.value_vectors(layer)[:, chosen].t()
+            for row, own in enumerate(attended):
+                yield read(own + neurons[row, chosen, None] * vectors)
+
+        return Early(read(attended), added)
 
     def run(
         self, ids: Tensor, positions: Tensor, probe: bool = False, starts: Collection[int] = (), logits: bool = True

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 
+from kn.neurons.pooling import above
 from kn.neurons.sets import NeuronSet, Triplet
 from kn.store import origins, result_files, shapes
 from kn.store.files import InputError
@@ -37,10 +38,7 @@ class Located:
 
     def strong(self, threshold: float) -> NeuronSet:
         """The fact's knowledge neurons: those with more than this share of its highest score."""
-        least = threshold * self.neurons[0].score if self.neurons else 0
-        if least <= 0:
-            return NeuronSet()
-        return NeuronSet((layer, index) for layer, index, score in self.neurons if score > least)
+        return above(self.neurons, threshold)
 
 
 def look_for(output_dir: str | Path, preset: str, languages: list[str], relations: list[str]) -> None:
