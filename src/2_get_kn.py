@@ -17,24 +17,24 @@ share), and the same with `base_` for the baseline. `refining.json` has the outc
 from kn.store.start import guard
 
 import argparse
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
 from typing import NamedTuple
 
 from tqdm import tqdm
 
+from kn.neurons import attributed
+from kn.neurons.attributed import KEPT, read_scores
 from kn.neurons.refining import Refined, Refining, refine_relation, strongest
-from kn.neurons.sets import Neuron, are_triplets
+from kn.neurons.sets import Neuron
 from kn.stage import flags
 from kn.store import origins, result_files, runs, summaries
-from kn.store.files import InputError, make_folder, read_jsonl, read_object, sha256_of, write_json
+from kn.store.files import InputError, make_folder, sha256_of, write_json
 from kn.store.result_files import BASELINE, KNOWLEDGE
-from kn.store.result_shapes import ATTRIBUTIONS
-from kn.store.shapes import LARGEST, check, is_whole, short
+from kn.store.shapes import LARGEST
 
 ARMS = {"ig_gold": KNOWLEDGE, "base": BASELINE}  # what the neurons with the highest of these scores are called
-KEPT = 0.1  # stage 1 writes no score below this share of a prompt's highest
 HELP = {
     "mode_ratio": "the first share of a fact's prompts that must have a neuron",
     "mode_step": "how far this share moves at a time",
@@ -91,10 +91,11 @@ def main() -> None:
         )
     kn_dir = make_folder(args.kn_dir)
     record = runs.Record(result_files.attributions_record(args.output_dir, args.output_prefix))
-    refuse_several_models(record, paths)
+    origins.refuse_several_models(record, paths)
 
     # Everything is written at the end, so that an error in the last relation leaves all files as they are.
-    summary: dict = {"settings": vars(args), "layers": 0, "d_ffn": neurons_in_a_layer(record, paths), "relations": {}}
+    d_ffn = attributed.neurons_in_a_layer(record, paths)
+    summary: dict = {"settings": vars(args), "layers": 0, "d_ffn": d_ffn, "relations": {}}
     refined: dict[str, dict[str, Refined]] = {}  # by relation and score
     sources: dict[str, dict] = {}
     most_prompts: dict[str, int] = {}  # by relation, that any of its facts has
@@ -154,33 +155,6 @@ def out_of_range(name: str, result: Refined, rule: Refining) -> str:
     return f"{line}; {result.nearest.mode_ratio:.2f} came nearest, --nearest_pass takes it"
 
 
-def refuse_several_models(record: runs.Record, paths: dict[str, Path]) -> None:
-    """Refuse to mix neurons of several models. Print the relations whose model is not known."""
-    made = {relation: record.made(relation) for relation in paths}
-    origins.note_unknown_origin(record, [relation for relation, entry in made.items() if entry is None])
-    first_by_weights: dict[str, str] = {}
-    for relation, entry in made.items():
-        if entry:
-            first_by_weights.setdefault(str(entry["settings"].get("weights")), relation)
-    if len(first_by_weights) > 1:
-        one, other = list(first_by_weights.values())[:2]
-        raise InputError(
-            f"{paths[other]}: was made with another model than {one}: give each model its own RESULTS folder, "
-            "and delete the other model's results here"
-        )
-
-
-def neurons_in_a_layer(record: runs.Record, relations: Iterable[str]) -> int | None:
-    """As stage 1 recorded it. Earlier versions did not, so theirs is looked up in the model's folder, if it has one."""
-    for relation in relations:
-        made = record.made(relation) or {"settings": {}}
-        config = Path(str(made["settings"].get("bert_model"))) / "config.json"
-        d_ffn = made.get("largest d_ffn") or (read_object(config).get("intermediate_size") if config.exists() else None)
-        if is_whole(d_ffn):
-            return d_ffn
-    return None
-
-
 class Strongest(NamedTuple):
     neurons: dict[str, list[list[list[Neuron]]]]  # by score, fact and prompt
     n_layers: int  # with any score
@@ -190,28 +164,11 @@ def read_strongest(path: Path, thresholds: dict[str, float]) -> Strongest:
     """The strongest neurons in a file of stage 1."""
     neurons: dict[str, list] = {score: [] for score in thresholds}
     n_layers = 0
-    n_asked = 0  # prompts
-    n_scored = dict.fromkeys(thresholds, 0)
-    for number, fact in enumerate(read_jsonl(path)):
-        place = f"{path}, fact {number}"
-        check(fact, ATTRIBUTIONS, place)
-        n_asked += sum("skipped" not in scores for _, scores in fact)
+    for fact in read_scores(path, thresholds):
         for score, threshold in thresholds.items():
-            prompts = []
-            for prompt, (_, scores) in enumerate(fact):
-                triplets = scores[score]
-                if not are_triplets(triplets):
-                    raise InputError(
-                        f"{place}, prompt {prompt}: expected different neurons [layer, neuron, value] in {score!r}, "
-                        f"found {short(triplets)}"
-                    )
-                prompts.append(strongest(triplets, threshold))
-                n_layers = max(n_layers, 1 + max((layer for layer, _, _ in triplets), default=-1))
-                n_scored[score] += bool(triplets)
-            neurons[score].append(prompts)
-    for score, count in n_scored.items():
-        if n_asked and not count:
-            raise InputError(f"{path}: has no scores in {score!r}: run stage 1 with --get_ig_gold --get_base")
+            of_prompts = [prompt.triplets[score] for prompt in fact]
+            neurons[score].append([strongest(triplets, threshold) for triplets in of_prompts])
+            n_layers = max([n_layers, *(1 + layer for triplets in of_prompts for layer, _, _ in triplets)])
     return Strongest(neurons, n_layers)
 
 

@@ -148,6 +148,22 @@ def note_unknown_origin(record: Record, names: list[str]) -> None:
         )
 
 
+def refuse_several_models(record: Record, paths: dict[str, Path]) -> None:
+    """Refuse to mix the attributions of several models. Print the relations whose model is not known."""
+    made = {relation: record.made(relation) for relation in paths}
+    note_unknown_origin(record, [relation for relation, entry in made.items() if entry is None])
+    first_by_weights: dict[str, str] = {}
+    for relation, entry in made.items():
+        if entry:
+            first_by_weights.setdefault(str(entry["settings"].get("weights")), relation)
+    if len(first_by_weights) > 1:
+        one, other = list(first_by_weights.values())[:2]
+        raise InputError(
+            f"{paths[other]}: was made with another model than {one}: give each model its own RESULTS folder, "
+            "and delete the other model's results here"
+        )
+
+
 def check_model(path: Path | str, made: dict, now: dict, stages: str) -> None:
     """Refuse the result of another model. `stages` are those that made it."""
     keys = [key for key in ("dtype", "weights", "tokenizer") if key in now and key in made]

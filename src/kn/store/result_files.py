@@ -283,3 +283,29 @@ def by_language(pattern: Path) -> dict[str, Path]:
     """The files that exist, by language. `pattern` is a path with "*" as its language, or "*_*" for pairs."""
     folder = pattern.parent.parent
     return {path.parent.name: path for path in sorted(folder.glob(f"{pattern.parent.name}/{pattern.name}"))}
+
+
+# ---- stage 14 ----
+
+
+def agreement(output_dir: Folder, relation: str) -> Path:
+    """How far the prompts of each fact have the same neurons."""
+    return Path(output_dir) / "consistency" / f"agreement-{relation}.jsonl"
+
+
+def consistency(output_dir: Folder) -> Path:
+    """The same for relations, and what the neurons of a prompt belong to."""
+    return Path(output_dir) / "consistency" / "consistency.json"
+
+
+def carry_over(output_dir: Folder, relation: str) -> Path:
+    """What suppressing and editing the neurons of one prompt does to others, per fact."""
+    return Path(output_dir) / "consistency" / f"carry_over-{relation}.jsonl"
+
+
+def carry_over_record(output_dir: Folder) -> Path:
+    return record(Path(output_dir) / "consistency", "carry_over")
+
+
+def carry_over_means(output_dir: Folder) -> Path:
+    return Path(output_dir) / "consistency" / "carry_over.json"
