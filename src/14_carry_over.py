@@ -50,7 +50,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--output_prefix", default="{PREFIX}", help="the prefix of the names of stage 1's results")
     parser.add_argument("--kn_dir", default="{RESULTS}/kn", help="the neurons of stage 2")
     parser.add_argument(
-        "--query_pairs_path", default="{DATA}/PARAREL/query_pairs.json", help="subject and object of each fact"
+        "--query_pairs_path", default="{DATA}/BingDistantTREx/query_pairs.json", help="subject and object of each fact"
     )
     parser.add_argument("--facts", type=flags.positive, default=20, help="how many facts of each relation")
     agreement.add_flags(parser)
