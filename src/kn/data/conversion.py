@@ -4,20 +4,21 @@ A format (`kn.data.formats`) reads the facts of a data set into a `Collector`, w
 the same way for all formats. It counts what it leaves out, by relation and reason.
 """
 
+import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from kn.data import layout
-from kn.data.facts import MASK, Bags, check_name, comes_last, fill
+from kn.data.facts import LONGEST_NAME, MASK, Bags, check_name, comes_last, fill
 from kn.store.files import InputError, read_object, write_json
 
 RECORD = "conversion.json"
 
 
 class Fact(NamedTuple):
-    subject: str
+    subject: str | None  # None if the source does not tell it from the rest of the prompt
     answer: str
     prompts: Sequence[str]  # each with [MASK] in the place of the answer
     place: str  # where it stands: file and entry
@@ -39,6 +40,11 @@ class Collector:
         check_name(name, str(place))
         self.labels.setdefault(name, spaced(label) or name)
 
+    def leave_out(self, relation: str, place: object, reason: str) -> None:
+        """Leave out a whole relation."""
+        self.relation(relation, relation, place)
+        self.left_out[relation][reason] += 1
+
     def templates(self, relation: str, templates: Iterable[str]) -> list[str]:
         """Those of a relation's templates that can be used."""
         kept: dict[str, None] = {}
@@ -51,21 +57,25 @@ class Collector:
                 kept[template] = None
         return list(kept)
 
-    def add(self, relation: str, fact: Fact) -> None:
+    def add(self, relation: str, fact: Fact) -> bool:
+        """Take a fact, or count why not. Whether it was taken."""
         left_out, remarks = self.left_out[relation], self.remarks[relation]
-        subject, answer = spaced(fact.subject), spaced(fact.answer)
-        answers = self._answers[relation, subject]
-        if not subject or not answer:
+        answer = spaced(fact.answer)
+        subject = None if fact.subject is None else spaced(fact.subject)
+        answers = self._answers[relation, " ".join(fact.prompts) if subject is None else subject]
+        if subject == "" or not answer:
             left_out["facts with an empty subject or answer"] += 1
         elif answer in answers:
             left_out["facts that occurred before"] += 1
         elif prompts := self._prompts(fact.prompts, left_out):
             remarks["facts whose subject also has another answer"] += bool(answers)
-            remarks["facts whose answer is part of their subject"] += answer.casefold() in subject.casefold()
+            remarks["facts whose answer is part of their subject"] += answer.casefold() in (subject or "").casefold()
             answers.add(answer)
             self.facts[relation].append(Fact(subject, answer, prompts, fact.place))
+            return True
         else:
             left_out["facts without a prompt"] += 1
+        return False
 
     def _prompts(self, texts: Iterable[str], left_out: Counter[str]) -> list[str]:
         kept: dict[str, None] = {}
@@ -86,6 +96,16 @@ class Collector:
             for name, facts in self.facts.items()
         }
 
+    def pairs(self) -> layout.Pairs | None:
+        """Subject and object of all facts, if the source has the subjects."""
+        pairs: dict[str, list[list[str]]] = defaultdict(list)
+        for name, facts in self.facts.items():
+            for fact in facts:
+                if fact.subject is None:
+                    return None
+                pairs[name].append([fact.subject, fact.answer])
+        return pairs
+
     def describe(self) -> Iterable[str]:
         """One line per relation, and what was left out of all of them."""
         width = max(map(len, self.labels))
@@ -104,6 +124,23 @@ class Collector:
 def from_templates(templates: Iterable[str], subject: str, answer: str, place: str) -> Fact:
     """A fact asked with the templates of its relation."""
     return Fact(subject, answer, [fill(template, spaced(subject)) for template in templates], place)
+
+
+def question(text: str) -> str:
+    """A prompt that asks a question. Models that continue texts are more likely to answer in this form."""
+    return f"Q: {spaced(text)} A: {MASK}."
+
+
+def name_of(words: str) -> str:
+    """A relation's name from words: "place of birth" becomes place_of_birth."""
+    letters = [letter if unicodedata.category(letter)[0] in "LMN" or letter in "_-." else " " for letter in words]
+    name = "_".join("".join(letters).split()).lstrip("-.")
+    return name.encode()[:LONGEST_NAME].decode(errors="ignore") or "other"
+
+
+def label_of(template: str) -> str:
+    """A label for a relation that has none: one of its templates, in words."""
+    return template.replace("[X]", "X").replace("[Y]", "Y")
 
 
 def spaced(text: str) -> str:
@@ -137,7 +174,7 @@ def write(data: Path, collected: Collector, source: Path, about: Mapping[str, ob
     if not bags:
         reasons = in_words(total(collected.left_out)) or "no entries"
         raise InputError(f"{source}: no fact can be used: {reasons}")
-    layout.write(data, bags, {name: [[*fact[:2]] for fact in facts] for name, facts in collected.facts.items()})
+    layout.write(data, bags, collected.pairs())
     relations = {}
     for name, label in collected.labels.items():
         facts = collected.facts.get(name, [])

@@ -39,14 +39,16 @@ def build(data: str | Path, pairs_path: str | Path | None = None) -> Bags:
     return bags
 
 
-def write(data: Path, bags: Bags, pairs: Pairs) -> None:
-    """Write all facts, as a list and by relation, and the subject and object of each."""
+def write(data: Path, bags: Bags, pairs: Pairs | None) -> None:
+    """Write all facts, as a list and by relation, and the subject and object of each, if they are known."""
     pararel = data / "PARAREL"
     all_bags = [bag for relation_bags in bags.values() for bag in relation_bags]
     write_json(pararel / "data_all.json", all_bags, indent=None)
     write_json(pararel / "data_all_allbags.json", bags, indent=None)
     for folder in (pararel, data / "BingDistantTREx"):
-        if not _holds(folder / "query_pairs.json", pairs):
+        if pairs is None:
+            (folder / "query_pairs.json").unlink(missing_ok=True)
+        elif not _holds(folder / "query_pairs.json", pairs):
             write_json(folder / "query_pairs.json", pairs)
 
 

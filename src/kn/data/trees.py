@@ -23,8 +23,8 @@ class Tree:
         if path.is_dir():
             self.files = {
                 PurePosixPath(file.relative_to(path).as_posix()): file
-                for file in sorted(path.rglob("[!.]*"))
-                if file.is_file()
+                for file in sorted(path.rglob("*"))
+                if file.is_file() and not any(part.startswith(".") for part in file.relative_to(path).parts)
             }
         elif not path.exists():
             raise InputError(f"{path}: no such file or folder")
@@ -51,6 +51,20 @@ class Tree:
         if len(found) > 1:
             raise InputError(f"{self.path}: has several {patterns[0]}: {found[0]} and {found[1]}; name one with --from")
         return found[0]
+
+    def by_name(self, *patterns: str) -> dict[str, File]:
+        """The files that match, by their names without extension; relations with numbers in their order."""
+        found = {stem(file): file for file in self.matching(*patterns)}
+        return {name: found[name] for name in sorted(found, key=lambda name: (len(name), name))}
+
+    def beside(self, file: File, name: str) -> File:
+        """Another file of the same folder."""
+        here = next(path for path, known in self.files.items() if known is file)
+        there = here.with_name(name)
+        if there not in self.files:
+            raise InputError(f"{file.parent / name}: no such file, but {file.name} has it")
+        self.read.append(there)
+        return self.files[there]
 
     def checksums(self) -> dict[str, str]:
         """The SHA-256 of the files that were read, by path; of a zip file, its own."""

@@ -6,6 +6,7 @@ A shape can also be read off a type: `shape_of(dict[str, list[int]])`.
 """
 
 import json
+import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import NoneType, UnionType
@@ -29,7 +30,7 @@ def check(value: object, shape: Shape, place: object) -> None:
         raise InputError(f"{', '.join([str(place), *problem.where])}: {problem.what}")
 
 
-def lines(path: str | Path, shape: Shape) -> Iterator[tuple[Any, str]]:
+def lines(path: str | Path | zipfile.Path, shape: Shape) -> Iterator[tuple[Any, str]]:
     """The values of a JSON-lines file, each with the words that say where it is."""
     for number, line in enumerate(read_jsonl(path), 1):
         check(line, shape, place := f"{path}, entry {number}")
