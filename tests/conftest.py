@@ -15,9 +15,11 @@ os.environ["HF_HUB_OFFLINE"] = "1"  # set before transformers reads it: tests ne
 import pytest
 import torch
 
+from kn.data import downloads
 from kn.model import loading
 from kn.model.prompts import Prompt
 from kn.stage import flags
+from webserver import serving
 
 ROOT = Path(__file__).resolve().parent.parent
 GOLDEN = ROOT / "tests" / "golden"
@@ -26,6 +28,16 @@ RELATIONS = ("P36", "P103", "P101")
 torch.set_num_threads(1)  # the models are tiny
 for variable in flags.SETTINGS:  # tests pass their settings explicitly
     os.environ.pop(variable, None)
+
+
+@pytest.fixture
+def server(monkeypatch):
+    """A web server, and downloads that do not wait long."""
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    monkeypatch.setattr(downloads, "PAUSE", 0.01)
+    monkeypatch.setattr(downloads, "STALL", 5)
+    with serving() as server:
+        yield server
 
 
 @pytest.fixture(scope="session")

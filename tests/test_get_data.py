@@ -8,16 +8,14 @@ import shutil
 import signal
 import subprocess
 import sys
-import threading
 import time
-import zipfile
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
 from conftest import ROOT, run
 from kn.data import downloads
 from kn.store import runs
+from webserver import Server, error_of
 
 SAMPLE = ROOT / "data" / "sample"
 FETCHED = sorted(
@@ -29,87 +27,12 @@ BUILT = [f"PARAREL/data_{kind}.json" for kind in ("all", "all_allbags", "11", "n
 CRAWLED = "BingDistantTREx/final/final_distant_allbags_P19_new.json"
 
 
-class Server(ThreadingHTTPServer):
-    """Serves files from memory. `faults` lists per path what goes wrong, one entry per request."""
-
-    daemon_threads = True
-    ranges = True
-
-    def __init__(self):
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self.server_address[1]}"
-        self.files: dict[str, bytes] = {}
-        self.faults: dict[str, list] = {}
-        self.requests: list[tuple[str, str | None]] = []  # path and range
-        self.over = threading.Event()
-
-    def handle_error(self, *_):
-        pass  # the client has closed the connection
-
-    def requested_ranges(self, path):
-        return [part for requested, part in self.requests if requested == path]
-
-
-class Handler(BaseHTTPRequestHandler):
-    def do_GET(self):
-        server, path = self.server, self.path[1:]
-        server.requests.append((path, self.headers["Range"]))
-        fault = server.faults[path].pop(0) if server.faults.get(path) else None
-        if isinstance(fault, tuple):  # the response's status line, and the address it redirects to
-            self.wfile.write(f"HTTP/1.0 {fault[0]}\r\nLocation: {fault[1]}\r\n\r\n".encode())
-            return
-        if path not in server.files or isinstance(fault, int):
-            self.send_error(fault or 404)
-            return
-        body = server.files[path]
-        body = {"wrong bytes": body[::-1], "too long": body + b" "}.get(fault, body)
-        start = 0
-        if server.ranges and self.headers["Range"]:
-            start = int(re.fullmatch(r"bytes=(\d+)-", self.headers["Range"])[1])
-        if start and start >= len(body):
-            self.send_response(416)
-            self.send_header("Content-Range", f"bytes */{len(body)}")
-            self.end_headers()
-            return
-        self.send_response(206 if start else 200)
-        if start:
-            self.send_header("Content-Range", f"bytes {start}-{len(body) - 1}/{len(body)}")
-        if fault != "no length":
-            self.send_header("Content-Length", str(len(body) - start))
-        self.end_headers()
-        end = (start + len(body)) // 2 if fault in ("breaks off", "stalls") else len(body)
-        self.wfile.write(body[start:end])
-        if fault == "stalls":
-            self.wfile.flush()
-            server.over.wait(20)
-
-    def log_message(self, *_):
-        pass
-
-
 @pytest.fixture
-def server(monkeypatch):
-    monkeypatch.setenv("no_proxy", "127.0.0.1")
-    monkeypatch.setattr(downloads, "PAUSE", 0.01)
-    monkeypatch.setattr(downloads, "STALL", 5)
-    with Server() as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-        thread.start()
-        server.files = {path: (SAMPLE / path).read_bytes() for path in FETCHED}
-        yield server
-        server.over.set()
-        server.shutdown()
-        thread.join()
-
-
-@pytest.fixture
-def checksums(tmp_path):
+def checksums(tmp_path, server):
+    server.files = {path: (SAMPLE / path).read_bytes() for path in FETCHED}
     path = tmp_path / "checksums.txt"
     path.write_text(
-        "".join(
-            f"{hashlib.sha256(body).hexdigest()}  {len(body)}  {name}\n"
-            for name, body in ((name, (SAMPLE / name).read_bytes()) for name in FETCHED)
-        )
+        "".join(f"{hashlib.sha256(body).hexdigest()}  {len(body)}  {name}\n" for name, body in server.files.items())
     )
     return path
 
@@ -141,14 +64,6 @@ def is_sound(data):
     for path in data.rglob("[!.]*"):
         assert path.is_dir() or path.read_bytes() == (SAMPLE / path.relative_to(data)).read_bytes(), path
     return True
-
-
-def error_of(done):
-    """The one line of error that a failed run printed after its progress bar."""
-    assert done.returncode == 1
-    *bar, error = done.stderr.rstrip("\n").split("\n")
-    assert error.startswith("error: ") and all(line.startswith("\r") or not line for line in bar), done.stderr
-    return error
 
 
 def test_files_are_fetched_and_checked_and_the_data_built_once(get, server, tmp_path):
@@ -379,78 +294,3 @@ def test_the_published_files_are_those_that_the_stages_need():
 def test_real_data_have_these_checksums(tmp_path):
     done = run("0_get_data.py", "--data_dir", tmp_path, "--from", os.environ["KN_REAL_DATA"])
     assert "34 relations, 27,738 facts, 253,448 prompts" in done.stdout
-
-
-# ---- mLAMA ----
-
-
-@pytest.fixture
-def mlama(tmp_path, server):
-    """The address of a zip file with two languages, and a folder with its contents."""
-    folder = tmp_path / "mlama1.1"
-    for language in ("en", "zh"):
-        (folder / language).mkdir(parents=True)
-        (folder / language / "templates.jsonl").write_text(f'{{"relation": "P19", "template": "{language}"}}\n' * 200)
-        (folder / language / "P19.jsonl").write_text("{}\n")
-    shutil.make_archive(str(tmp_path / "mlama"), "zip", tmp_path, "mlama1.1")
-    server.files["mlama.zip"] = (tmp_path / "mlama.zip").read_bytes()
-    return f"{server.url}/mlama.zip", folder
-
-
-def contents(path):
-    with zipfile.ZipFile(path) as archive:
-        return {name: archive.read(name) for name in archive.namelist() if not name.endswith("/")}
-
-
-@pytest.mark.parametrize("fault", [None, "breaks off", "stalls"])
-def test_mlama_is_fetched_once_and_its_checksum_printed(get, server, mlama, tmp_path, monkeypatch, fault):
-    monkeypatch.setattr(downloads, "STALL", 0.2)
-    server.faults = {"mlama.zip": [fault]}
-    body = server.files["mlama.zip"]
-    for _ in range(2):
-        out = get("mlama", "zh", "en", "--url", mlama[0]).stdout
-        assert "2 languages" in out and hashlib.sha256(body).hexdigest() in out
-    assert (tmp_path / "data" / "mlama1.1.zip").read_bytes() == body
-    assert len(server.requests) == 1 + (fault is not None)
-    assert "has no language fr; it has en zh" in error_of(get("mlama", "fr", "--url", mlama[0], check=False))
-
-
-def test_a_complete_download_of_mlama_only_needs_renaming(get, server, mlama, tmp_path):
-    (tmp_path / "data").mkdir()
-    (tmp_path / "data" / ".mlama1.1.zip.unfinished").write_bytes(server.files["mlama.zip"])
-    get("mlama", "--url", mlama[0])
-    assert contents(tmp_path / "data" / "mlama1.1.zip") == contents(tmp_path / "mlama.zip")
-    assert len(server.requests) == 1
-
-
-def test_mlama_from_a_local_copy(get, mlama, tmp_path):
-    expected = contents(tmp_path / "mlama.zip")
-    for number, source in enumerate((tmp_path / "mlama.zip", mlama[1], tmp_path)):
-        data = tmp_path / "copies" / str(number)
-        get("mlama", "--from", source, data=data)
-        assert contents(data / "mlama1.1.zip") == expected
-    assert "none.zip: no such file" in error_of(get("mlama", "--from", tmp_path / "none.zip", check=False))
-    (tmp_path / "empty").mkdir()
-    assert "has no <language>" in error_of(get("mlama", "--from", tmp_path / "empty", check=False))
-
-
-def test_a_damaged_or_encrypted_zip_of_mlama_is_refused(get, server, mlama, tmp_path):
-    body = server.files["mlama.zip"]
-    middle = body.index(b"templates.jsonl") + 30
-    damaged = body[:middle] + bytes([body[middle] ^ 255]) + body[middle + 1 :]
-    encrypted = body.replace(b"PK\x01\x02\x14\x03\x14\0\0", b"PK\x01\x02\x14\x03\x14\0\1")
-    coloured = encrypted.replace(b"mlama1.1", b"\x1b[31mlam")
-    for content, message in (
-        (b"<html>", "is not a whole zip file"),
-        (damaged, "damaged|not a whole zip file"),
-        (encrypted, "in it is encrypted"),
-        (coloured, r"\?\[31mlam/ in it is encrypted"),
-    ):
-        server.files["mlama.zip"] = content
-        assert re.search(message, error_of(get("mlama", "--url", mlama[0], check=False)))
-    server.files["mlama.zip"] = body
-    flags = ["mlama", "--url", mlama[0], "--sha256"]
-    assert "expected 0123" in error_of(get(*flags, "0123", check=False))
-    assert [path.name for path in (tmp_path / "data").iterdir()] == [".0_get_data.lock"]
-    get(*flags, hashlib.sha256(body).hexdigest().upper())
-    assert (tmp_path / "data" / "mlama1.1.zip").read_bytes() == body

@@ -62,7 +62,7 @@ class Tree:
         here = next(path for path, known in self.files.items() if known is file)
         there = here.with_name(name)
         if there not in self.files:
-            raise InputError(f"{file.parent / name}: no such file, but {file.name} has it")
+            raise InputError(f"{file.parent}/{name}: no such file, but {file.name} has it")
         self.read.append(there)
         return self.files[there]
 
