@@ -90,6 +90,11 @@ class Collector:
                 kept[text] = None
         return list(kept)
 
+    def require_facts(self, source: Path) -> None:
+        if not self.facts:
+            reasons = in_words(total(self.left_out)) or "no entries"
+            raise InputError(f"{source}: no fact can be used: {reasons}")
+
     def bags(self) -> Bags:
         return {
             name: [[[text, fact.answer, f"{name}({self.labels[name]})"] for text in fact.prompts] for fact in facts]
@@ -119,6 +124,9 @@ class Collector:
         yield f"left out: {in_words(total(self.left_out)) or 'nothing'}"
         if remarks := in_words(total(self.remarks)):
             yield f"kept: {remarks}"
+        texts = [text for facts in self.facts.values() for fact in facts for text in fact.prompts]
+        if not_last := len(texts) - sum(map(comes_last, texts)):
+            yield f"kept: {not_last:,} prompts that causal models skip, as the answer is not last: see --answer_last"
 
 
 def from_templates(templates: Iterable[str], subject: str, answer: str, place: str) -> Fact:
@@ -127,8 +135,8 @@ def from_templates(templates: Iterable[str], subject: str, answer: str, place: s
 
 
 def question(text: str) -> str:
-    """A prompt that asks a question. Models that continue texts are more likely to answer in this form."""
-    return f"Q: {spaced(text)} A: {MASK}."
+    """A prompt that asks a question. See data/README.md for why in this form."""
+    return f"Q: {spaced(text)}\nA: {MASK}."
 
 
 def name_of(words: str) -> str:
@@ -170,10 +178,8 @@ def require_own_folder(data: Path, name: str | None) -> None:
 
 def write(data: Path, collected: Collector, source: Path, about: Mapping[str, object]) -> Bags:
     """Write all facts, what was left out, and where each fact comes from."""
+    collected.require_facts(source)
     bags = collected.bags()
-    if not bags:
-        reasons = in_words(total(collected.left_out)) or "no entries"
-        raise InputError(f"{source}: no fact can be used: {reasons}")
     layout.write(data, bags, collected.pairs())
     relations = {}
     for name, label in collected.labels.items():

@@ -49,7 +49,7 @@ class Tree:
     def one(self, *patterns: str) -> File:
         found = self.matching(*patterns)
         if len(found) > 1:
-            raise InputError(f"{self.path}: has several {patterns[0]}: {found[0]} and {found[1]}; name one with --from")
+            raise InputError(f"{self.path}: has several {patterns[-1]}: {found[0]} and {found[1]}; name one: --from")
         return found[0]
 
     def by_name(self, *patterns: str) -> dict[str, File]:

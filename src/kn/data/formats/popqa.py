@@ -34,7 +34,7 @@ def rows(file: File) -> Iterator[tuple[dict[str, str], str]]:
                         raise InputError(f"{place}: expected the column {column!r}, found {found}")
                 yield row, place
         except csv.Error as error:
-            raise InputError(f"{file}, line {table.line_num}: {error}") from None
+            raise InputError(f"{file}, line {table.line_num + 1}: {error}") from None
 
 
 FORMAT = Format(
