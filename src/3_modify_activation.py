@@ -4,10 +4,13 @@
 
 For every prompt of a fact, the activations of the fact's neurons at the mask are multiplied by 0 and by 2
 (`--factors`). The same neurons are scaled on the prompts of a random fact of another relation. There are three arms:
-knowledge neurons, the baseline's neurons, and as many random neurons of the same layers.
+knowledge neurons, the baseline's neurons, and as many random neurons of the same layers. Then each knowledge neuron is
+suppressed alone, and its value vector is read through the model's final norm and unembedding: the nearest words are
+those that it makes more probable where its activation is positive, the farthest where it is negative.
 
 Writes to `--kn_dir`: `modify_activation-P101.jsonl`, one line per fact, and `modify_activation_rlt.json`, means over
-prompts with 95 % intervals in the published format; also `base_` and `random_modify_activation_rlt.json`.
+prompts with 95 % intervals in the published format; also `base_` and `random_modify_activation_rlt.json`. Of single
+neurons: `single_neurons-P101.jsonl`, one line per fact, and `words-P101.jsonl`, one line per neuron.
 """
 
 from kn.store.start import guard
@@ -19,6 +22,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from kn.experiments import single_neurons
 from kn.experiments.draws import FactId, draw_unrelated
 from kn.experiments.given_draws import read_unrelated
 from kn.methods.scaling import Scaling
@@ -96,6 +100,7 @@ def main() -> None:
         for arm in ARMS:
             path = result_files.modified_means(kn_dir, arm)
             summaries.add(path, result_files.neurons_entry(relation, arm), averages[relation][arm])
+    single_neurons.make(kn_dir, neurons[KNOWLEDGE], world)
     if averages:
         print(table(averages, args.factors))
 

@@ -121,7 +121,11 @@ def stages_of(data: Path) -> dict[str, tuple]:
             ["kn/*kn_*", "kn/refining.json"],
         ),
         "2b": ("2_analyze_kn.py", [*kn, "--fig_dir", data / "figures"], ["kn/statistics.json"]),
-        "3": ("3_modify_activation.py", [*with_facts, *kn, "--draws", data / "draws_3.json"], ["kn/*modify*"]),
+        "3": (
+            "3_modify_activation.py",
+            [*with_facts, *kn, "--draws", data / "draws_3.json"],
+            ["kn/*modify*", "kn/single*", "kn/words*"],
+        ),
         "4": (
             "4_check_weights_distant.py",
             [*with_facts, *kn, *crawled, "--draws", data / "draws_4.json"],

@@ -11,6 +11,9 @@ import torch
 
 from conftest import GOLDEN, RELATIONS, read, run
 from kn.data import crawled
+from kn.experiments import neuron_sentences
+from kn.experiments.neuron_sentences import Source
+from kn.neurons.sets import Neuron
 from kn.store import runs
 from kn.store.files import InputError
 
@@ -313,6 +316,61 @@ def test_stage_5_writes_its_numbers_as_json_too(triggers, golden):
         for text in crawled.mask_objects(sentences["P101"][1], pairs["P101"][1]).th
     ]
     assert [value for value, _ in second["most"]] == pytest.approx(sorted(sums, reverse=True), abs=1e-5)
+
+
+def test_each_neurons_sentences_are_the_outermost_of_its_relation(triggers, golden):
+    pairs, sentences = golden_sentences()
+    bags = read(PUBLISHED / "kn" / "kn_bag-P101.json")
+    in_use = sorted({tuple(neuron) for bag in bags for neuron in bag})
+    read_at = {}  # by text
+    facts = {}
+    for fact, bag in enumerate(bags):
+        for text in crawled.mask_objects(sentences["P101"][fact], pairs["P101"][fact]).th if bag else []:
+            read_at[text] = slow_activations(golden, text, in_use)
+            facts.setdefault(text, fact)
+    found = read(triggers / "neurons-P101.json")
+    assert [tuple(entry["neuron"]) for entry in found] == in_use
+    for number, entry in enumerate(found):
+        values = sorted(activations[number] for activations in read_at.values())
+        for end, expected in (("most", values[::-1][:5]), ("least", values[:5])):
+            shown = entry[end]
+            assert [sentence["activation"] for sentence in shown] == pytest.approx(expected, abs=1e-5)
+            for sentence in shown:
+                assert sentence["activation"] == pytest.approx(read_at[sentence["text"]][number], abs=1e-5)
+                assert sentence["fact"] == facts[sentence["text"]]
+
+
+def test_a_sentence_of_several_facts_counts_once():
+    texts = [["a [MASK] x", "b [MASK]"], ["a [MASK] x", "c [MASK]"], ["a [MASK] x"], ["d [MASK]", "a [MASK] y"]]
+    activations = np.array([[5.0], [1.0], [5.0], [2.0], [5.0], [0.0], [4.0]])
+    sources = [Source(fact, number) for fact, own in enumerate(texts) for number in range(len(own))]
+    flat = [text for own in texts for text in own]
+    neuron = Neuron(3, 7)
+    units = [
+        *neuron_sentences.ends([neuron], activations[:4], sources[:4], flat[:4]),
+        *neuron_sentences.ends([neuron], activations[4:], sources[4:], flat[4:]),
+    ]
+    (whole,) = neuron_sentences.merged(units, texts, causal=False)
+    assert [(entry["activation"], entry["fact"]) for entry in whole["most"]] == [(5, 0), (4, 3), (2, 1), (1, 0), (0, 3)]
+    assert [entry["text"] for entry in whole["least"]] == [entry["text"] for entry in whole["most"]][::-1]
+    (causal,) = neuron_sentences.merged(units, texts, causal=True)  # what follows the mask was not read
+    assert [entry["text"] for entry in causal["most"]] == ["a [MASK]", "c [MASK]", "b [MASK]", "d [MASK]"]
+
+
+def test_neurons_are_added_to_results_of_earlier_versions(triggers, tmp_path):
+    folder = tmp_path / "trigger_examples_th"
+    shutil.copytree(triggers, folder)
+    new = list(folder.glob("neurons-*"))
+    content = {path: path.read_bytes() for path in new}
+    assert len(content) == 6
+    for path in new:
+        path.unlink()
+    record = read(folder / "examples.args.json")
+    (folder / "examples.args.json").write_text(json.dumps({name: record[name] for name in RELATIONS}))
+    before = (folder / "P101.jsonl").stat().st_mtime_ns
+    run("5_find_trigger_examples.py", *crawled_flags(tmp_path))
+    assert (folder / "P101.jsonl").stat().st_mtime_ns == before
+    assert {path: path.read_bytes() for path in new} == content
 
 
 # ---- malformed data ----

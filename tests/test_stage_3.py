@@ -6,8 +6,9 @@ from statistics import mean
 
 import numpy as np
 import pytest
+import torch
 
-from conftest import GOLDEN, read, run, stage1_flags
+from conftest import GOLDEN, encode_prompts, read, run, stage1_flags
 from kn.stats import intervals
 
 KN = GOLDEN / "results" / "kn"
@@ -100,6 +101,90 @@ def test_missing_neurons_are_named_with_the_stage_to_run(kn_dir, tmp_path):
     assert "kn_bag-P103.json: no such file: run stages 1 and 2 for P103 first" in done.stderr
     done = run("3_modify_activation.py", *flags(tmp_path / "none"), check=False)
     assert "run stage 2 (2_run_kn.sh) first" in done.stderr
+
+
+# ---- single neurons ----
+
+
+@pytest.fixture(scope="module")
+def single(tmp_path_factory):
+    """Results of stage 3 on a few facts."""
+    folder = tmp_path_factory.mktemp("single")
+    for path in KN.glob("*kn_bag-*.json"):
+        shutil.copy(path, folder)
+    run("3_modify_activation.py", *flags(folder, "--debug", "8", "--pt_relation", "P36"))
+    return folder
+
+
+def slow_reading(golden, prompt, neurons, suppressed=None):
+    """The answer's probability and the neurons' activations, from hooks in transformers' own model."""
+    _, model = golden
+    ids, (position,), (answer,) = prompt
+    activations, hooks = [], []
+    for number, layer in enumerate(model.bert.encoder.layer):
+
+        def hook(module, inputs, output, number=number):
+            activations.append(output[0, position].clone())
+            if suppressed and suppressed[0] == number:
+                output[0, position, suppressed[1]] = 0
+            return output
+
+        hooks.append(layer.intermediate.register_forward_hook(hook))
+    with torch.no_grad():
+        probability = model(torch.tensor([ids])).logits[0, position].softmax(-1)[answer].item()
+    for registered in hooks:
+        registered.remove()
+    return probability, [activations[layer][index].item() for layer, index in neurons]
+
+
+def test_single_neurons_are_suppressed_as_hooks_do(single, golden, golden_bags):
+    bags = read(KN / "kn_bag-P36.json")
+    compared = 0
+    for number, line in enumerate(lines(single / "single_neurons-P36.jsonl")):
+        assert line["fact"] == number and line["neurons"] == bags[number]
+        if not bags[number]:
+            assert line["probability"] is None and line["without"] == line["activations"] == []
+            continue
+        prompts = encode_prompts(golden[0], [golden_bags["P36"][number]])
+        plain = [slow_reading(golden, prompt, bags[number]) for prompt in prompts]
+        assert line["probability"] == pytest.approx(mean(probability for probability, _ in plain), abs=1e-6)
+        assert line["activations"] == pytest.approx(np.mean([values for _, values in plain], 0), abs=1e-5)
+        for neuron, without in zip(line["neurons"], line["without"], strict=True):
+            slow = [slow_reading(golden, prompt, [], neuron)[0] for prompt in prompts]
+            assert without == pytest.approx(mean(slow), abs=1e-6)
+            compared += abs(without - line["probability"]) > 1e-4
+    assert compared > 10  # else nothing was tested
+
+
+def test_words_are_those_of_the_models_own_norm_and_unembedding(single, golden):
+    tokenizer, model = golden
+    bags = read(KN / "kn_bag-P36.json")[:8]
+    written = lines(single / "words-P36.jsonl")
+    assert [line["neuron"] for line in written] == sorted(map(list, {tuple(neuron) for bag in bags for neuron in bag}))
+    norm = model.bert.encoder.layer[-1].output.LayerNorm
+    for line in written:
+        layer, index = line["neuron"]
+        vector = model.bert.encoder.layer[layer].output.dense.weight[:, index]
+        with torch.no_grad():
+            difference = model.cls(norm(vector)[None])[0] - model.cls(norm(-vector)[None])[0]
+        for end, sign in (("nearest", 1), ("farthest", -1)):
+            logits = sign * difference[tokenizer.convert_tokens_to_ids(line[end])]
+            best = (sign * difference).sort(descending=True).values[:10]
+            torch.testing.assert_close(logits, best, atol=1e-5, rtol=0)
+
+
+def test_single_neurons_are_added_to_results_of_earlier_versions(single, tmp_path):
+    kn_dir = tmp_path / "kn"
+    shutil.copytree(single, kn_dir)
+    new = [path for kind in ("single_neurons", "words") for path in kn_dir.glob(f"{kind}*")]
+    content = {path: path.read_bytes() for path in new if path.suffix == ".jsonl"}
+    assert len(content) == 2
+    for path in new:
+        path.unlink()
+    before = (kn_dir / "modify_activation-P36.jsonl").stat().st_mtime_ns
+    run("3_modify_activation.py", *flags(kn_dir, "--debug", "8", "--pt_relation", "P36"))
+    assert (kn_dir / "modify_activation-P36.jsonl").stat().st_mtime_ns == before
+    assert {path: path.read_bytes() for path in content} == content
 
 
 def test_about_95_percent_of_the_intervals_contain_the_true_ratio():

@@ -9,6 +9,7 @@ Reading a value from a GPU waits for all work the GPU was given, so values are r
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -16,13 +17,18 @@ from torch import Tensor
 
 from kn.methods.scaling import Scaling
 from kn.model import finite, inputs
-from kn.model.adapters import Adapter, precise
+from kn.model.adapters import Adapter, Pass, precise
 from kn.model.batches import Batches, Rows, upload
 from kn.model.inputs import Neurons
 from kn.model.prompts import Prompt
 
 Change = dict[tuple[int, int], float]  # by layer and index, what a neuron's activation is multiplied by
 Score = Callable[[Tensor, Tensor], Tensor]  # of probabilities, rows x vocabulary, and the answers' tokens: one per row
+
+
+class Alone(NamedTuple):
+    probabilities: np.ndarray  # of the answer: as it is, then with each neuron suppressed
+    activations: np.ndarray  # of these neurons
 
 
 @dataclass
@@ -76,14 +82,37 @@ class Probe:
 
         def work(batch: list[int], rows: Rows) -> list[np.ndarray]:
             plain = self.adapter.run(rows.ids, rows.positions)
-            activations = rows.mean(torch.stack(plain.neurons_at, 1).double())  # prompts x layers x d_ffn
-            wanted = [(row, *neuron) for row, prompt in enumerate(batch) for neuron in checked[prompt]]
-            indices = upload(np.array(wanted, int).reshape(-1, 3).T, activations.device)
-            values = activations[tuple(indices)].cpu()
-            finite.check(self.adapter, rows, values, owners=rows.firsts([row for row, *_ in wanted]))
-            return np.split(values.numpy(), np.cumsum([len(checked[prompt]) for prompt in batch])[:-1])
+            return self._activations(plain, rows, [checked[prompt] for prompt in batch])
 
         return self._per_prompt(prompts, 1, work)
+
+    @torch.no_grad()
+    def activations_of(self, neurons: Neurons, prompts: list[Prompt]) -> np.ndarray:
+        """The activations of the same neurons in all prompts, prompts x neurons."""
+        layers, indices = np.array(inputs.neurons(neurons, self.adapter), int).reshape(-1, 2).T
+
+        def work(batch: list[int], rows: Rows) -> list[np.ndarray]:
+            plain = self.adapter.run(rows.ids, rows.positions)
+            values = _neurons_at(plain, rows)[:, layers, indices].cpu()
+            finite.check(self.adapter, rows, values)
+            return list(values.numpy())
+
+        return np.array(self._per_prompt(prompts, 1, work)).reshape(len(prompts), len(neurons))
+
+    @torch.no_grad()
+    def alone(self, prompts: list[Prompt], neurons: Sequence[Neurons]) -> list[Alone]:
+        """For each prompt, what each of its neurons does alone."""
+        checked = [inputs.different_neurons(wanted, self.adapter) for wanted in neurons]
+
+        def work(batch: list[int], rows: Rows) -> list[Alone]:
+            plain = self.adapter.run(rows.ids, rows.positions)
+            wanted = [checked[prompt] for prompt in batch]
+            changes: list[list[Change]] = [[{(layer, index): 0.0} for layer, index in own] for own in wanted]
+            per_reading = self._changed(plain, rows, rows.spread(changes), _at)
+            probabilities = rows.merged(per_reading, lambda readings: np.mean(readings, 0))
+            return list(map(Alone, probabilities, self._activations(plain, rows, wanted)))
+
+        return self._per_prompt(prompts, max(map(len, checked), default=0), work)
 
     @torch.no_grad()
     def scaled(
@@ -93,7 +122,8 @@ class Probe:
         changes = [[self._change(*scaling) for scaling in per_prompt] for per_prompt in scalings]
 
         def work(batch: list[int], rows: Rows) -> list[np.ndarray]:
-            per_reading = self._changed(rows, rows.spread([changes[prompt] for prompt in batch]), score or _at)
+            plain = self.adapter.run(rows.ids, rows.positions)
+            per_reading = self._changed(plain, rows, rows.spread([changes[prompt] for prompt in batch]), score or _at)
             return rows.merged(per_reading, lambda readings: np.mean(readings, 0))
 
         return self._per_prompt(prompts, max(map(len, scalings), default=0), work)
@@ -112,11 +142,20 @@ class Probe:
                 results[prompt] = value
         return results
 
-    def _changed(self, rows: Rows, changes: list[list[Change]], score: Score) -> list[np.ndarray]:
+    def _activations(self, plain: Pass, rows: Rows, neurons: list[list[list[int]]]) -> list[np.ndarray]:
+        """For each prompt those of its neurons."""
+        activations = _neurons_at(plain, rows)
+        wanted = [(row, *neuron) for row, of_prompt in enumerate(neurons) for neuron in of_prompt]
+        indices = upload(np.array(wanted, int).reshape(-1, 3).T, activations.device)
+        values = activations[tuple(indices)].cpu()
+        finite.check(self.adapter, rows, values, owners=rows.firsts([row for row, *_ in wanted]))
+        return np.split(values.numpy(), np.cumsum([len(of_prompt) for of_prompt in neurons])[:-1])
+
+    def _changed(self, plain: Pass, rows: Rows, changes: list[list[Change]], score: Score) -> list[np.ndarray]:
         """For each reading the score as it is and with each of its changes. All changes run together,
         each from the layer of its lowest neuron.
         """
-        plain, answers = self.adapter.run(rows.ids, rows.positions), rows.answers
+        answers = rows.answers
         scores = [score(precise(plain.logits).softmax(-1), answers)]
         jobs = sorted(
             (min(layer for layer, _ in change), row, number)
@@ -141,6 +180,11 @@ class Probe:
         for (_, row, number), value in zip(jobs, changed, strict=True):
             results[row][1 + number] = value
         return results
+
+
+def _neurons_at(plain: Pass, rows: Rows) -> Tensor:
+    """All activations at the read-out position, prompts x layers x d_ffn."""
+    return rows.mean(torch.stack(plain.neurons_at, 1).double())
 
 
 class _Scale:

@@ -64,6 +64,11 @@ def checked_set(neurons: list[list[int]], place: str) -> NeuronSet:
     return NeuronSet(neurons)
 
 
+def in_use(neurons: Iterable[NeuronSet]) -> list[Neuron]:
+    """Those of any of the sets, by layer."""
+    return sorted({neuron for members in neurons for neuron in members})
+
+
 def are_triplets(value: object) -> bool:
     """Whether a value from a file is a list of triplets of different neurons.
 

@@ -59,6 +59,7 @@ class Task:
     depends: dict  # what the lines depend on besides the model; with other values it is another result
     measure: Measure
     unit: int | None  # how many facts are measured together at most: what a killed run loses; None: all
+    counts: str = "fact"  # what there is a line for, in the progress bar
 
 
 def run(world: World, record: Path, tasks: Iterable[Task]) -> Iterator[Result]:
@@ -78,4 +79,4 @@ def _result(task: Task, settings: dict, record: Record) -> Result:
         return [line if isinstance(line, str) else json.dumps(line) for line in lines], summary
 
     parts = [range(task.facts)] if task.unit is None else units(task.facts, task.unit)
-    return Result(task.path, task.name, parts, work, settings | task.depends, record)
+    return Result(task.path, task.name, parts, work, settings | task.depends, record, task.counts)

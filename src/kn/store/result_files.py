@@ -110,6 +110,24 @@ def modified_means(kn_dir: Folder, arm: str) -> Path:
     return Path(kn_dir) / f"{ARMS[arm]}modify_activation_rlt.json"
 
 
+def single_neurons(kn_dir: Folder, relation: str) -> Path:
+    """The probabilities with each neuron suppressed alone, per fact."""
+    return Path(kn_dir) / f"single_neurons-{relation}.jsonl"
+
+
+def single_neurons_record(kn_dir: Folder) -> Path:
+    return record(kn_dir, "single_neurons")
+
+
+def words(kn_dir: Folder, relation: str) -> Path:
+    """The words that each neuron of any fact writes."""
+    return Path(kn_dir) / f"words-{relation}.jsonl"
+
+
+def words_record(kn_dir: Folder) -> Path:
+    return record(kn_dir, "words")
+
+
 # ---- stage 4 ----
 
 
@@ -149,6 +167,21 @@ def extreme_examples(output_dir: Folder, relation: str) -> Path:
 def examples_to_read(output_dir: Folder, relation: str, fact: int) -> Path:
     """The same for one fact, as text."""
     return Path(output_dir) / "trigger_examples_th" / f"{relation}-{fact}.txt"
+
+
+def neuron_examples(output_dir: Folder, relation: str) -> Path:
+    """The sentences with the highest and the lowest activations of single neurons, by number, per unit of facts."""
+    return Path(output_dir) / "trigger_examples_th" / f"{neuron_examples_entry(relation)}.jsonl"
+
+
+def neuron_examples_entry(relation: str) -> str:
+    """What the record of stage 5 calls them."""
+    return f"neurons-{relation}"
+
+
+def neuron_sentences(output_dir: Folder, relation: str) -> Path:
+    """The same for all facts, as text."""
+    return Path(output_dir) / "trigger_examples_th" / f"{neuron_examples_entry(relation)}.json"
 
 
 # ---- stage 6 ----

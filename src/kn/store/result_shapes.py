@@ -3,6 +3,7 @@
 Only what some reader needs is required. Files hold more, and the published program's hold less than ours.
 """
 
+from collections.abc import Sequence
 from typing import Annotated, Any, TypedDict
 
 from kn.store.shapes import Problem, anything, each, either, having, number, optional, row, shape_of, table, text
@@ -125,11 +126,50 @@ class Modified(TypedDict):
 ModifiedFact = TypedDict("ModifiedFact", {"fact": int, "knowledge neurons": Modified})
 MODIFIED_FACT = shape_of(ModifiedFact)
 MODIFIED_MEANS = shape_of(dict[str, Measures])  # by entry, see result_files.neurons_entry
+NEURON = row(shape_of(int), shape_of(int))
+
+
+class SingleNeurons(TypedDict):
+    """Of a fact, each of its neurons suppressed alone: means over its prompts."""
+
+    fact: int
+    neurons: Annotated[Sequence[Sequence[int]], each(NEURON, "neuron")]
+    probability: float | None  # as it is; None if no prompt could be scored, or there are no neurons
+    without: list[float]  # per neuron
+    activations: list[float]
+
+
+class NeuronWords(TypedDict):
+    neuron: Annotated[list[int], NEURON]
+    nearest: list[str]  # to its value vector: what it makes more probable where its activation is positive
+    farthest: list[str]
+
+
+SINGLE_NEURONS, NEURON_WORDS = shape_of(SingleNeurons), shape_of(NeuronWords)
 
 # ---- stage 4 ----
 
 # By relation and fact why there is nothing; or for each of the three kinds the activation of each neuron.
 PUBLISHED_ACTIVATIONS = table(each(either(text, row(*[each(number, least=1)] * 3)), "fact"))
+
+# ---- stage 5 ----
+
+
+class ActiveSentence(TypedDict):
+    activation: float
+    fact: int  # that it was crawled for
+    text: str  # masked
+
+
+class NeuronSentences(TypedDict):
+    """The outermost first."""
+
+    neuron: Annotated[list[int], NEURON]
+    most: list[ActiveSentence]
+    least: list[ActiveSentence]
+
+
+NEURON_SENTENCES = each(shape_of(NeuronSentences))
 
 # ---- stage 6 ----
 

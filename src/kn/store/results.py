@@ -52,8 +52,18 @@ def units(facts: int, largest: int) -> list[range]:
 class Result:
     """A result, and how it is made: `work` is given the facts of a unit, and returns their lines and a summary."""
 
-    def __init__(self, path: Path, name: str, units: list[range], work: Work, settings: dict, record: Record):
+    def __init__(
+        self,
+        path: Path,
+        name: str,
+        units: list[range],
+        work: Work,
+        settings: dict,
+        record: Record,
+        counts: str = "fact",  # what there is a line for, in the progress bar
+    ):
         self.path, self.name, self.units, self.work, self.record = path, name, units, work, record
+        self.counts = counts
         self.settings = settings | {"largest unit": max(map(len, units), default=0)}
         self.folder = path.with_name(path.name + ".parts")
         self.was_there = self._is_there()
@@ -81,7 +91,7 @@ class Result:
         with tqdm(
             total=sum(map(len, self.units)),
             desc=self.name,
-            unit="fact",
+            unit=self.counts,
             dynamic_ncols=True,
             smoothing=0.1,
             disable=not FIRST,
