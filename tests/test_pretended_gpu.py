@@ -253,12 +253,13 @@ def test_the_record_names_the_gpu(runs):
 
 
 START = ("loading.py", "agreement.py")  # these wait only once per run, before the first batch
+WORDS = "vocabulary.py"  # waits once for the words of many neurons, which no batch of prompts is run for
 
 
 @pytest.mark.parametrize("stage", ["3", "4", "5", "6", "7", "10", "11"])
 def test_a_stage_waits_once_per_batch(runs, stage):
     count, waits = runs[1][stage]
-    assert count and sum(waits[line] for line in waits if not line.startswith(START)) == count, waits
+    assert count and sum(waits[line] for line in waits if not line.startswith((*START, WORDS))) == count, waits
 
 
 @pytest.mark.parametrize("stage, least, most", [("1", 6, 6), ("9", 2, 6), ("9, zh", 2, 6), ("12", 3, 3)])

@@ -81,8 +81,9 @@ class Probe:
         checked = [inputs.neurons(wanted, self.adapter) for wanted in neurons]
 
         def work(batch: list[int], rows: Rows) -> list[np.ndarray]:
-            plain = self.adapter.run(rows.ids, rows.positions)
-            return self._activations(plain, rows, [checked[prompt] for prompt in batch])
+            plain, wanted = self.adapter.run(rows.ids, rows.positions), [checked[prompt] for prompt in batch]
+            (values,) = self._fetch(rows, _activations(plain, rows, wanted))
+            return _split(values, wanted)
 
         return self._per_prompt(prompts, 1, work)
 
@@ -103,14 +104,13 @@ class Probe:
     def alone(self, prompts: list[Prompt], neurons: Sequence[Neurons]) -> list[Alone]:
         """For each prompt, what each of its neurons does alone."""
         checked = [inputs.different_neurons(wanted, self.adapter) for wanted in neurons]
+        zeros = [[self._change([neuron], 0.0) for neuron in wanted] for wanted in checked]
 
         def work(batch: list[int], rows: Rows) -> list[Alone]:
-            plain = self.adapter.run(rows.ids, rows.positions)
-            wanted = [checked[prompt] for prompt in batch]
-            changes: list[list[Change]] = [[{(layer, index): 0.0} for layer, index in own] for own in wanted]
-            per_reading = self._changed(plain, rows, rows.spread(changes), _at)
-            probabilities = rows.merged(per_reading, lambda readings: np.mean(readings, 0))
-            return list(map(Alone, probabilities, self._activations(plain, rows, wanted)))
+            plain, wanted = self.adapter.run(rows.ids, rows.positions), [checked[prompt] for prompt in batch]
+            changed = self._changed(plain, rows, rows.spread([zeros[prompt] for prompt in batch]), _at)
+            values, activations = self._fetch(rows, changed.scores, _activations(plain, rows, wanted))
+            return list(map(Alone, changed.per_prompt(values, rows), _split(activations, wanted)))
 
         return self._per_prompt(prompts, max(map(len, checked), default=0), work)
 
@@ -123,8 +123,9 @@ class Probe:
 
         def work(batch: list[int], rows: Rows) -> list[np.ndarray]:
             plain = self.adapter.run(rows.ids, rows.positions)
-            per_reading = self._changed(plain, rows, rows.spread([changes[prompt] for prompt in batch]), score or _at)
-            return rows.merged(per_reading, lambda readings: np.mean(readings, 0))
+            changed = self._changed(plain, rows, rows.spread([changes[prompt] for prompt in batch]), score or _at)
+            (values,) = self._fetch(rows, changed.scores)
+            return changed.per_prompt(values, rows)
 
         return self._per_prompt(prompts, max(map(len, scalings), default=0), work)
 
@@ -142,19 +143,14 @@ class Probe:
                 results[prompt] = value
         return results
 
-    def _activations(self, plain: Pass, rows: Rows, neurons: list[list[list[int]]]) -> list[np.ndarray]:
-        """For each prompt those of its neurons."""
-        activations = _neurons_at(plain, rows)
-        wanted = [(row, *neuron) for row, of_prompt in enumerate(neurons) for neuron in of_prompt]
-        indices = upload(np.array(wanted, int).reshape(-1, 3).T, activations.device)
-        values = activations[tuple(indices)].cpu()
-        finite.check(self.adapter, rows, values, owners=rows.firsts([row for row, *_ in wanted]))
-        return np.split(values.numpy(), np.cumsum([len(of_prompt) for of_prompt in neurons])[:-1])
+    def _fetch(self, rows: Rows, *parts: "_OnDevice") -> list[np.ndarray]:
+        """All parts at once, so that the device is waited for once."""
+        values = torch.cat([part.values for part in parts]).cpu()
+        finite.check(self.adapter, rows, values, owners=[owner for part in parts for owner in part.owners])
+        return np.split(values.numpy(), np.cumsum([len(part.owners) for part in parts])[:-1])
 
-    def _changed(self, plain: Pass, rows: Rows, changes: list[list[Change]], score: Score) -> list[np.ndarray]:
-        """For each reading the score as it is and with each of its changes. All changes run together,
-        each from the layer of its lowest neuron.
-        """
+    def _changed(self, plain: Pass, rows: Rows, changes: list[list[Change]], score: Score) -> "_Changed":
+        """All changes run together, each from the layer of its lowest neuron."""
         answers = rows.answers
         scores = [score(precise(plain.logits).softmax(-1), answers)]
         jobs = sorted(
@@ -173,13 +169,45 @@ class Probe:
                 first += count
             logits = self.adapter.run_on(plain, starts, job_rows, torch.cat(ffn), scale)
             scores.append(score(precise(logits).softmax(-1), answers[job_rows]))
-        values = torch.cat(scores).double().cpu()
-        finite.check(self.adapter, rows, values, owners=[*range(len(answers)), *(row for _, row, _ in jobs)])
-        own, changed = np.split(values.numpy(), [len(answers)])
-        results = [np.full(1 + len(per_row), own[row]) for row, per_row in enumerate(changes)]
-        for (_, row, number), value in zip(jobs, changed, strict=True):
-            results[row][1 + number] = value
-        return results
+        owners = [*range(len(answers)), *(row for _, row, _ in jobs)]
+        places = [(row, 1 + number) for _, row, number in jobs]
+        return _Changed(_OnDevice(torch.cat(scores).double(), owners), places, [len(per_row) for per_row in changes])
+
+
+class _OnDevice(NamedTuple):
+    """Values, and the reading that each is of."""
+
+    values: Tensor
+    owners: list[int]
+
+
+class _Changed(NamedTuple):
+    """Scores of a batch's readings: of each as it is, then those with changes."""
+
+    scores: _OnDevice
+    places: list[tuple[int, int]]  # the reading that is changed, and where the score stands among its own
+    counts: list[int]  # how many changes each reading has
+
+    def per_prompt(self, scores: np.ndarray, rows: Rows) -> list[np.ndarray]:
+        """For each prompt the score as it is and with each of its changes: means over its readings."""
+        own, changed = np.split(scores, [len(self.counts)])
+        results = [np.full(1 + count, plain) for count, plain in zip(self.counts, own, strict=True)]
+        for (row, place), value in zip(self.places, changed, strict=True):
+            results[row][place] = value
+        return rows.merged(results, lambda readings: np.mean(readings, 0))
+
+
+def _activations(plain: Pass, rows: Rows, neurons: list[list[list[int]]]) -> _OnDevice:
+    """Of each prompt those of its neurons."""
+    activations = _neurons_at(plain, rows)
+    wanted = [(row, *neuron) for row, of_prompt in enumerate(neurons) for neuron in of_prompt]
+    indices = upload(np.array(wanted, int).reshape(-1, 3).T, activations.device)
+    return _OnDevice(activations[tuple(indices)], rows.firsts([row for row, *_ in wanted]))
+
+
+def _split(values: np.ndarray, neurons: list[list[list[int]]]) -> list[np.ndarray]:
+    """For each prompt the values of its neurons."""
+    return np.split(values, np.cumsum([len(of_prompt) for of_prompt in neurons])[:-1])
 
 
 def _neurons_at(plain: Pass, rows: Rows) -> Tensor:

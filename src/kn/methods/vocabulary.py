@@ -5,6 +5,7 @@ from typing import NamedTuple
 import torch
 
 from kn.model.adapters import Adapter, precise
+from kn.model.batches import upload
 
 
 class Words(NamedTuple):
@@ -21,7 +22,8 @@ def words_written(adapter: Adapter, neurons: list[list[int]], signs: list[float]
     Biases shift all vectors alike. They cancel in the difference between a vector and its opposite.
     """
     vectors = torch.stack([adapter.value_vectors(layer)[:, index] for layer, index in neurons])
-    vectors = vectors * torch.tensor(signs).to(vectors)[:, None]
+    vectors = vectors * upload(signs, vectors.device, vectors.dtype)[:, None]
     logits = precise(adapter.unembed(vectors)) - precise(adapter.unembed(-vectors))
     order = logits.argsort(descending=True, stable=True)
-    return [Words(*ends) for ends in zip(order[:, :count].tolist(), order.flip(1)[:, :count].tolist(), strict=True)]
+    ends = torch.stack([order[:, :count], order.flip(1)[:, :count]], 1)
+    return [Words(*words) for words in ends.tolist()]
