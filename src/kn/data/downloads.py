@@ -123,6 +123,8 @@ def _receive(address: str, download: Download, report: Report) -> None:
         raise _Interrupted(f"can't be reached ({cause}; is there a network?)") from None
     except TimeoutError:
         raise _Interrupted(f"nothing came for {STALL} seconds") from None
+    except InputError:  # a ValueError, too
+        raise
     except (ValueError, OverflowError, http.client.InvalidURL):  # an impossible host or port
         raise _NotHere("is no address on the network, or redirects to one that isn't") from None
     except (OSError, http.client.HTTPException) as error:
