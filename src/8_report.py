@@ -17,7 +17,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from kn.report import findings, parts, story
+from kn.report import amig_findings, findings, parts, story
 from kn.report.browser import facts_of
 from kn.report.comparison import Folders, Run
 from kn.report.markdown import markdown
@@ -50,18 +50,18 @@ def main() -> None:
     sections = [section(run) for section in SECTIONS]
     if not relations and not any(section.measured for section in sections):
         raise InputError(f"{output_dir}: has no results to report; run the stages first")
-    cards = findings.cards(run)
+    cards, amig_cards = findings.cards(run), amig_findings.cards(run)
     path = result_files.report(output_dir, "md")
     with writing(path) as file:
-        file.write(markdown(run, cards, sections, path))
+        file.write(markdown(run, cards, amig_cards, sections, path))
     print(path)
     made = [parts.figures(sections, fig_dir), parts.tables(sections), parts.facts(relations), parts.settings(run)]
     path = result_files.report(output_dir, "html")
     with writing(path) as file:
-        file.write(page(story.title(run), parts.header(run, cards, sections), filter(None, made)))
+        file.write(page(story.title(run), parts.header(run, cards, amig_cards, sections), filter(None, made)))
     print(path)
     if cards:
-        print(f"\n{findings.as_text(findings.grid(cards))}")
+        print(f"\n{findings.as_text(findings.by_arm(cards))}")
     if args.check:
         lines, passed = story.check(sections)
         print("", *lines, *story.unchecked(sections), sep="\n")

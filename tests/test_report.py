@@ -4,12 +4,15 @@ import csv
 import html
 import re
 import shutil
+from itertools import combinations
 from statistics import mean
 
+import numpy as np
 import pytest
 
 from conftest import GOLDEN, RELATIONS, ROOT, read, run
-from kn.report import read_back
+from kn.neurons.sets import NeuronSet
+from kn.report import read_back, resampling
 from kn.report.numerals import decimals_for, shown
 from reports import Rounded, change_json, make_golden_report, number, report, rows, write
 
@@ -404,3 +407,42 @@ def test_relations_out_of_range_and_facts_that_were_not_edited_are_said():
     facts = {"P30": {"edited": 0, "no neurons": 7, "not drawn": None}, "P36": {"edited": 9, "no neurons": 2}}
     (line,) = read_back.unedited(facts)
     assert line == "Facts of these relations: 9 edited, 9 no neurons. Relations without an edit: P30."
+
+
+def test_intervals_of_shared_neurons_are_those_of_drawing_facts_again():
+    """Beside a loop over all pairs of facts drawn."""
+    relations = {
+        "P1": [[(0, 1), (0, 2)], [(0, 2)], [], [(0, 2), (1, 3)]],
+        "P2": [[(1, 3)], [(0, 1), (1, 3)]],
+        "P3": [[(2, 2), (0, 2)], [(2, 2)], [(2, 2)]],
+    }
+    draws, rng = 40, np.random.default_rng(7)
+    times = {name: resampling.weights(rng, len(facts), draws) for name, facts in relations.items()}
+    expected = {
+        "neurons per fact": [],
+        "shared by two facts of one relation": [],
+        "shared by facts of two relations": [],
+    }
+    for draw in range(draws):
+        drawn = {
+            name: [(fact, set(facts[fact])) for fact in range(len(facts)) for _ in range(int(times[name][draw, fact]))]
+            for name, facts in relations.items()
+        }
+        within = [
+            len(mine & theirs)
+            for facts in drawn.values()
+            for (fact, mine), (other, theirs) in combinations(facts, 2)
+            if fact != other
+        ]
+        between = [
+            mean(mean(len(mine & theirs) for _, theirs in drawn[other]) for other in drawn if other != name)
+            for name, facts in drawn.items()
+            for _, mine in facts
+        ]
+        sizes = [len(members) for facts in drawn.values() for _, members in facts]
+        for values, new in zip(expected.values(), (sizes, within, between), strict=True):
+            values.append(mean(new) if new else np.nan)
+    sets = {name: [NeuronSet(members) for members in facts] for name, facts in relations.items()}
+    measured = resampling.statistics(sets, 7, draws)
+    for name, values in expected.items():
+        assert [measured[name].low, measured[name].high] == pytest.approx(np.nanquantile(values, (0.025, 0.975)))

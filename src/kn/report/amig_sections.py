@@ -135,7 +135,9 @@ def fact_checking(run: Run) -> Section:
 
 def layers(run: Run, name: str, title: str) -> Figure:
     """A figure of layers, which says what its CSV file says."""
-    return Figure(name, title, LAYERS, captions.layers(drawn_shares(run.fig_dir / f"{name}.csv")))
+    names = PRESETS | LANGUAGES
+    drawn = {names.get(arm, arm): shares for arm, shares in drawn_shares(run.fig_dir / f"{name}.csv").items()}
+    return Figure(name, title, LAYERS, captions.layers(drawn))
 
 
 def success_rates(by_arm: dict[str, Rates], scope: str) -> Values:

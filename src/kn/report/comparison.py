@@ -71,13 +71,13 @@ class Table:
         rows_of: dict[str, list[Row]] = {}
         for row in self.rows:
             rows_of.setdefault(row.measure if self.heads[0] == "measure" else "", []).append(row)
-        return {
-            measure: max(
-                decimals_for(row.value for row in rows if row.value is not None),
-                max((decimals_of(row.number.paper) for row in rows if row.number.paper is not None), default=0),
-            )
-            for measure, rows in rows_of.items()
-        }
+        decimals = {}
+        for measure, rows in rows_of.items():
+            ours = decimals_for(row.value for row in rows if row.value is not None)
+            papers = [decimals_of(row.number.paper) for row in rows if row.number.paper is not None]
+            is_percent = "(%)" in f"{self.title} {measure}"
+            decimals[measure] = max([min(ours, 1) if is_percent else ours, *papers])
+        return decimals
 
 
 NUMBERS = ("paper", "this run", "95 % interval", "difference")
@@ -90,8 +90,9 @@ def _cells(row: Row, decimals: int) -> list[Cell]:
     if number.paper is not None:
         paper = Cell(shown(number.paper, decimals_of(number.paper)), number.paper)
     elif number.rerun is not None:
-        paper = Cell(shown(number.rerun, min(decimals, decimals_of(number.rerun))), number.rerun, RERUN)
-    cells = [Cell(row.measure), Cell(row.scope), paper, Cell("not measured"), Cell(""), Cell("")]
+        places = max(decimals, decimals_for([number.rerun]))
+        paper = Cell(shown(number.rerun, min(places, decimals_of(number.rerun))), number.rerun, RERUN)
+    cells = [Cell(row.measure), Cell(row.scope), paper, Cell(""), Cell(""), Cell("")]
     if ours is not None:
         cells[3] = Cell(shown(ours.value, decimals), ours.value)
         if ours.low is not None and ours.high is not None:
@@ -127,8 +128,9 @@ class Section:
     tables: list[Table] = field(default_factory=list)
     figures: list[Figure] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)  # why any run may differ from the paper
-    departures: list[str] = field(default_factory=list)  # why this run does: its settings
-    incomplete: list[str] = field(default_factory=list)  # why this run does: its data
+    remarks: list[str] = field(default_factory=list)  # what to know about this run's numbers
+    departures: list[str] = field(default_factory=list)  # why this run's differ: its settings
+    incomplete: list[str] = field(default_factory=list)  # why this run's differ: its data
 
     @property
     def rows(self) -> list[Row]:
@@ -247,6 +249,7 @@ class Run:
         command: str,
         figures: Sequence[Figure] = (),
         notes: Sequence[str] = (),
+        remarks: Sequence[str] = (),
     ) -> Section:
         """A section of the first paper. `name` is that of its numbers in `data/paper_numbers.json`.
 
@@ -276,6 +279,7 @@ class Run:
             tables=tables,
             figures=list(figures),
             notes=list(notes),
+            remarks=list(remarks),
             departures=departures,
             incomplete=incomplete,
         )

@@ -1,16 +1,21 @@
 """The main findings: a few numbers with their controls, as cards on the page and as a table elsewhere. No torch."""
 
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from statistics import mean
 from typing import NamedTuple
 
-from kn.report import read_back
+from kn.neurons.sets import read_neuron_sets
+from kn.report import read_back, resampling
 from kn.report.comparison import Run
 from kn.report.grids import Cell, Grid, Head
 from kn.report.numerals import decimals_for, shown
 from kn.report.read_back import Reported
+from kn.stats.intervals import UNMEASURED, Measured
+from kn.store import result_files
 from kn.store.result_files import ARMS, KNOWLEDGE
 
+SEED = 42
 Values = dict[str, Reported | None]  # by arm, the knowledge neurons first
 
 
@@ -43,8 +48,11 @@ class Card(NamedTuple):
 
 
 def cards(run: Run) -> list[Card]:
-    """Of the first paper's stages. Those without anything measured are left out."""
-    made = [*_statistics(run), *_modified(run), _distant(run), _updates(run), _erasures(run)]
+    """Of the first paper's stages, without those that were not measured."""
+    return measured_only([*_statistics(run), *_modified(run), _distant(run), _updates(run), _erasures(run)])
+
+
+def measured_only(made: list[Card]) -> list[Card]:
     measured = []
     for card in made:
         findings = [finding for finding in card.findings if any(finding.values.values())]
@@ -53,8 +61,8 @@ def cards(run: Run) -> list[Card]:
     return measured
 
 
-def grid(made: Iterable[Card]) -> Grid:
-    """All numbers of the cards in one table, with an arm per column."""
+def by_arm(made: Iterable[Card]) -> Grid:
+    """All numbers of the cards in one table, with a column for each arm."""
     rows = []
     for card in made:
         for finding in card.findings:
@@ -65,6 +73,18 @@ def grid(made: Iterable[Card]) -> Grid:
     return Grid([Head("measure"), *(Head(arm, True) for arm in ARMS)], rows)
 
 
+def by_finding(made: Iterable[Card]) -> Grid:
+    """The same with a row for each number, for cards that have other arms."""
+    rows = [
+        [Cell(finding.long_name), Cell(arm), Cell(card.shown(value.value))]
+        for card in made
+        for finding in card.findings
+        for arm, value in finding.values.items()
+        if value
+    ]
+    return Grid([Head("measure"), Head("of"), Head("value", True)], rows)
+
+
 def as_text(table: Grid) -> str:
     lines = [[head.text for head in table.heads], *([cell.text for cell in row] for row in table.rows)]
     return "\n".join(f"{name:48}" + "".join(f"{value:>20}" for value in values) for name, *values in lines)
@@ -72,9 +92,14 @@ def as_text(table: Grid) -> str:
 
 def _statistics(run: Run) -> list[Card]:
     by_arm = read_back.statistics(run.kn_dir)
+    intervals = {arm: _intervals(run.kn_dir, arm, measures["relations"]) for arm, measures in by_arm.items()}
 
     def finding(short: str, name: str) -> Finding:
-        values = {arm: read_back.measured(measures, name) for arm, measures in by_arm.items()}
+        values: Values = {}
+        for arm, measures in by_arm.items():
+            _, *ends = intervals[arm].get(name, UNMEASURED)
+            value = read_back.measured(measures, name)
+            values[arm] = value and Reported(value.value, *ends)
         return Finding(short, name, values, _paper(run, "statistics", name))
 
     return [
@@ -92,6 +117,14 @@ def _statistics(run: Run) -> list[Card]:
             ],
         ),
     ]
+
+
+def _intervals(kn_dir: Path, arm: str, relations: Iterable[str]) -> dict[str, Measured]:
+    """Of stage 2's statistics, if the neurons they are about are there."""
+    paths = {relation: result_files.neurons(kn_dir, relation, arm) for relation in relations}
+    if not all(path.exists() for path in paths.values()):
+        return {}
+    return resampling.statistics({relation: read_neuron_sets(path) for relation, path in paths.items()}, SEED)
 
 
 def _modified(run: Run) -> list[Card]:

@@ -22,45 +22,48 @@ def items(texts: Iterable[str], kind: str = "") -> str:
     return f'<ul class="{kind}">{made}</ul>' if made else ""
 
 
-def table(grid: Grid, title: str, kind: str = "") -> str:
-    """A table that its heads sort, where scripts run. Long ones are folded; decimal points are below each other."""
-    fractions = [
-        max((len(cell.text.partition(".")[2]) for cell in column if cell.value is not None), default=0)
-        for column in zip(*grid.rows, strict=True)
-    ]
+def table(grid: Grid, title: str, kind: str = "", is_folded: bool = False) -> str:
+    """A table that its heads sort, where scripts run. Its decimal points are below each other.
+
+    Long tables are folded, and others if asked for: readers unfold them.
+    """
+    columns = list(zip(*grid.rows, strict=True))
     heads = "".join(f'<th scope="col"{_class(head)}>{escape(head.text)}</th>' for head in grid.heads)
     lines = []
     for row in grid.rows:
         first, *others = (
-            _cell(cell, head, fraction) for cell, head, fraction in zip(row, grid.heads, fractions, strict=True)
+            _cell(cell, head, column) for cell, head, column in zip(row, grid.heads, columns, strict=True)
         )
         lines.append(f'<tr><th scope="row"{first}</th>{"".join(f"<td{cell}</td>" for cell in others)}</tr>')
-    is_long = len(grid.rows) > LONG
-    caption = f"<caption{' class=hidden' if is_long else ''}>{escape(title)}</caption>" if title else ""
+    is_folded = is_folded or len(grid.rows) > LONG
+    caption = f"<caption{' class=hidden' if is_folded else ''}>{escape(title)}</caption>" if title else ""
     html = (
         f'<div class="scroll"><table class="sortable {kind}">{caption}<thead><tr>{heads}</tr></thead>'
         f"<tbody>\n{chr(10).join(lines)}\n</tbody></table></div>"
     )
-    return folded(f"{title}, {len(grid.rows)} rows", html) if is_long else html
-
-
-def folded(title: str, html: str) -> str:
-    return f"<details><summary>{escape(title)}</summary>{html}</details>"
+    summary = f"<summary>{escape(title)}, {len(grid.rows)} rows</summary>"
+    return f"<details>{summary}{html}</details>" if is_folded else html
 
 
 def _class(head: Head) -> str:
     return ' class="number"' if head.is_number else ""
 
 
-def _cell(cell: Cell, head: Head, fraction: int) -> str:
-    """The attributes and the content of a cell."""
+def _cell(cell: Cell, head: Head, column: Iterable[Cell]) -> str:
+    """The attributes and the content of a cell, and as much space as the longest fraction of its column needs."""
     label = f' data-label="{escape(head.text)}"{_class(head)}'
     if cell.value is None:
         return f"{label}>{escape(cell.text)}"
-    present = len(cell.text.partition(".")[2])
+    fraction, present = max(map(_places, column)), _places(cell)
     padding = FIGURE_SPACE * (fraction - present) + (POINT_SPACE if fraction and not present else "")
-    mark = f'<abbr class="mark" title="{escape(cell.why)}">{escape(cell.mark)}</abbr>' if cell.mark else ""
+    why = f' title="{escape(cell.why)}"' if cell.why else ""
+    mark = f'<abbr class="mark"{why}>{escape(cell.mark)}</abbr>' if any(other.mark for other in column) else ""
     return f'{label} data-value="{cell.value!r}">{escape(cell.text)}{padding}{mark}'
+
+
+def _places(cell: Cell) -> int:
+    """The digits after the decimal point."""
+    return 0 if cell.value is None else len(cell.text.partition(".")[2])
 
 
 def figure(path: Path, title: str, drawn: str, seen: str) -> str:

@@ -15,19 +15,21 @@ from kn.store.files import plain
 SPECIAL = re.compile(r"([\\`*\[\]|~]|(?<![^\W_])_|_(?![^\W_])|(?<=:)/(?=/))")
 
 
-def markdown(run: Run, cards: list[Card], sections: list[Section], target: Path) -> str:
+def markdown(run: Run, cards: list[Card], amig_cards: list[Card], sections: list[Section], target: Path) -> str:
     """`target` is the report's path: links to figures are relative to it."""
     lines = [f"# {text(story.title(run))}", ""]
     for sentence in story.summary(run):
         lines += [text(sentence), ""]
     if cards:
-        lines += [*_table(findings.grid(cards)), ""]
+        lines += [*_table(findings.by_arm(cards)), ""]
+    if amig_cards:
+        lines += [*_table(findings.by_finding(amig_cards)), ""]
     lines += [f"**{term}** {meaning}" for term, meaning in story.TERMS] + [""]
-    lines += _list(story.caveats(sections) + story.check(sections)[0])
+    lines += _list(story.caveats(sections) + story.remarks(sections) + story.check(sections)[0])
     if missing := story.missing(sections):
         lines += ["", "Not measured yet:", ""]
         lines += [f"- {text(what)}: `bash {command}`" for what, command in missing]
-    measured = [section for section in sections if section.measured]
+    measured = [section for paper in story.PAPERS for section in story.measured(sections, paper)]
     drawn = [figure for section in measured for figure in section.figures]
     lines += ["", "## Figures"]
     for figure in drawn:
@@ -37,8 +39,7 @@ def markdown(run: Run, cards: list[Card], sections: list[Section], target: Path)
             alt = text(f"{figure.title}. {figure.drawn}")
             lines += ["", f"![{alt}]({link})", "", f"**{text(figure.title)}.** {text(figure.seen or figure.drawn)}"]
     for section in measured:
-        name, _ = story.PAPERS[section.paper]
-        lines += ["", f"## {text(name)}: {text(section.title)}", "", *_list(section.notes)]
+        lines += ["", f"## {text(story.PAPERS[section.paper].title)}: {text(section.title)}", "", *_list(section.notes)]
         for table in section.tables:
             if table.rows:
                 title = [f"**{text(table.title)}**", ""] if table.title else []

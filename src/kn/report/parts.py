@@ -5,7 +5,7 @@ from pathlib import Path
 
 from kn.report import html, story
 from kn.report.browser import COLUMNS, RelationFacts
-from kn.report.comparison import Run, Section
+from kn.report.comparison import AMIG, Run, Section
 from kn.report.findings import Card, Finding
 from kn.report.numerals import decimals_of, span
 from kn.report.page import Part
@@ -17,21 +17,27 @@ FACTS = (
 )
 
 
-def header(run: Run, cards: list[Card], sections: list[Section]) -> str:
+def header(run: Run, cards: list[Card], amig_cards: list[Card], sections: list[Section]) -> str:
     """The first screen: what was run, and what came out."""
     sentence, *details = story.summary(run) or ["No record of what was run."]
     lines = [f'<p class="lead">{escape(sentence)}</p>', *(f'<p class="details">{escape(text)}</p>' for text in details)]
-    lines.append(f'<div class="cards">{"".join(map(_card, cards))}</div>')
+    lines.append(_cards(cards or amig_cards))
     terms = " ".join(f"<b>{escape(term)}</b> {escape(text)}" for term, text in story.TERMS)
     lines.append(f'<p class="terms">{terms}</p>')
-    lines.append(html.items(story.caveats(sections), "caveats"))
+    lines.append(html.items(story.caveats(sections) + story.remarks(sections), "caveats"))
     checked, _ = story.check(sections)
     if any(row.checked for section in sections for row in section.rows):
         lines.append(html.items(checked))
     if missing := story.missing(sections):
         made = "".join(f"<li>{escape(what)}: <code>bash {escape(command)}</code></li>" for what, command in missing)
-        lines.append(f"<details open class='missing'><summary>Not measured yet</summary><ul>{made}</ul></details>")
+        lines.append(f'<details open class="missing"><summary>Not measured yet</summary><ul>{made}</ul></details>')
+    if cards and amig_cards:
+        lines.append(f"<h2>{escape(story.PAPERS[AMIG].title)}</h2>{_cards(amig_cards)}")
     return "\n".join(lines)
+
+
+def _cards(cards: list[Card]) -> str:
+    return f'<div class="cards">{"".join(map(_card, cards))}</div>'
 
 
 def _card(card: Card) -> str:
@@ -71,10 +77,8 @@ def _bar(card: Card, finding: Finding, arm: str) -> str:
         return "<td></td>"
     every = [value.value for finding in card.findings for value in finding.values.values() if value]
     share = 100 * abs(value.value) / (max(map(abs, every)) or 1)
-    interval = _interval(card, value.low, value.high)
-    return (
-        f'<td class="number bar" style="--share:{share:.0f}%" title="{interval}">{escape(card.shown(value.value))}</td>'
-    )
+    interval = f"<small>{_interval(card, value.low, value.high)}</small>" if value.low is not None else ""
+    return f'<td class="number bar" style="--share:{share:.0f}%">{escape(card.shown(value.value))}{interval}</td>'
 
 
 def figures(sections: list[Section], fig_dir: Path) -> Part | None:
@@ -83,8 +87,7 @@ def figures(sections: list[Section], fig_dir: Path) -> Part | None:
     for paper, (name, _) in story.PAPERS.items():
         made = [
             html.figure(fig_dir / f"{figure.name}.png", figure.title, figure.drawn, figure.seen)
-            for section in sections
-            if section.paper == paper and section.measured
+            for section in story.measured(sections, paper)
             for figure in section.figures
         ]
         if any(made):
@@ -96,16 +99,16 @@ def tables(sections: list[Section]) -> Part | None:
     """This run's numbers next to the papers', for what was measured."""
     lines = []
     for paper, (name, _) in story.PAPERS.items():
-        measured = [section for section in sections if section.paper == paper and section.measured]
-        if measured:
-            lines.append(f"<h3>{escape(name)}</h3>")
-        for section in measured:
-            made = [
-                html.table(table.grid(), table.title or section.title, "comparison")
+        made = []
+        for section in story.measured(sections, paper):
+            tables = [
+                html.table(table.grid(), table.title or section.title, "comparison", is_folded=bool(table.title))
                 for table in section.tables
                 if table.rows
             ]
-            lines.append(f'<div class="numbers">{"".join(made)}{html.items(section.notes, "notes")}</div>')
+            made.append(f'<div class="numbers">{"".join(tables)}{html.items(section.notes, "notes")}</div>')
+        if made:
+            lines.append(f'<h3>{escape(name)}</h3><div class="tables">{"".join(made)}</div>')
     return Part("tables", "Tables", "\n".join(lines)) if lines else None
 
 

@@ -74,8 +74,8 @@ def statistics(run: Run) -> Section:
         notes=[
             "The published program draws 100 facts to compare relations; this is the expected value of its draws.",
             "The published program ran every model with a LayerNorm eps of 1e-5, this one with the model's own.",
-            *read_back.out_of_range(relations),
         ],
+        remarks=read_back.out_of_range(relations),
     )
 
 
@@ -215,8 +215,8 @@ def update(run: Run) -> Section:
             "Facts, prompts and targets are drawn; the draws are not the paper's.",
             "The published program undoes an edit by adding back, so its weights drift; here they are restored.",
             "We read the paper's rise of perplexity as a difference, not as a share.",
-            *read_back.unedited(papers[0].get("facts", {}) if papers else {}),
         ],
+        remarks=read_back.unedited(papers[0].get("facts", {}) if papers else {}),
     )
 
 

@@ -4,6 +4,7 @@ All of it is plain text: names may come from data or from a model, so whoever pr
 """
 
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import NamedTuple
 
 from kn.report.amig_sections import LANGUAGES
@@ -19,9 +20,16 @@ SETTINGS = (
 )
 MADE_WITH = ("rule", "points", "dtype", "device", "torch", "transformers", "commit")
 NAMED = 6  # relations named in the first sentence
-PAPERS = {  # by paper: what it is called here, and the command to begin with
-    KNOWLEDGE_NEURONS: ("Knowledge neurons", "1_run_mlm.sh"),
-    AMIG: ("Several languages and degenerate neurons (AMIG)", "9_run_amig.sh MODEL LANG"),
+
+
+class Paper(NamedTuple):
+    title: str
+    first_command: str
+
+
+PAPERS = {
+    KNOWLEDGE_NEURONS: Paper("Knowledge neurons", "1_run_mlm.sh"),
+    AMIG: Paper("Several languages and degenerate neurons (AMIG)", "9_run_amig.sh MODEL LANG"),
 }
 TERMS = (
     ("Knowledge neurons", "contribute most to the right answer's probability, in most of a fact's prompts."),
@@ -75,13 +83,28 @@ def _count(number: int, what: str) -> str:
     return f"{number:,} {what}{'' if number == 1 else 's'}"
 
 
+def measured(sections: Iterable[Section], paper: str) -> list[Section]:
+    """Those of a paper. What several of them note stays with the first."""
+    there: list[Section] = []
+    noted: set[str] = set()
+    for section in sections:
+        if section.paper == paper and section.measured:
+            there.append(replace(section, notes=[note for note in section.notes if note not in noted]))
+            noted.update(section.notes)
+    return there
+
+
+def remarks(sections: Iterable[Section]) -> list[str]:
+    return [remark for section in sections for remark in section.remarks]
+
+
 def caveats(sections: Iterable[Section]) -> list[str]:
     """Why the papers' numbers are not this run's, once for each paper."""
     made = []
     for paper in PAPERS:
-        measured = [section for section in sections if section.paper == paper and section.measured]
-        departures = list(dict.fromkeys(reason for section in measured for reason in section.departures))
-        incomplete = list(dict.fromkeys(reason for section in measured for reason in section.incomplete))
+        there = measured(sections, paper)
+        departures = list(dict.fromkeys(reason for section in there for reason in section.departures))
+        incomplete = list(dict.fromkeys(reason for section in there for reason in section.incomplete))
         whose = "the second paper's" if paper == AMIG else "the paper's"
         if departures:
             made.append(
