@@ -5,12 +5,15 @@
     stats         numbers about numbers: intervals, ROC curves, perplexity                     no torch
     data          the formats of facts: PARAREL, mLAMA, crawled sentences; fetching them       no torch
     neurons       sets of neurons: refining, comparing, choosing, drawing at random            no torch
+    exchange      neurons out and in: the documented form, other programs' layouts             no torch
     report        reading results back, published numbers, tables, pages, figures              no torch
     model         one transformer as layers of neurons: loading, adapters, prompts, batches
     methods       what is asked of neurons: attribution, interventions, edits
     stage         what surrounds every experiment: the command line, the facts and the model, the runner
     experiments   what single stages measure, where a script alone would be too long
     api           what users call from Python: the names below
+    commands      the command line `kn`                                                        no torch
+    __main__      the same as `python -m kn`                                                   no torch
 
 `tests/test_rooms.py` holds the code to this map. Each name below is imported when it is first used: importing `kn`
 imports nothing. docs/python.md explains them with examples.

@@ -59,6 +59,7 @@ class Adapter(Generic[Kept]):
     """A model of one family. `encoders` and `decoders` implement the runs for their kind of model."""
 
     families: tuple[str, ...]  # as transformers' `model_type` calls them
+    projection: str  # the name of the FFN's output projection, whose inputs are the neurons; {} is the layer
     causal: bool
     words: nn.Embedding
     blocks: list  # one per layer, each with `down`, the FFN's output projection, a FrozenLinear

@@ -37,6 +37,7 @@ def _gated_ffn(gate: FrozenLinear, activation: nn.Module, up: FrozenLinear) -> C
 
 class Gpt2(Decoder):
     families = ("gpt2",)
+    projection = "transformer.h.{}.mlp.c_proj"
 
     def __init__(self, model: nn.Module):
         super().__init__(model)
@@ -71,6 +72,7 @@ class Gpt2(Decoder):
 
 class GptNeo(Decoder):
     families = ("gpt_neo",)
+    projection = "transformer.h.{}.mlp.c_proj"
 
     def __init__(self, model: nn.Module):
         super().__init__(model)
@@ -99,6 +101,7 @@ class GptNeo(Decoder):
 
 class GptJ(Decoder):
     families = ("gptj",)
+    projection = "transformer.h.{}.mlp.fc_out"
 
     def __init__(self, model: nn.Module):
         super().__init__(model)
@@ -131,6 +134,7 @@ class GptJ(Decoder):
 
 class GptNeoX(Decoder):
     families = ("gpt_neox",)
+    projection = "gpt_neox.layers.{}.mlp.dense_4h_to_h"
 
     def __init__(self, model: nn.Module):
         super().__init__(model)
@@ -162,6 +166,7 @@ class Llama(Decoder):
     """Llama and models like it: RMS norms, rotated queries and keys, a gated FFN. A neuron is gate times up."""
 
     families: tuple[str, ...] = ("llama", "ministral", "qwen2", "qwen3", "gemma")
+    projection = "model.layers.{}.mlp.down_proj"
 
     def __init__(self, model: nn.Module):
         super().__init__(model)

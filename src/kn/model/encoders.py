@@ -225,6 +225,7 @@ def _bert_block(module: nn.Module) -> Block:
 
 class Bert(PostNormEncoder):
     families = ("bert",)
+    projection = "bert.encoder.layer.{}.output.dense"
 
     def __init__(self, model: nn.Module):
         super().__init__(model)
@@ -235,6 +236,7 @@ class Bert(PostNormEncoder):
 
 class Roberta(PostNormEncoder):
     families = ("roberta", "xlm-roberta")
+    projection = "roberta.encoder.layer.{}.output.dense"
 
     def __init__(self, model: nn.Module):
         super().__init__(model)
@@ -249,6 +251,7 @@ class Electra(PostNormEncoder):
     """The generator. The discriminator does not predict words."""
 
     families = ("electra",)
+    projection = "electra.encoder.layer.{}.output.dense"
 
     def __init__(self, model: nn.Module):
         super().__init__(model)
@@ -270,6 +273,7 @@ class Electra(PostNormEncoder):
 
 class DistilBert(PostNormEncoder):
     families = ("distilbert",)
+    projection = "distilbert.transformer.layer.{}.ffn.lin2"
 
     def __init__(self, model: nn.Module):
         super().__init__(model)

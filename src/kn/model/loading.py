@@ -110,6 +110,14 @@ def load(
     return tokenizer, model
 
 
+def projection(name: str, revision: str | None) -> str:
+    """The name of the modules whose inputs are a model's neurons, with {} for the layer. Reads no weights."""
+    from transformers import AutoConfig
+
+    with line_for(name):
+        return _family(name, AutoConfig.from_pretrained(name, revision=revision).model_type).projection
+
+
 def _family(name: str, family: object) -> type[Adapter]:
     for known, adapter in FAMILIES.items():
         if known == family:

@@ -173,20 +173,28 @@ def read_neurons(kn_dir: str | Path, arm: str, world: World) -> dict[str, list[N
 
 
 def _check_origin(kn_dir: str | Path, arm: str, world: World) -> None:
-    """Neurons that stage 2 recorded must be as it wrote them, of this model and of these facts."""
-    record, unknown = runs.Record(result_files.neurons_record(kn_dir)), []
+    """Neurons that stage 2 or an import recorded must be as they were written, of this model and of these facts."""
+    record, unknown, imported = runs.Record(result_files.neurons_record(kn_dir)), [], []
     for relation in world.relations:
         path = result_files.neurons(kn_dir, relation, arm)
-        made = origins.recorded_settings(path, record, path.name, "stage 2 (2_run_kn.sh)")
+        maker = "stage 2 (2_run_kn.sh)"
+        stages, facts_remedy = "stages 1 and 2", "run stages 1 and 2 with these"
+        if origins.IMPORTED in (record.made(path.name) or {}):
+            imported.append(relation)
+            maker = stages = "`kn import`"
+            facts_remedy = "import neurons of these"
+        made = origins.recorded_settings(path, record, path.name, maker)
         if not made or origins.has_sampled_fingerprint(made, world.settings):
             unknown.append(relation)
             continue
-        origins.check_model(path, made, world.settings, "stages 1 and 2")
+        origins.check_model(path, made, world.settings, stages)
+        if "weights" not in made:  # of an import
+            unknown.append(relation)
         if made.get("debug") == world.settings["debug"] and made.get("data") != runs.digest(world.bags[relation]):
-            raise InputError(
-                f"{path}: was made from other facts: run stages 1 and 2 with these, in another RESULTS folder"
-            )
-    if arm == KNOWLEDGE:  # the note would be the same for the baseline
+            raise InputError(f"{path}: was made from other facts: {facts_remedy}, in another RESULTS folder")
+    if arm == KNOWLEDGE:  # the notes would be the same for the baseline
+        if imported:
+            note(f"note: the neurons of {' '.join(imported)} were imported; {record.path} says from where")
         origins.note_unknown_origin(record, unknown)
 
 

@@ -65,6 +65,7 @@ LATER = {
     ),
 }
 
+IMPORTED = "imported from"  # in the record of neurons, and on the card of exported ones: another program's files
 ELSEWHERE = "set RESULTS=another/folder for this run"
 
 

@@ -51,7 +51,7 @@ def provenance(device: "torch.device") -> dict:
         "python": platform.python_version(),
         "torch": torch.__version__,
         "transformers": transformers.__version__,
-        "commit": _commit(),
+        "commit": commit(),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else _processor(),
         "threads": torch.get_num_threads(),
         "processes": WORKERS,
@@ -106,7 +106,7 @@ def locked(path: Path, wait: bool = True) -> Iterator[bool]:
         yield lock(file, wait) is not False
 
 
-def _commit() -> str | None:
+def commit() -> str | None:
     """The program's commit, with a + if files have changed since; None outside a checkout."""
     try:
         commit = _git("rev-parse", "--short=12", "HEAD")
