@@ -420,7 +420,8 @@ def test_neurons_of_several_models_are_not_exported_together(results, tmp_path):
         kn(*command)
     kn(*command, "--pt_relation", "P36")
     line = lines(tmp_path / "out" / "neurons.jsonl")[0]
-    assert line["prompts"] is None and line["neurons"][0][2] is None  # stage 1's results are not there
+    # Stage 1's results are not there.
+    assert line["prompts"] is None and line["neurons"][0][2] is None
 
 
 def test_the_command_line_answers_without_torch():

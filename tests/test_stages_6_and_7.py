@@ -269,7 +269,7 @@ def knowledge_edits(summary):
     return summary["edits"]["knowledge neurons"]
 
 
-def test_a_relation_without_neurons_is_no_obstacle_to_the_others(edited, tmp_path):
+def test_a_relation_without_neurons_is_no_obstacle_to_the_others(edited, erased, tmp_path):
     """Finished results of an earlier version, which did not count the facts that were answered wrongly, are kept."""
     shutil.copytree(KN, tmp_path / "kn")
     (tmp_path / "kn" / "kn_bag-P36.json").write_text(json.dumps([[]] * 40))
@@ -285,6 +285,10 @@ def test_a_relation_without_neurons_is_no_obstacle_to_the_others(edited, tmp_pat
     assert facts["P36"] == dict(zip(OUTCOMES, (0, 40, 0, 0, 0, 0), strict=True))
     assert facts["P101"]["answered wrongly"] is facts["P101"]["not drawn"] is None
     assert facts["P101"]["edited"] == read(edited / "edit" / "edit-1-8.json")["facts"]["P101"]["edited"]
+    shutil.copytree(erased / "erase", tmp_path / "erase")
+    done = erase(tmp_path, "--kn_dir", tmp_path / "kn", "--pt_relation", "P36", "P101")
+    assert "P36: no fact has a neuron, so there is nothing to erase" in done.stderr
+    assert "P101      knowledge neurons" in done.stdout and "P36" not in done.stdout
 
 
 @pytest.mark.parametrize(

@@ -10,14 +10,14 @@ from kn.exchange import form
 from kn.exchange.facts import Fact, Facts
 from kn.exchange.form import Card, Line
 from kn.neurons import sets
-from kn.neurons.sets import Neuron, NeuronSet, are_triplets
+from kn.neurons.attributed import Scored, read_scores
+from kn.neurons.sets import Neuron, NeuronSet, Triplet
 from kn.store import origins, result_files, runs, summaries
-from kn.store.files import InputError, read_jsonl, read_object
+from kn.store.files import InputError, read_object
 from kn.store.result_files import BASELINE, KNOWLEDGE
-from kn.store.result_shapes import ATTRIBUTIONS, REFINING
+from kn.store.result_shapes import REFINING
 from kn.store.shapes import check
 
-Scores = list[dict | None]  # of a fact's prompts, as in stage 1's results; None if it could not be scored
 SCORES = {KNOWLEDGE: "ig_gold", BASELINE: "base"}  # by arm, the scores of stage 1 that its neurons come from
 STAGE_2 = "stage 2 (2_run_kn.sh)"
 ATTRIBUTION = ("rule", "points", "do_lower_case", "max_seq_length")  # settings of stage 1
@@ -80,6 +80,7 @@ def collect(results: Results, facts: Facts) -> Collected:
             if arm == BASELINE and not path.exists():
                 continue
             made = origins.recorded_settings(path, results.record, path.name, STAGE_2) or {}
+            imported = origins.IMPORTED in (results.record.made(path.name) or {})
             own_facts = _own_facts(path, made, facts, relation)
             neurons = sets.read_neuron_sets(path)
             if len(neurons) != len(own_facts):
@@ -87,7 +88,7 @@ def collect(results: Results, facts: Facts) -> Collected:
             if arm == KNOWLEDGE:
                 made_by_relation[relation] = made
                 exported |= {fact.id: fact for fact in own_facts}
-                scored = _scored_prompts(results, own_facts, relation)
+                scored = None if imported else _scored_prompts(results, made, own_facts, relation)
             for number, fact in enumerate(own_facts):
                 lines.append(_line(fact, neurons[number], SCORES[arm], scored[number] if scored else None))
     all_neurons = [neuron for lines in arms.values() for line in lines for neuron in line["neurons"]]
@@ -111,26 +112,26 @@ def _own_facts(path: Path, made: dict, facts: Facts, relation: str) -> list[Fact
     return own_facts
 
 
-def _scored_prompts(results: Results, facts: list[Fact], relation: str) -> list[Scores] | None:
-    """Per fact, stage 1's scores. None if stage 1's results are not there."""
+def _scored_prompts(results: Results, made: dict, facts: list[Fact], relation: str) -> list[list[Scored]] | None:
+    """Per fact, its prompts with stage 1's scores. None if stage 1's results are not there."""
     path = result_files.attributions(results.output_dir, results.prefix, relation)
     if not path.exists():
         return None
     record = runs.Record(result_files.attributions_record(results.output_dir, results.prefix))
-    origins.recorded_settings(path, record, relation, "stage 1 (1_run_mlm.sh)")
-    by_fact = []
-    for number, prompts in enumerate(read_jsonl(path)):
-        check(prompts, ATTRIBUTIONS, f"{path}, fact {number}")
-        by_fact.append([None if "skipped" in scores else scores for _, scores in prompts])
-    asked = [len(fact.prompts) for fact in facts]
-    if [len(prompts) for prompts in by_fact] != asked:
+    scored = origins.recorded_settings(path, record, relation, "stage 1 (1_run_mlm.sh)") or {}
+    origins.check_model(path, scored, made, STAGE_2)
+    by_fact = list(read_scores(path, SCORES.values()))
+    if [len(prompts) for prompts in by_fact] != [len(fact.prompts) for fact in facts]:
         raise InputError(f"{path}: has other facts or prompts than the data: name their file (--data_path)")
     return by_fact
 
 
-def _line(fact: Fact, neurons: NeuronSet, score: str, prompts: Scores | None) -> Line:
-    used = None if prompts is None else [scores for scores in prompts if scores]
-    shares = [_shares(scores[score]) for scores in used or []]
+def _line(fact: Fact, neurons: NeuronSet, score: str, prompts: list[Scored] | None) -> Line:
+    used = None
+    shares: list[dict[Neuron, float]] = []
+    if prompts is not None:
+        used = [text for text, prompt in zip(fact.prompts, prompts, strict=True) if not prompt.skipped]
+        shares = [_shares(prompt.triplets[score]) for prompt in prompts if not prompt.skipped]
     return {
         "id": fact.id,
         "relation": fact.relation,
@@ -140,16 +141,12 @@ def _line(fact: Fact, neurons: NeuronSet, score: str, prompts: Scores | None) ->
             [*neuron, round(mean(by_neuron.get(neuron, 0.0) for by_neuron in shares), 6) if shares else None]
             for neuron in neurons
         ],
-        "prompts": prompts
-        if prompts is None
-        else [text for text, scores in zip(fact.prompts, prompts, strict=True) if scores],
+        "prompts": used,
     }
 
 
-def _shares(triplets: list) -> dict[Neuron, float]:
-    """Scores as shares of the prompt's highest. Stage 1 writes none below a tenth."""
-    if not are_triplets(triplets):
-        return {}
+def _shares(triplets: list[Triplet]) -> dict[Neuron, float]:
+    """Scores as shares of the prompt's highest."""
     highest = max((value for _, _, value in triplets), default=0)
     return {Neuron(layer, index): value / highest for layer, index, value in triplets} if highest > 0 else {}
 
