@@ -70,6 +70,31 @@ def test_the_page_is_well_formed_and_refers_to_no_other_file(golden_report):
         assert script not in text
 
 
+def test_the_first_screen_has_the_main_numbers_with_their_controls(golden_report):
+    text = (golden_report / "report.html").read_text()
+    cards = dict(re.findall(r'<article class="card"><h3>(.*?)</h3>(.*?)</article>', text))
+    averages = read(golden_report / "kn" / "modify_activation_rlt.json").values()
+    change = 100 * mean(measures["rm_own:ave_delta_ratio"] for measures in averages)
+    card = html.unescape(cards["Suppressing a fact&#x27;s neurons"])
+    assert re.search(r'class="big">(.*?) %', card)[1] == f"\N{MINUS SIGN}{abs(change):.1f}" and change < 0
+    assert "\N{MINUS SIGN}29.03 %" in card and ">baseline</th>" in card
+    assert text.index("</article>") < text.index("<figure") < text.index('class="sortable') < text.index("facts-table")
+    assert "Neurons of a fact and Layers: <code>bash 2_run_kn.sh</code>" in text and "<main" in text and "<nav" in text
+
+
+def test_figures_and_tables_say_what_they_are(golden_report):
+    text = (golden_report / "report.html").read_text()
+    figures = re.findall(r"<figure.*?</figure>", text)
+    assert len(figures) == 3
+    for figure in figures:
+        (alt,) = re.findall('alt="(.*?)"', figure)
+        assert alt.count(". ") >= 1 and ".png" not in alt
+        assert re.search("<figcaption><strong>.+</strong> .*[0-9]", figure)
+    tables = re.findall(r'<table class="sortable.*?</table>', text, re.DOTALL)
+    assert tables and all("<caption" in table for table in tables)
+    assert not re.findall(r"<th(?! scope=)", "".join(tables).replace("<thead", ""))
+
+
 def test_text_that_looks_like_html_stays_text(tmp_path, bench):
     bench.make_up(tmp_path, 2, 2)
     evil = "</script><b>&\"'"

@@ -4,16 +4,12 @@ import csv
 import html
 import re
 import shutil
-from itertools import combinations
 from statistics import mean
 
-import numpy as np
 import pytest
 
 from conftest import GOLDEN, RELATIONS, ROOT, read, run
-from kn.neurons.sets import NeuronSet
-from kn.report import read_back, resampling
-from kn.report.numerals import decimals_for, shown
+from kn.report import read_back
 from reports import Rounded, change_json, make_golden_report, number, report, rows, write
 
 NUMBERS = read(ROOT / "data" / "paper_numbers.json")
@@ -84,22 +80,6 @@ def test_every_published_number_is_shown_and_an_uncertain_one_as_unknown(golden_
             else:
                 assert cell == Rounded(entry.get("paper", entry.get("rerun")))
                 assert cell.endswith("†") == ("paper" not in entry)
-
-
-@pytest.mark.parametrize(
-    ("values", "decimals"),
-    [([27738, 34], 0), ([9.35, 34], 1), ([-29.03, 0.2], 1), ([4.134], 2), ([0.485, 0.02], 3), ([1450.25], 0), ([], 0)],
-)
-def test_numbers_have_three_digits_and_whole_ones_no_decimals(values, decimals):
-    assert decimals_for(values) == decimals
-
-
-@pytest.mark.parametrize(
-    ("value", "decimals", "sign", "text"),
-    [(-1234.5, 1, False, "\N{MINUS SIGN}1,234.5"), (2, 0, True, "+2"), (-0.04, 1, True, "0.0"), (0.04, 1, True, "0.0")],
-)
-def test_minus_is_a_minus_sign_and_zero_has_none(value, decimals, sign, text):
-    assert shown(value, decimals, sign) == text
 
 
 def test_all_numbers_of_the_data_file_have_a_source_and_a_reason():
@@ -407,42 +387,3 @@ def test_relations_out_of_range_and_facts_that_were_not_edited_are_said():
     facts = {"P30": {"edited": 0, "no neurons": 7, "not drawn": None}, "P36": {"edited": 9, "no neurons": 2}}
     (line,) = read_back.unedited(facts)
     assert line == "Facts of these relations: 9 edited, 9 no neurons. Relations without an edit: P30."
-
-
-def test_intervals_of_shared_neurons_are_those_of_drawing_facts_again():
-    """Beside a loop over all pairs of facts drawn."""
-    relations = {
-        "P1": [[(0, 1), (0, 2)], [(0, 2)], [], [(0, 2), (1, 3)]],
-        "P2": [[(1, 3)], [(0, 1), (1, 3)]],
-        "P3": [[(2, 2), (0, 2)], [(2, 2)], [(2, 2)]],
-    }
-    draws, rng = 40, np.random.default_rng(7)
-    times = {name: resampling.weights(rng, len(facts), draws) for name, facts in relations.items()}
-    expected = {
-        "neurons per fact": [],
-        "shared by two facts of one relation": [],
-        "shared by facts of two relations": [],
-    }
-    for draw in range(draws):
-        drawn = {
-            name: [(fact, set(facts[fact])) for fact in range(len(facts)) for _ in range(int(times[name][draw, fact]))]
-            for name, facts in relations.items()
-        }
-        within = [
-            len(mine & theirs)
-            for facts in drawn.values()
-            for (fact, mine), (other, theirs) in combinations(facts, 2)
-            if fact != other
-        ]
-        between = [
-            mean(mean(len(mine & theirs) for _, theirs in drawn[other]) for other in drawn if other != name)
-            for name, facts in drawn.items()
-            for _, mine in facts
-        ]
-        sizes = [len(members) for facts in drawn.values() for _, members in facts]
-        for values, new in zip(expected.values(), (sizes, within, between), strict=True):
-            values.append(mean(new) if new else np.nan)
-    sets = {name: [NeuronSet(members) for members in facts] for name, facts in relations.items()}
-    measured = resampling.statistics(sets, 7, draws)
-    for name, values in expected.items():
-        assert [measured[name].low, measured[name].high] == pytest.approx(np.nanquantile(values, (0.025, 0.975)))

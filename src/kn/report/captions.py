@@ -21,7 +21,7 @@ def layers(by_arm: Mapping[str, Sequence[float | None]]) -> str:
     for arm, all_shares in by_arm.items():
         shares = [share or 0 for share in all_shares]
         if not any(shares):
-            sentences.append(f"There are no {arm}.")
+            sentences.append(f"{_capital(arm)}: no neurons.")
             continue
         peak = max(range(len(shares)), key=shares.__getitem__)
         begin = len(shares) - max(len(shares) // 4, 1)

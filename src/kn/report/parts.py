@@ -37,7 +37,7 @@ def header(run: Run, cards: list[Card], amig_cards: list[Card], sections: list[S
 
 
 def _cards(cards: list[Card]) -> str:
-    return f'<div class="cards">{"".join(map(_card, cards))}</div>'
+    return f'<div class="cards">{"".join(map(_card, cards))}</div>' if cards else ""
 
 
 def _card(card: Card) -> str:

@@ -16,6 +16,7 @@ def data(run: Run) -> Section:
     record = run.records["stage 1"]
     values: Values = {}
     series = []
+    remarks = []
     if record:
         prompts = {relation: entry["prompts"] for relation, entry in record.items()}
         scored = sum(entry["scored"] for entry in record.values())
@@ -29,6 +30,10 @@ def data(run: Run) -> Section:
             ("templates per relation", "mean over relations"): Reported(mean(per.value for per in per_fact.values())),
             ("prompts per fact", "mean over facts"): Reported(n_prompts / max(n_facts, 1)),
         }
+        if n_prompts > scored:
+            remarks.append(
+                f"{n_prompts - scored:,} of {n_prompts:,} prompts could not be scored; stage 1's record says why."
+            )
         facts = {relation: Reported(count) for relation, count in run.facts.items()}
         series = [
             Series("relation", "facts", "all", facts),
@@ -43,6 +48,7 @@ def data(run: Run) -> Section:
         title="Data",
         command="1_run_mlm.sh",
         notes=["The paper gives fewer templates per relation than are in the data released with it."],
+        remarks=remarks,
     )
 
 

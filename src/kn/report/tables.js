@@ -10,9 +10,10 @@ const Tables = (() => {
   const byId = (id) => document.getElementById(id);
   const make = (tag, properties) => Object.assign(document.createElement(tag), properties);
 
+  const missing = (value) => value === null || value === undefined || value === "";
+
   function sorted(items, key, up) {
     const sign = up ? 1 : -1;
-    const missing = (value) => value === null || value === undefined || value === "";
     return items
       .map((item) => [key(item), item])
       .sort(([a], [b]) => {
@@ -52,7 +53,8 @@ const Tables = (() => {
   // text, a node or a list of both; `number: true`; `width` in percent; `wide: true`, the whole width on a telephone.
   // text(entry): what the search finds; neurons(entry): names such as 5.11, of which it finds only whole ones.
   // groups: pairs of value and label for the menu. noun: what the entries are.
-  function browse(name, { entries, columns, text, neurons, groups, noun }) {
+  function browse(name, { entries, columns: all, text, neurons, groups, noun }) {
+    const columns = all.filter(({ key }) => entries.some((entry) => !missing(key(entry)))); // without unmeasured ones
     const part = (id) => byId(`${name}-${id}`);
     const [table, menu, search, more, none] = ["table", "menu", "search", "more", "none"].map(part);
     const [heads, body] = [table.tHead.rows[0], table.tBodies[0]];
