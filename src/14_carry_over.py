@@ -28,17 +28,14 @@ from kn.experiments import agreement, carry_over, carry_over_averages
 from kn.experiments.carry_over import ARMS, SIDES, Draw, Subjects
 from kn.experiments.carry_over_averages import ALL
 from kn.experiments.updates import Strengths
-from kn.neurons import attributed
-from kn.neurons.attributed import Attributed
 from kn.report import figures
 from kn.report.read_back import measured
-from kn.stage import flags, setup
+from kn.stage import attributions, flags, setup
 from kn.stage.runner import Task, Unit, run
 from kn.stage.setup import World
-from kn.store import origins, result_files, runs, summaries
+from kn.store import result_files, runs, summaries
 from kn.store.files import InputError, make_folder, read_jsonl
 from kn.store.result_files import KNOWLEDGE
-from kn.store.runs import Record
 
 UNIT = 8  # facts: what a killed run loses at most
 
@@ -79,7 +76,7 @@ def main() -> None:
     make_folder(record.parent)
 
     def task(relation: str) -> Task:
-        prompts = read_prompts(relation, args.output_dir, args.output_prefix, world)
+        prompts = list(attributions.read(relation, args.output_dir, args.output_prefix, world).values())
         draws = carry_over.draw(relation, prompts, refined[relation], args.facts, rules, subjects, world, args.seed)
         return Task(
             relation,
@@ -116,30 +113,6 @@ def main() -> None:
         summaries.write(result_files.carry_over_means(args.output_dir), summary)
         print(carry_over_averages.table(groups))
         print(figure(groups[ALL], Path(args.fig_dir) / "carry_over"))
-
-
-def read_prompts(relation: str, output_dir: str, prefix: str, world: World) -> list[list[Attributed]]:
-    """Stage 1's attributions of the relation's facts: of this model and of these facts, or an error."""
-    path = result_files.attributions(output_dir, prefix, relation)
-    record = Record(result_files.attributions_record(output_dir, prefix))
-    made = origins.recorded_settings(path, record, relation, "stage 1 (1_run_mlm.sh)")
-    if made is None:
-        origins.note_unknown_origin(record, [relation])
-    else:
-        origins.check_model(path, made, world.settings, "stage 1")
-    prompts = attributed.read_attributions(path)[: len(world.bags[relation])]
-    remedy = "run stage 1 again, with these data"
-    if len(prompts) != len(world.bags[relation]):
-        raise InputError(f"{path}: has {len(prompts)} facts, the data have {len(world.bags[relation])}: {remedy}")
-    for fact, of_fact in enumerate(prompts):
-        encoded = world.encoded(relation, fact)
-        here = [template for template, each in enumerate(encoded) if not each.skipped]
-        answer = world.bags[relation][fact][0][1]
-        if [prompt.template for prompt in of_fact] != here or {prompt.answer for prompt in of_fact} - {answer}:
-            raise InputError(f"{path}, fact {fact}: was made from other prompts: {remedy}")
-        for prompt in of_fact:
-            world.check_neurons(attributed.as_neurons(prompt.neurons), f"{path}, fact {fact}")
-    return prompts
 
 
 def read_subjects(path: Path, world: World) -> Subjects:

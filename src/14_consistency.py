@@ -129,7 +129,7 @@ def read(output_dir: str, prefix: str) -> tuple[Relations, int]:
     relations: Relations = {}
     for name in tqdm(result_files.by_number(paths), desc="reading", unit="relation", dynamic_ncols=True):
         origins.recorded_settings(paths[name], record, name, "stage 1 (1_run_mlm.sh)")
-        relations[name] = attributed.read_attributions(paths[name])
+        relations[name] = list(attributed.read_attributions(paths[name]).values())
     indices = (prompt.neurons % STRIDE for facts in relations.values() for prompts in facts for prompt in prompts)
     highest = max((int(of_prompt.max(initial=0)) for of_prompt in indices), default=0)
     return relations, max(attributed.neurons_in_a_layer(record, paths) or 0, highest + 1)

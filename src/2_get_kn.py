@@ -164,7 +164,7 @@ def read_strongest(path: Path, thresholds: dict[str, float]) -> Strongest:
     """The strongest neurons in a file of stage 1."""
     neurons: dict[str, list] = {score: [] for score in thresholds}
     n_layers = 0
-    for fact in read_scores(path, thresholds):
+    for _, fact in read_scores(path, thresholds):
         for score, threshold in thresholds.items():
             of_prompts = [prompt.triplets[score] for prompt in fact]
             neurons[score].append([strongest(triplets, threshold) for triplets in of_prompts])

@@ -14,6 +14,10 @@ averages with 95 % intervals under the published names. `--grid` uses every pair
 draws; the averages are in `grid.json`. Both files, and a table, say how many facts of each relation were edited, and
 why the others were not: no neurons, only neurons that more than a tenth of the relation's facts have, a wrong answer,
 no answer or no other answer that can be scored, or not drawn.
+
+If `--output_dir` has stage 1's results, a second table says whether attribution predicts where editing succeeds: how
+much of the success the edited layers explain, alone and with the attribution of the edited layers and neurons
+(docs/consistency.md).
 """
 
 from kn.store.start import guard
@@ -22,12 +26,13 @@ import argparse
 from collections import Counter
 from itertools import product
 
-from kn.experiments import unedited, update_averages, updates
+from kn.experiments import localization, unedited, update_averages, updates
 from kn.experiments.given_draws import read_edits
 from kn.experiments.updates import EDITS, Edit, Strengths
 from kn.neurons import selection
+from kn.neurons.attributed import Attributed
 from kn.neurons.sets import NeuronSet
-from kn.stage import flags, setup
+from kn.stage import attributions, flags, setup
 from kn.stage.runner import Task, Unit, run
 from kn.stage.setup import World
 from kn.store import result_files, runs, summaries
@@ -52,6 +57,7 @@ def parse() -> argparse.Namespace:
         metavar="LAMBDA",
         help=f"use all pairs of these strengths instead; without any: of {' '.join(f'{value:g}' for value in GRID)}",
     )
+    parser.add_argument("--output_prefix", default="{PREFIX}", help="the prefix of the names of stage 1's results")
     parser.add_argument("--draws", metavar="FILE", help="edits to make: [[relation, fact, target, result], …]")
     return parser.parse_args()
 
@@ -119,7 +125,12 @@ def main() -> None:
     if not FIRST:
         return
 
-    averages = [pair._asdict() | {"averages": update_averages.average(lines, pair, args.seed)} for pair in pairs]
+    attributed, why_not = read_attributions(lines, args.output_dir, args.output_prefix, world)
+    averages = []
+    for pair in pairs:
+        predicted = localization.predict(localization.effects(lines, attributed, pair), args.seed) if attributed else {}
+        average = update_averages.average(lines, pair, args.seed)
+        averages.append(pair._asdict() | {"averages": average, "localization": predicted})
     summary = {
         "relations": world.relations,
         "settings": world.settings | depends,
@@ -134,6 +145,28 @@ def main() -> None:
         table = update_averages.grid_table(averages)
     summaries.write(result_files.edits_summary(args.output_dir, name), summary)
     print(f"{unedited.table(rows)}\n\n{table}")
+    if args.grid is None:
+        print()
+        print(localization.table(averages[0]["localization"]) if attributed else f"{localization.TITLE}: {why_not}")
+
+
+def read_attributions(
+    lines: list[dict], output_dir: str, prefix: str, world: World
+) -> tuple[dict[tuple[str, int], list[Attributed]], str]:
+    """The attributions of the edited facts, by relation and number. If there are none, why."""
+    facts: dict[str, set[int]] = {}
+    for line in lines:
+        facts.setdefault(line["relation"], set()).add(line["fact"])
+    found: dict[tuple[str, int], list[Attributed]] = {}
+    why_not = "nothing was edited"
+    for relation, wanted in facts.items():
+        try:
+            read = attributions.read(relation, output_dir, prefix, world, wanted)
+        except InputError as error:  # the edits are measured without them
+            why_not = f"not measured: {error}"
+        else:
+            found |= {(relation, fact): prompts for fact, prompts in read.items()}
+    return found, why_not
 
 
 def measure(

@@ -258,7 +258,7 @@ def test_the_stage_agrees_with_sets_made_the_obvious_way(measured):
         assert entry["agreement"][groups.OWN]["inconsistent by CS1, fixed"] == pytest.approx(below)
         assert sum(entry["parts"][part] for part in PARTS) == pytest.approx(1)
         prompts = attributed.read_attributions(folder / f"TREx-all-{relation}.rlt.jsonl")
-        sizes = [len(rules.neurons(prompt)) for fact in prompts for prompt in fact]
+        sizes = [len(rules.neurons(prompt)) for fact in prompts.values() for prompt in fact]
         assert entry["neurons per prompt"] == pytest.approx(np.mean(sizes))
         assert relation in printed
     assert (folder / "figures" / "consistency.png").exists()

@@ -320,6 +320,23 @@ def test_without_neurons_there_is_one_line_and_no_result(tmp_path, stage):
     assert not (tmp_path / "out").exists()
 
 
+def test_whether_attribution_predicts_editing_is_added_to_finished_results(edited, stage1, tmp_path):
+    shutil.copytree(edited / "edit", tmp_path / "edit")
+    before = (tmp_path / "edit" / "edit-1-8-P36.jsonl").read_bytes()
+    without = edit(tmp_path).stdout
+    assert (
+        "alone and with attribution: not measured: " in without and "TREx-all-P101.rlt.jsonl: no such file: run stage 1" in without
+    )
+    for file in stage1.glob("TREx-all*"):
+        (tmp_path / file.name).symlink_to(file)
+    printed = edit(tmp_path).stdout
+    assert (tmp_path / "edit" / "edit-1-8-P36.jsonl").read_bytes() == before
+    found = read(tmp_path / "edit" / "edit-1-8.json")["localization"]
+    assert found["knowledge neurons"]["edits"] == 30 == found["random neurons"]["edits"]
+    assert 0 < found["all together"]["R^2 alone"] < found["all together"]["R^2 with both"] < 1
+    assert f"{found['all together']['increase']:.3f} (" in printed
+
+
 # ---- stage 7 ----
 
 

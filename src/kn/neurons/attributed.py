@@ -1,6 +1,7 @@
 """The results of stage 1 read back: the neurons of each prompt with their scores. Never imports torch."""
 
 from collections.abc import Collection, Iterable, Iterator
+from itertools import count
 from pathlib import Path
 from typing import NamedTuple
 
@@ -27,11 +28,14 @@ class Scored(NamedTuple):
     triplets: dict[str, list[Triplet]]  # by the name of the score
 
 
-def read_scores(path: Path, names: Collection[str]) -> Iterator[list[Scored]]:
-    """The prompts of each fact, with these scores."""
+def read_scores(
+    path: Path, names: Collection[str], wanted: Collection[int] | None = None
+) -> Iterator[tuple[int, list[Scored]]]:
+    """The prompts of each fact, or of the wanted ones, with these scores; and the fact's number."""
     n_asked = 0  # prompts
     n_scored = dict.fromkeys(names, 0)
-    for number, fact in enumerate(read_jsonl(path)):
+    numbers = count() if wanted is None else iter(sorted(wanted))
+    for number, fact in zip(numbers, read_jsonl(path, wanted), strict=False):
         place = f"{path}, fact {number}"
         check(fact, ATTRIBUTIONS, place)
         prompts = []
@@ -45,9 +49,9 @@ def read_scores(path: Path, names: Collection[str]) -> Iterator[list[Scored]]:
                 n_scored[name] += bool(scores[name])
             prompts.append(Scored(about, "skipped" in scores, {name: scores[name] for name in names}))
         n_asked += sum(not prompt.skipped for prompt in prompts)
-        yield prompts
-    for name, count in n_scored.items():
-        if n_asked and not count:
+        yield number, prompts
+    for name, n_prompts in n_scored.items():
+        if n_asked and not n_prompts:
             raise InputError(f"{path}: has no scores in {name!r}: run stage 1 with --get_ig_gold --get_base")
 
 
@@ -64,18 +68,18 @@ class Attributed(NamedTuple):
         return self.neurons[self.scores >= share * self.scores.max(initial=0)]
 
 
-def read_attributions(path: Path) -> list[list[Attributed]]:
-    """The prompts of each fact that could be scored."""
-    facts: list[list[Attributed]] = []
-    for number, prompts in enumerate(read_scores(path, [ATTRIBUTION])):
-        facts.append([])
+def read_attributions(path: Path, wanted: Collection[int] | None = None) -> dict[int, list[Attributed]]:
+    """By number, the prompts of each fact, or of the wanted ones, that could be scored."""
+    facts: dict[int, list[Attributed]] = {}
+    for number, prompts in read_scores(path, [ATTRIBUTION], wanted):
+        facts[number] = []
         for template, prompt in enumerate(prompts):
             check(prompt.about, ANSWER, f"{path}, fact {number}, prompt {template}")
             if not prompt.skipped:
                 table = np.array(prompt.triplets[ATTRIBUTION], float).reshape(-1, 3)
                 codes = table[:, 0].astype(np.int64) * STRIDE + table[:, 1].astype(np.int64)
                 order = codes.argsort()
-                facts[-1].append(Attributed(template, prompt.about["gold_obj"], codes[order], table[order, 2]))
+                facts[number].append(Attributed(template, prompt.about["gold_obj"], codes[order], table[order, 2]))
     return facts
 
 

@@ -10,7 +10,7 @@ import platform
 import re
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
@@ -101,12 +101,18 @@ def read_object(path: str | Path) -> dict:
     return value
 
 
-def read_jsonl(path: str | Path | zipfile.Path) -> Iterator:
-    """The values of a file with one JSON value per line. Empty lines are skipped. The file may be inside a zip."""
+def read_jsonl(path: str | Path | zipfile.Path, wanted: Container[int] | None = None) -> Iterator:
+    """The values of a file with one JSON value per line. Empty lines are skipped. The file may be inside a zip.
+
+    `wanted`: the numbers of the values to read, from 0 on; None: all. The others are not even parsed.
+    """
     with reading(path) as file:
+        value = 0
         for number, line in enumerate(file, 1):
             if line.strip():
-                yield parsed(line, f"{path}, line {number}")
+                if wanted is None or value in wanted:
+                    yield parsed(line, f"{path}, line {number}")
+                value += 1
 
 
 @contextmanager
