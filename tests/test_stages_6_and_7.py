@@ -325,7 +325,8 @@ def test_whether_attribution_predicts_editing_is_added_to_finished_results(edite
     before = (tmp_path / "edit" / "edit-1-8-P36.jsonl").read_bytes()
     without = edit(tmp_path).stdout
     assert (
-        "alone and with attribution: not measured: " in without and "TREx-all-P101.rlt.jsonl: no such file: run stage 1" in without
+        "alone and with attribution: not measured: " in without
+        and "TREx-all-P101.rlt.jsonl: no such file: run stage 1" in without
     )
     for file in stage1.glob("TREx-all*"):
         (tmp_path / file.name).symlink_to(file)
