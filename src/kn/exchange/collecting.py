@@ -120,7 +120,7 @@ def _scored_prompts(results: Results, made: dict, facts: list[Fact], relation: s
     record = runs.Record(result_files.attributions_record(results.output_dir, results.prefix))
     scored = origins.recorded_settings(path, record, relation, "stage 1 (1_run_mlm.sh)") or {}
     origins.check_model(path, scored, made, STAGE_2)
-    by_fact = list(read_scores(path, SCORES.values()))
+    by_fact = [prompts for _, prompts in read_scores(path, SCORES.values())]
     if [len(prompts) for prompts in by_fact] != [len(fact.prompts) for fact in facts]:
         raise InputError(f"{path}: has other facts or prompts than the data: name their file (--data_path)")
     return by_fact
