@@ -24,6 +24,7 @@ from kn.store import origins, result_files, runs, summaries
 from kn.store.files import InputError
 from kn.store.result_files import BASELINE, KNOWLEDGE
 from kn.store.result_shapes import REFINING, SharedNeurons
+from kn.text import column_width
 
 SCORES = {KNOWLEDGE: "ig_gold", BASELINE: "base"}  # by arm, the scores that its neurons come from
 POOLED = (
@@ -101,9 +102,10 @@ def print_tables(summary: dict[str, dict]) -> None:
     print(f"{'':38}" + "".join(f"{arm:>20}" for arm in summary))
     for name in POOLED:
         print(f"{name:38}" + "".join(f"{in_words(pooled[name]):>20}" for pooled in summary.values()))
-    print(f"\n{'relation':9}{'facts':>6}" + "".join(f"   {arm + ': mean, none, share':>36}" for arm in summary))
+    width = column_width(summary[KNOWLEDGE]["relations"])
+    print(f"\n{'relation':{width}}{'facts':>6}" + "".join(f"   {arm + ': mean, none, share':>36}" for arm in summary))
     for relation, first in summary[KNOWLEDGE]["relations"].items():
-        row = f"{relation:9}{first['facts']:6}"
+        row = f"{relation:{width}}{first['facts']:6}"
         for pooled in summary.values():
             entry = pooled["relations"][relation]
             mean = in_words(entry["neurons per fact"])

@@ -34,6 +34,7 @@ from kn.stats import intervals
 from kn.store import result_files, runs, summaries
 from kn.store.files import make_folder, read_jsonl
 from kn.store.result_files import ARMS, BASELINE, KNOWLEDGE
+from kn.text import column_width
 
 PUBLISHED_NAMES = {0.0: "rm", 2.0: "eh"}  # of the factors; a factor of 4 is x4
 SIDES = ("own", "oth")
@@ -164,12 +165,13 @@ def factor_name(factor: float) -> str:
 
 def table(averages: dict[str, dict[str, dict]], factors: list[float]) -> str:
     """What each arm does to the fact's own probability, with half the width of the 95 % interval."""
+    width = column_width(averages)
     rows = [
-        f"{'':9}" + "".join(f"{arm + ', times':^{17 * len(factors)}}" for arm in ARMS),
-        f"{'relation':9}" + "".join(f"{factor:>10g}{'':7}" for factor in factors) * len(ARMS),
+        f"{'':{width}}" + "".join(f"{arm + ', times':^{17 * len(factors)}}" for arm in ARMS),
+        f"{'relation':{width}}" + "".join(f"{factor:>10g}{'':7}" for factor in factors) * len(ARMS),
     ]
     for relation, arms in averages.items():
-        row = f"{relation:9}"
+        row = f"{relation:{width}}"
         for arm in ARMS:
             for factor in factors:
                 name = f"{factor_name(factor)}_own:ave_delta_ratio"

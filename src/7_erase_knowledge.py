@@ -30,13 +30,12 @@ from kn.store import result_files, runs, summaries
 from kn.store.files import read_jsonl
 from kn.store.result_files import KNOWLEDGE
 from kn.store.workers import note
+from kn.text import column_width
 
 UNIT = 512  # facts: what a killed run loses at most
 ERASED = ("knowledge neurons", "random neurons")
 COLUMNS = ("prompts", "right before", "surprise before", "right after", "surprise after")
-HEAD = f"{'relation':9}{'erased':18}" + "".join(
-    f"{head:>20}" for head in ("accuracy", "perplexity", "accuracy, others", "perplexity, others")
-)
+HEAD = ("accuracy", "perplexity", "accuracy, others", "perplexity, others")
 
 
 def parse() -> argparse.Namespace:
@@ -80,6 +79,7 @@ def main() -> None:
             unit=UNIT,
         )
 
+    width = column_width(erased)
     tasks = [task(result_files.BEFORE, {"nothing": NeuronSet()}, {})]
     for relation, erasures in erased.items():
         depends = {"num_neurons": args.num_neurons, "seed": args.seed, "erased": runs.digest(erasures)}
@@ -88,7 +88,7 @@ def main() -> None:
         lines = list(read_jsonl(result.path))
         if result.name == result_files.BEFORE:
             before = lines
-            print(HEAD)
+            print(f"{'relation':{width}}{'erased':18}" + "".join(f"{head:>20}" for head in HEAD))
             continue
         relation = result.name
         summary: dict = {
@@ -99,7 +99,7 @@ def main() -> None:
         summary |= compare(relation, before, lines, len(common[relation]), args.seed)
         summaries.write(result_files.erasure_summary(args.output_dir, relation), summary)
         for arm, values in summary["measures"].items():
-            print(table_row(relation, arm, values))
+            print(f"{relation:{width}}{arm:18}{table_row(values)}")
 
 
 def measure(
@@ -170,8 +170,8 @@ def finite_measures(sums: np.ndarray) -> dict[str, float | None]:
     return {name: float(value) if np.isfinite(value) else None for name, value in values.items()}
 
 
-def table_row(relation: str, arm: str, values: dict[str, float | None]) -> str:
-    row = f"{relation:9}{arm:18}"
+def table_row(values: dict[str, float | None]) -> str:
+    row = ""
     for prefix in ("", "(for other) "):
         for name, form in (("accuracy", ".1%"), ("ppl", ".4g")):
             pair = [values[f"{prefix}{when} {name}"] for when in ("original", "erased")]

@@ -4,6 +4,7 @@ from collections import Counter
 from typing import NamedTuple
 
 from kn.neurons.sets import NeuronSet
+from kn.text import column_width
 
 EDITED, NO_NEURONS, SHARED = "edited", "no neurons", "only shared neurons"
 WRONG, UNSCORED, NOT_DRAWN = "answered wrongly", "can't be scored", "not drawn"
@@ -36,8 +37,9 @@ def outcomes(
 
 
 def table(rows: list[Row]) -> str:
-    lines = [f"{'relation':9}{'edits':>9}{'facts:':>8}" + "".join(f"  {name}" for name in OUTCOMES)]
+    width = column_width(row.relation for row in rows)
+    lines = [f"{'relation':{width}}{'edits':>9}{'facts:':>8}" + "".join(f"  {name}" for name in OUTCOMES)]
     for row in rows:
-        line = f"{row.relation:9}{f'{row.edits} of {row.wanted}':>9}{'':8}"
+        line = f"{row.relation:{width}}{f'{row.edits} of {row.wanted}':>9}{'':8}"
         lines.append(line + "".join(f"  {'-' if n is None else n:>{len(name)}}" for name, n in row.outcomes.items()))
     return "\n".join(lines)

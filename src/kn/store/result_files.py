@@ -4,6 +4,7 @@
 lies next to the results it describes. Never imports torch.
 """
 
+import re
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -17,8 +18,13 @@ ARMS = {KNOWLEDGE: "", BASELINE: "base_", RANDOM: "random_"}
 
 
 def by_number(relations: Iterable[str]) -> list[str]:
-    """P9 before P10."""
-    return sorted(relations, key=lambda name: (len(name), name))
+    """P9 before P10, and both before relations with names, which come in alphabetical order."""
+
+    def place(name: str) -> tuple[int, int, str]:
+        number = re.fullmatch(r"P(\d+)", name)
+        return (0, int(number[1]), name) if number else (1, 0, name)
+
+    return sorted(relations, key=place)
 
 
 def require(path: Path, remedy: str) -> None:
