@@ -36,7 +36,7 @@ from kn.stage import attributions, flags, setup
 from kn.stage.runner import Task, Unit, run
 from kn.stage.setup import World
 from kn.store import result_files, runs, summaries
-from kn.store.files import InputError, make_folder, read_json, read_jsonl
+from kn.store.files import make_folder, read_json, read_jsonl
 from kn.store.result_files import ARMS, BASELINE, KNOWLEDGE
 from kn.store.workers import FIRST
 
@@ -67,7 +67,7 @@ def strength(text: str) -> float:
         return flags.number(text)
     except argparse.ArgumentTypeError:
         usage = "expected a number, as in `6_run_edit.sh 1 8`"
-        raise InputError(f"the strength (lambda) of an edit: {usage}, found {text!r}") from None
+        raise argparse.ArgumentTypeError(f"the strength (lambda) of an edit: {usage}, found {text!r}") from None
 
 
 def main() -> None:

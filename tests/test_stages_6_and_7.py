@@ -296,16 +296,16 @@ def test_a_relation_without_neurons_is_no_obstacle_to_the_others(edited, erased,
     [
         (
             ["one", "8"],
-            "error: the strength (lambda) of an edit: expected a number, as in `6_run_edit.sh 1 8`, found 'one'",
+            "the strength (lambda) of an edit: expected a number, as in `6_run_edit.sh 1 8`, found 'one'",
         ),
-        (["1"], "error: the strength (lambda) of an edit: expected a number, as in `6_run_edit.sh 1 8`, found ''"),
+        (["1"], "the strength (lambda) of an edit: expected a number, as in `6_run_edit.sh 1 8`, found ''"),
         (["1", "nan"], "expected a number, as in `6_run_edit.sh 1 8`, found 'nan'"),
         (["--grid", "1", "P36"], "expected a number, as in `6_run_edit.sh 1 8`, found 'P36'"),
     ],
 )
 def test_a_strength_that_is_not_a_number_is_reported_in_one_line(tmp_path, arguments, message):
     done = run("6_run_edit.sh", *arguments, check=False, RESULTS=str(tmp_path / "out"))
-    assert done.returncode == 1 and len(done.stderr.strip().splitlines()) == 1 and message in done.stderr
+    assert done.returncode == 2 and len(done.stderr.strip().splitlines()) == 1 and message in done.stderr
     assert not (tmp_path / "out").exists()
 
 
