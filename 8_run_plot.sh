@@ -9,7 +9,7 @@ source "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/setup.sh"
 source ./config.sh
 
 if [[ " $* " != *" --help "* && " $* " != *" -h "* ]]; then
-    shared_flags --output_dir --kn_dir --fig_dir -- "$@"
+    shared_flags --output_dir --output_prefix --kn_dir --fig_dir -- "$@"
     .venv/bin/python src/8_plot.py "${shared[@]}" || exit
 fi
 exec .venv/bin/python src/8_report.py "$@"

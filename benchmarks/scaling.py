@@ -24,7 +24,7 @@ from kn.methods.certificate import Certificate
 from kn.methods.quadrature import paid
 from kn.model import devices, loading
 from kn.model.prompts import Prompt
-from kn.report import figures
+from kn.report import drawing
 from kn.stage import flags
 from kn.store import runs
 from measuring import operations, timed
@@ -115,7 +115,7 @@ def prepare(setting: Setting, dtype: torch.dtype, max_tokens: int | None, device
 
 
 def draw(rows: list[list], header: list[str], path: Path) -> Path:
-    figure, panels = plt.subplots(1, len(LINES), figsize=(3 * len(LINES), 2.8))
+    figure, panels = plt.subplots(1, len(LINES), figsize=(3 * len(LINES), 2.8), layout="constrained")
     for axes, name in zip(panels, LINES, strict=True):
         line = [row for row in rows if row[0] == name]
         values, seconds, arithmetic = [row[1] for row in line], [row[3] for row in line], [row[5] for row in line]
@@ -128,7 +128,7 @@ def draw(rows: list[list], header: list[str], path: Path) -> Path:
         axes.set_ylim(min(low / 1.5, high / 12), max(high * 1.5, low * 12))  # so that a flat line looks flat
     panels[0].set_ylabel("seconds per prompt")
     panels[0].legend(frameon=False)
-    return figures.save(figure, path, header, rows)
+    return drawing.save(figure, path, header, rows)
 
 
 if __name__ == "__main__":

@@ -43,7 +43,7 @@ from kn.model.prompts import Encoder, Prompt
 from kn.neurons.refining import Refining, refine_relation, strongest
 from kn.neurons.selection import random_like
 from kn.neurons.sets import Neuron, Triplet
-from kn.report import figures
+from kn.report import drawing
 from kn.stage import flags
 from kn.store import runs
 from kn.store.files import InputError, read_jsonl
@@ -272,7 +272,7 @@ def percent(share: float) -> str:
 
 def plot(by_rule: dict[Setting, Summary], by_points: dict[Setting, Summary], path: Path) -> Path:
     """Draw neurons, overlap and the effect of suppressing: above by threshold, below by points."""
-    figure, panels = plt.subplots(2, 3, figsize=(8.4, 4.6))
+    figure, panels = plt.subplots(2, 3, figsize=(8.4, 4.6), layout="constrained")
     measures = {"neurons per fact": "neurons", "overlap (%)": "overlap", "probability, suppressed (%)": "suppressed"}
     for column, (label, measure) in enumerate(measures.items()):
         scale = 1 if measure == "neurons" else 100
@@ -294,7 +294,7 @@ def plot(by_rule: dict[Setting, Summary], by_points: dict[Setting, Summary], pat
     panels[0, 0].legend(fontsize=7)
     rows = [[rule, threshold, DEFAULT_POINTS, *summary] for (rule, threshold), summary in by_rule.items()]
     rows += [[DEFAULT_RULE, DEFAULT_THRESHOLD, points, *summary] for points, summary in by_points.items()]
-    return figures.save(figure, path, ["p", "t", "points", *Summary._fields], rows)
+    return drawing.save(figure, path, ["p", "t", "points", *Summary._fields], rows)
 
 
 if __name__ == "__main__":

@@ -19,7 +19,6 @@ the arm has neurons. The figure in `--fig_dir` shows the layers of the neurons.
 from kn.store.start import guard
 
 import argparse
-from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,6 +27,7 @@ from kn.experiments.draws import FactUuid, Unrelated
 from kn.methods.presets import PLAIN
 from kn.neurons import located, selection
 from kn.neurons.sets import NeuronSet
+from kn.neurons.statistics import layer_shares
 from kn.report import figures
 from kn.stage import flags, languages
 from kn.stage.languages import Language
@@ -165,10 +165,11 @@ def report(lines_by_relation: dict[str, list[dict]], both: list[Language], path:
             print(f"\nSuccess rates measured in {name}, of the facts {which}")
             print(success.table(summary[title][name]["all"]))
     summaries.write(path, summary)
-    counts = {name: Counter(layer for line in lines for layer, _ in line["neurons"][name]) for name in names}
-    counts["language-independent"] = Counter(layer for line in lines for layer, _ in line[LIKN])
-    shares = figures.shares(counts, both[0].world.adapter.n_layers)
-    figure = figures.layers(shares, Path(fig_dir) / f"language_independent_layers-{'_'.join(names)}")
+    layers = {name: [[layer for layer, _ in line["neurons"][name]] for line in lines] for name in names}
+    layers["language-independent"] = [[layer for layer, _ in line[LIKN]] for line in lines]
+    shares = {name: layer_shares(facts, both[0].world.adapter.n_layers) for name, facts in layers.items()}
+    words = figures.layer_words("Layers of the neurons in two languages")
+    figure = figures.layers(shares, words, Path(fig_dir) / f"language_independent_layers-{'_'.join(names)}")
     print(f"{path}, {figure}")
 
 

@@ -141,7 +141,10 @@ def report(
         print(table(" and ".join(pairs), {"all": total}))
         to_draw["in all languages"] = total[ARMS[0]]["published"]
     to_draw = {name: counts for name, counts in to_draw.items() if counts["pairs"]}
-    print(figures.layers(to_draw, Path(fig_dir) / "degenerate_layers") if to_draw else "no degenerate pairs to draw")
+    words = figures.layer_words("Layers of degenerate neurons")
+    words = words._replace(note=f"Strict: pairs with an interaction of {counting.min_interaction:.0%} up. {words.note}")
+    path = Path(fig_dir) / "degenerate_layers"
+    print(figures.layers(to_draw, words, path) if to_draw else "no degenerate pairs to draw")
 
 
 def shared(languages: list[dict[str, PairsByArm]], arm: str) -> dict[str, list[Pair]]:

@@ -34,7 +34,8 @@ from kn.experiments import degenerate, fact_checking
 from kn.experiments.fact_checking import PARTS, PREDICTED, SCORES, Objects
 from kn.experiments.object_scores import Plan, Question, make_plan, score
 from kn.methods.presets import PRESETS
-from kn.report import figures
+from kn.report import drawing, figures
+from kn.report.drawing import BOOTSTRAP, Words
 from kn.stage import flags, languages
 from kn.stage.languages import Language
 from kn.stage.runner import Task, Unit, run
@@ -45,6 +46,11 @@ if TYPE_CHECKING:
     from kn.methods.locator import Locator
 
 UNIT = 32  # facts: what a killed run loses at most
+SHOWN = {
+    "attribution": "degenerate neurons",
+    "random neurons": "random neurons",
+    "probability": "the model's probability",
+}
 
 
 def parse() -> argparse.Namespace:
@@ -171,8 +177,26 @@ def report(
     )
     for title, ways in measures.items():
         print(fact_checking.table(f"{language}, {len(second)} facts, {title}", ways))
-    curves = {name: fact_checking.curve(second, name, settings.wrong) for name in SCORES}
-    print(figures.curves(curves, ("FPR", "TPR"), Path(fig_dir) / f"fact_check_{language}"))
+    print(draw(language, second, measures[f"{settings.wrong} wrong"], settings, Path(fig_dir)))
+
+
+def draw(language: str, facts: list[dict], measures: dict[str, dict], settings: Settings, fig_dir: Path) -> Path:
+    """The ROC curves of the scores."""
+    curves = {}
+    for name in SCORES:
+        low, high = measures[name]["AUROC:interval"]
+        curves[name] = figures.Curve(
+            f"{SHOWN[name]}: area {measures[name]['AUROC']:.2f} ({low:.2f} to {high:.2f})",
+            fact_checking.curve(facts, name, settings.wrong),
+            fact_checking.curve_intervals(facts, name, settings.wrong, settings.seed).rows,
+        )
+    words = Words(
+        f"Telling true facts from false ones, {drawing.in_words(language)}",
+        "false facts accepted (%)",
+        "true facts accepted (%)",
+        f"Areas under the curves and shaded: {BOOTSTRAP} Dotted: guessing.",
+    )
+    return figures.curves(curves, words, fig_dir / f"fact_check_{language}")
 
 
 if __name__ == "__main__":

@@ -20,7 +20,6 @@ with 95 % intervals over facts, for all of them and for those with a CS1 from `-
 from kn.store.start import guard
 
 import argparse
-import textwrap
 from pathlib import Path
 
 from kn.data import facts
@@ -29,6 +28,7 @@ from kn.experiments.carry_over import ARMS, SIDES, Draw, Subjects
 from kn.experiments.carry_over_averages import ALL
 from kn.experiments.updates import Strengths
 from kn.report import figures
+from kn.report.drawing import INTERVALS, Group, Words
 from kn.report.read_back import measured
 from kn.stage import attributions, flags, setup
 from kn.stage.runner import Task, Unit, run
@@ -152,8 +152,8 @@ def measure(
 def figure(arms: dict[str, dict], path: Path) -> Path:
     """What suppressing each arm's neurons does to each kind of prompts."""
     series = {side: [measured(arms[arm], f"suppressed, {side}", 100) for arm in ARMS] for side in SIDES[:4]}
-    groups = [textwrap.fill(arm, 14) for arm in ARMS]
-    return figures.bars(groups, series, ("suppressed", "change of probability (%)"), path)
+    words = Words("Suppressing a prompt's neurons, and others", "suppressed", "change of probability (%)", INTERVALS)
+    return figures.rows([Group(arm, arm) for arm in ARMS], {"": series}, words, path)
 
 
 if __name__ == "__main__":

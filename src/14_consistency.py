@@ -37,6 +37,8 @@ from kn.experiments.agreement import Overlaps
 from kn.neurons import attributed
 from kn.neurons.attributed import STRIDE
 from kn.neurons.groups import KINDS, OWN, Groups, Relations
+from kn.report import drawing, read_back
+from kn.report.drawing import Words
 from kn.report.stacked import stacked
 from kn.stage import flags
 from kn.stats.overlap import OF_WHICH, PARTS
@@ -116,7 +118,8 @@ def main() -> None:
             file.writelines(f"{json.dumps(line)}\n" for line in of_relation)
     summaries.write(result_files.consistency(args.output_dir), result)
     print(by_relation(result), by_kind(result["all"]["agreement"], otsu, args.fixed), sep="\n\n")
-    print(figure(result, Path(args.fig_dir) / "consistency"))
+    names = read_back.names(Path(args.output_dir), args.output_prefix)
+    print(figure(result, names, Path(args.fig_dir) / "consistency"))
 
 
 def read(output_dir: str, prefix: str) -> tuple[Relations, int]:
@@ -166,13 +169,14 @@ def by_kind(by_kind: dict[str, dict], otsu: dict[str, dict], fixed: float) -> st
     return "\n".join(rows)
 
 
-def figure(result: dict, path: Path) -> Path | str:
+def figure(result: dict, names: dict[str, str], path: Path) -> Path | str:
     entries = {name: entry["parts"] for name, entry in (result["relations"] | {"all": result["all"]}).items()}
     drawn = {name: parts for name, parts in entries.items() if parts[PARTS[-1]] is not None}
     if not drawn:
         return "nothing to draw: no fact has two prompts that could be scored"
     shares = {part: [100 * (parts[part] or 0) for parts in drawn.values()] for part in PARTS}
-    return stacked(list(drawn), shares, ("relation", "what a prompt's neurons\nbelong to (%)"), path)
+    words = Words("What a prompt's neurons belong to", "relation", "share of the prompt's neurons (%)")
+    return stacked([drawing.relation(name, names) for name in drawn], shares, words, path)
 
 
 def number(value: float | None) -> str:

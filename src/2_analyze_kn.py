@@ -77,7 +77,8 @@ def main() -> None:
     summaries.write(result_files.shared_neurons(kn_dir), shared)
     print_tables(summary)
     print(f"\n{sharing_in_words(shared[KNOWLEDGE])}")
-    figure = figures.layers(summary, Path(args.fig_dir) / "kneurons_distribution")
+    words = figures.layer_words("Layers of the neurons")
+    figure = figures.layers(summary, words, Path(args.fig_dir) / "kneurons_distribution")
     print(f"{path}, {result_files.shared_neurons(kn_dir)}, {figure}")
 
 

@@ -18,7 +18,6 @@ Results do not name their model, so give each model its own `--output_dir`. Resu
 from kn.store.start import guard
 
 import argparse
-from collections import Counter
 from pathlib import Path
 
 from kn.experiments import locating, success
@@ -26,7 +25,8 @@ from kn.experiments.draws import FactUuid, Unrelated
 from kn.methods.presets import PLAIN, SIGNS, with_points
 from kn.neurons import selection
 from kn.neurons.located import Located
-from kn.report import figures
+from kn.neurons.statistics import layer_shares
+from kn.report import drawing, figures
 from kn.stage import flags, languages
 from kn.stage.languages import Language
 from kn.stage.runner import Task, Unit, run
@@ -158,7 +158,7 @@ Lines = dict[str, dict[str, list[dict]]]  # by preset and relation
 def report(lines: Lines, language: Language, output_dir: str, fig_dir: str, seed: int) -> None:
     """Write and print the success rates on the facts that all presets could score; draw the layers of the neurons."""
     merged: dict[str, list[dict]] = {}
-    layers: dict[str, Counter] = {preset: Counter() for preset in lines}
+    layers: dict[str, list[list[int]]] = {preset: [] for preset in lines}
     for relation in language.world.relations:
         by_preset = {preset: {line["uuid"]: line for line in lines[preset][relation]} for preset in lines}
         first, *rest = by_preset.values()
@@ -166,14 +166,15 @@ def report(lines: Lines, language: Language, output_dir: str, fig_dir: str, seed
         together = [success.together([by_uuid[uuid] for by_uuid in by_preset.values()]) for uuid in scored]
         merged[relation] = list(filter(success.complete, together))
         for preset, by_uuid in by_preset.items():
-            layers[preset].update(layer for uuid in scored for layer in by_uuid[uuid]["layers"])
+            layers[preset] += [by_uuid[uuid]["layers"] for uuid in scored]
     rates = success.summary(merged, seed)
     path = result_files.success_rates(output_dir, language.name)
     summaries.write(path, {"threshold": language.threshold, **rates})
     print(f"\nSuccess rates in {language.name}, of neurons above {language.threshold:g} of the highest score")
     print(success.table(rates["all"]))
-    shares = figures.shares(layers, language.world.adapter.n_layers)
-    print(f"{path}, {figures.layers(shares, Path(fig_dir) / f'amig_layers-{language.name}')}")
+    shares = {preset: layer_shares(facts, language.world.adapter.n_layers) for preset, facts in layers.items()}
+    words = figures.layer_words(f"Layers of the neurons, {drawing.in_words(language.name)}")
+    print(f"{path}, {figures.layers(shares, words, Path(fig_dir) / f'amig_layers-{language.name}')}")
 
 
 if __name__ == "__main__":

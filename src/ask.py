@@ -17,7 +17,6 @@ from kn.store.start import guard
 import argparse
 import json
 import sys
-import textwrap
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -27,6 +26,7 @@ from kn.methods.scaling import Scaling
 from kn.neurons import selection
 from kn.neurons.sets import NeuronSet
 from kn.report import figures
+from kn.report.drawing import Group, Words, can_be_drawn
 from kn.report.read_back import Reported
 from kn.stage import flags, setup
 from kn.stage.setup import Model
@@ -97,7 +97,10 @@ def main() -> None:
     predictions = predictions_of(attributions, model)
     neurons = strongest(attributions, model, args.threshold, args.top, args.words)
     members = NeuronSet((neuron.layer, neuron.index) for neuron in neurons)
-    effects = {question.text: effect(encode(question, model), members, model, args.seed) for question in measured}
+    measured_effects = {
+        question.text: effect(encode(question, model), members, model, args.seed) for question in measured
+    }
+    effects = {text: {name: value.value for name, value in values.items()} for text, values in measured_effects.items()}
     if args.json:
         summary = {
             "model": args.bert_model,
@@ -110,7 +113,7 @@ def main() -> None:
     else:
         print(in_words(questions, predictions, neurons, effects))
     if args.figure:
-        print(draw(effects, Path(args.figure)), file=sys.stderr if args.json else sys.stdout)
+        print(draw(measured_effects, Path(args.figure)), file=sys.stderr if args.json else sys.stdout)
 
 
 def read_paraphrases(path: Path) -> list[str]:
@@ -177,8 +180,11 @@ def strongest(attributions: "Attributions", model: Model, threshold: float, top:
     return found
 
 
-def effect(question: "Encoded", neurons: NeuronSet, model: Model, seed: int) -> dict[str, float]:
-    """The answer's probability as it is, and with the neurons, or random ones instead, suppressed and doubled."""
+def effect(question: "Encoded", neurons: NeuronSet, model: Model, seed: int) -> dict[str, Reported]:
+    """The answer's probability as it is, and with the neurons, or random ones instead, suppressed and doubled.
+
+    Of the random sets the mean, the lowest and the highest.
+    """
     from kn.methods.probing import Probe
 
     d_ffn = model.adapter.d_ffn
@@ -188,7 +194,10 @@ def effect(question: "Encoded", neurons: NeuronSet, model: Model, seed: int) -> 
     scalings = [Scaling(members, factor) for members in sets for factor in FACTORS]
     (values,) = Probe(model.adapter, model.max_tokens).scaled([question.prompt], [scalings])
     plain, changed = float(values[0]), values[1:].reshape(len(sets), len(FACTORS))
-    return dict(zip(CHANGES, [plain, *changed[0].tolist(), *changed[1:].mean(0).tolist()], strict=True))
+    random = changed[1:]
+    means, lowest, highest = random.mean(0).tolist(), random.min(0).tolist(), random.max(0).tolist()
+    measured = [Reported(plain), *map(Reported, changed[0].tolist()), *map(Reported, means, lowest, highest)]
+    return dict(zip(CHANGES, measured, strict=True))
 
 
 # ---- what is shown ----
@@ -216,12 +225,23 @@ def in_words(
     return "\n".join(lines)
 
 
-def draw(effects: dict[str, dict[str, float]], path: Path) -> Path:
-    series: dict[str, list[Reported | None]] = {
-        textwrap.fill(text, 30): [Reported(100 * values[name]) for name in CHANGES] for text, values in effects.items()
-    }
-    changes = [name.replace("random ", "random\n") for name in CHANGES]
-    return figures.bars(changes, series, ("neurons", "probability of the answer (%)"), path)
+def percent(share: Reported) -> Reported:
+    value, low, high = share
+    return Reported(100 * value, None if low is None else 100 * low, None if high is None else 100 * high)
+
+
+def draw(effects: dict[str, dict[str, Reported]], path: Path) -> Path:
+    """The answers' probabilities, a series for each question."""
+    if not all(map(can_be_drawn, effects)):
+        effects = {f"question {number}": values for number, values in enumerate(effects.values(), 1)}
+        print("the figure numbers the questions: no font with their letters is installed", file=sys.stderr)
+    series = {text: [percent(values[name]) for name in CHANGES] for text, values in effects.items()}
+    groups = [Group(name, name.replace("random ", "random\n")) for name in CHANGES]
+    note = f"Random: as many neurons in the same layers, mean and range of {RANDOM_SETS} sets."
+    if len(series) == 1:  # which has no legend
+        note = f"{next(iter(series))} {note}"
+    words = Words("The answer when its neurons change", "neurons", "probability of the answer (%)", note)
+    return figures.bars(groups, series, words, path)
 
 
 if __name__ == "__main__":

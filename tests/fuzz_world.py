@@ -13,7 +13,7 @@ from transformers import AutoModelForMaskedLM, AutoTokenizer
 import two_languages
 from conftest import ROOT, run
 from families import with_inputs
-from kn.report import figures
+from kn.report import drawing
 from test_any_model import CRAWLED, PAIRS, TEMPLATES, draw
 
 
@@ -120,7 +120,11 @@ def stages_of(data: Path) -> dict[str, tuple]:
             ["--output_dir", results, *kn, "--min_prompts", "2"],
             ["kn/*kn_*", "kn/refining.json"],
         ),
-        "2b": ("2_analyze_kn.py", [*kn, "--fig_dir", data / "figures"], ["kn/statistics.json"]),
+        "2b": (
+            "2_analyze_kn.py",
+            [*kn, "--fig_dir", data / "figures"],
+            ["kn/statistics.json", "kn/shared_neurons.json"],
+        ),
         "3": (
             "3_modify_activation.py",
             [*with_facts, *kn, "--draws", data / "draws_3.json"],
@@ -151,7 +155,7 @@ def other_than(name: str) -> str:
 
 def save_numbers(figure, path, header, rows):
     """Replaces the drawing of a figure, which takes seconds."""
-    figures.pyplot().close(figure)
+    drawing.pyplot().close(figure)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.with_suffix(".csv").write_text(json.dumps([header, rows]))
     return path

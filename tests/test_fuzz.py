@@ -19,7 +19,7 @@ import fuzzing
 from conftest import read
 from fuzz_world import ReferenceModel, World, save_numbers
 from kn.data import crawled
-from kn.report import figures
+from kn.report import drawing
 
 FEW, MANY = 3, 60  # cases per kind of file
 
@@ -71,7 +71,7 @@ SETTINGS = (
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(figures, "save", save_numbers)
+        patch.setattr(drawing, "save", save_numbers)
         yield World(tmp_path_factory.mktemp("fuzz"))
 
 

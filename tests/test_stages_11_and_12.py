@@ -206,7 +206,8 @@ def test_the_measures_of_stage_12_come_from_the_second_parts(world):
             )
         assert f"{language}, {len(second)} facts, 1 wrong" in printed
         drawn = (folder / "figures" / f"fact_check_{language}.csv").read_text().splitlines()[1:]
-        curve = {tuple(map(float, row.split(",")[1:])) for row in drawn if row.startswith("probability,")}
+        cells = [row.split(",") for row in drawn if row.startswith("probability,")]
+        curve = {(float(x) / 100, float(y) / 100) for _, x, y, *_ in cells if y}
         right = [line["probability"][0] for line in second]
         others = [score for line in second for score in line["probability"][1:]]
         for cut in (0, *right):

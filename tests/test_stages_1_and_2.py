@@ -135,9 +135,7 @@ def test_the_statistics_and_figure_of_stage_2(tmp_path):
     with open(tmp_path / "figures" / "kneurons_distribution.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     shares = statistics["baseline"]["percent by layer"]
-    assert [float(row["baseline"]) for row in rows] == shares and [row[next(iter(row))] for row in rows] == list(
-        "01234"
-    )
+    assert [float(row["baseline"]) for row in rows] == shares and [row["layer"] for row in rows] == list("01234")
     for kind, magic in (("png", b"\x89PNG"), ("pdf", b"%PDF")):
         assert (tmp_path / "figures" / f"kneurons_distribution.{kind}").read_bytes().startswith(magic)
 

@@ -16,7 +16,6 @@ tried and the degenerate `pairs`: [neuron, neuron, loss of the first, of the sec
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import combinations
@@ -27,6 +26,7 @@ import numpy as np
 
 from kn.methods.scaling import Scaling
 from kn.neurons.sets import NEURON, Neuron, NeuronSet
+from kn.neurons.statistics import layer_shares
 from kn.stats import intervals
 from kn.store import origins, result_files, shapes
 from kn.store.files import InputError
@@ -143,16 +143,16 @@ class Counting:
 
 def summary(facts: list[list[Pair]], n_layers: int, seed: int) -> dict:
     """How many pairs there are, how strongly they interact, and in which layers their neurons lie."""
-    by_layer = Counter(layer for pairs in facts for layer, _ in members(pairs))
-    neurons, interactions = sum(by_layer.values()), [pair.interaction for pairs in facts for pair in pairs]
+    layers = [[neuron.layer for neuron in members(pairs)] for pairs in facts]
+    interactions = [pair.interaction for pairs in facts for pair in pairs]
     counts: dict = {"facts": len(facts), "pairs": len(interactions)}
     pairs_per_fact = np.array([len(pairs) for pairs in facts])
     for name, by_fact in (("pairs a fact", pairs_per_fact), ("facts with a pair", pairs_per_fact > 0)):
         counts[name], *counts[f"{name}:interval"] = intervals.ratio(by_fact, np.ones(len(facts)), seed)
     return counts | {
         "interaction": float(np.mean(interactions)) if interactions else None,
-        "neurons": neurons,
-        "percent by layer": [100 * by_layer[layer] / neurons if neurons else None for layer in range(n_layers)],
+        "neurons": sum(map(len, layers)),
+        **layer_shares(layers, n_layers),
     }
 
 

@@ -90,7 +90,8 @@ def evaluate(first: list[Scores], second: list[Scores], n_wrong: int, seed: int)
     for way, (name, threshold) in ways.items():
         accepted = [[score > threshold for score in fact[name][:n_objects]] for fact in second]
         auroc = measures.auroc(*_right_and_wrong(second, name, n_wrong))
-        evaluation[way] = {"threshold": threshold, "AUROC": auroc} | measures.rates_over_facts(accepted, seed)
+        area = {"AUROC": auroc, "AUROC:interval": curve_intervals(second, name, n_wrong, seed).auroc}
+        evaluation[way] = {"threshold": threshold, **area} | measures.rates_over_facts(accepted, seed)
     predicted = [fact[PREDICTED][:n_objects] for fact in second]
     evaluation["the model itself"] = measures.rates_over_facts(predicted, seed)
     most_probable = [_most_probable(fact["probability"][:n_objects]) for fact in second]
@@ -116,6 +117,10 @@ def table(title: str, ways: dict[str, dict]) -> str:
 def curve(facts: list[Scores], name: str, n_wrong: int) -> tuple[np.ndarray, np.ndarray]:
     """FPR and TPR of a score."""
     return measures.roc(*_right_and_wrong(facts, name, n_wrong))
+
+
+def curve_intervals(facts: list[Scores], name: str, n_wrong: int, seed: int) -> measures.RocIntervals:
+    return measures.roc_intervals([fact[name][: 1 + n_wrong] for fact in facts], seed)
 
 
 def _right_and_wrong(facts: list[Scores], name: str, n_wrong: int) -> tuple[np.ndarray, np.ndarray]:

@@ -1,10 +1,14 @@
 """How many neurons facts have, how many they share, and in which layers they lie."""
 
 from collections import Counter
+from collections.abc import Iterable, Sequence
 from math import comb
 from statistics import mean
 
+import numpy as np
+
 from kn.neurons.sets import NeuronSet
+from kn.stats import intervals
 
 
 def statistics(relations: dict[str, list[NeuronSet]], n_layers: int) -> dict:
@@ -14,6 +18,7 @@ def statistics(relations: dict[str, list[NeuronSet]], n_layers: int) -> dict:
     n_pairs = {name: comb(len(facts), 2) for name, facts in relations.items()}
     n_shared = {name: _shared_by_pairs(counts[name]) for name in relations}
     summary = _summary(all_facts, sum(counts.values(), Counter()), n_layers)
+    summary |= layer_shares([[neuron.layer for neuron in neurons] for neurons in all_facts], n_layers)
     summary["shared by two facts of one relation"] = _ratio(sum(n_shared.values()), sum(n_pairs.values()))
     summary["shared by facts of two relations"] = _shared_between(relations, counts)
     summary["relations"] = {}
@@ -21,6 +26,29 @@ def statistics(relations: dict[str, list[NeuronSet]], n_layers: int) -> dict:
         summary["relations"][name] = _summary(facts, counts[name], n_layers)
         summary["relations"][name]["shared by two facts"] = _ratio(n_shared[name], n_pairs[name])
     return summary
+
+
+def layer_shares(facts: Iterable[Sequence[int]], n_layers: int) -> dict[str, list]:
+    """The share of neurons in each layer, in percent, and its 95 % interval, from the layers of each fact's neurons.
+
+    None where there are no neurons.
+    """
+    counts = np.array([np.bincount(np.array(layers, int), minlength=n_layers) for layers in facts])
+    if not counts.any():
+        return {"percent by layer": [None] * n_layers, "percent by layer:interval": [[None, None]] * n_layers}
+    by_layer = {str(layer): column for layer, column in enumerate(counts.T)}
+
+    def percent(columns: intervals.Columns) -> intervals.Columns:
+        total = sum(columns.values())
+        return {layer: 100 * column / total for layer, column in columns.items()}
+
+    draws = intervals.resampled(by_layer, (), intervals.SEED).means
+    sums = {layer: column.sum() for layer, column in by_layer.items()}
+    shares = intervals.with_intervals(sums, draws, percent).values()
+    return {
+        "percent by layer": [share.value for share in shares],
+        "percent by layer:interval": [[share.low, share.high] for share in shares],
+    }
 
 
 def _summary(facts: list[NeuronSet], counts: Counter, n_layers: int) -> dict:

@@ -9,13 +9,19 @@ from pathlib import Path
 from statistics import mean
 from typing import Any, NamedTuple
 
-from kn.store import result_files, result_shapes, summaries
-from kn.store.files import InputError, reading
+import numpy as np
+
+from kn.stats import intervals
+from kn.stats.intervals import Measured
+from kn.store import origins, result_files, result_shapes, summaries
+from kn.store.files import InputError, read_jsonl, reading
 from kn.store.result_files import ARMS, BASELINE, KNOWLEDGE
-from kn.store.result_shapes import Edits, Measures, NeuronStatistics
-from kn.store.shapes import Shape, check
+from kn.store.result_shapes import Edits, Measures, NeuronStatistics, SharedNeurons
+from kn.store.runs import Record
+from kn.store.shapes import Shape, check, each, number
 
 KINDS = ("subject and object", "subject only", "random sentence")  # of crawled sentences
+FACTORS = {"rm": 0, "eh": 2}  # of stage 3, by their names in its measures
 
 
 class Reported(NamedTuple):
@@ -86,6 +92,39 @@ def unedited(facts: Mapping[str, Mapping[str, int | None]]) -> list[str]:
     return [line + (f" Relations without an edit: {', '.join(none)}." if none else "")]
 
 
+def layer_shares(statistics: Mapping[str, Any]) -> list[Reported]:
+    """The share of neurons in each layer, in percent; 0 where there are no neurons at all."""
+    shares = statistics["percent by layer"]
+    ends = statistics.get("percent by layer:interval") or [[None, None]] * len(shares)
+    return [Reported(share or 0, low, high) for share, (low, high) in zip(shares, ends, strict=True)]
+
+
+def shared_neurons(kn_dir: Path) -> SharedNeurons | None:
+    """How many neurons the facts of two relations share."""
+    path = result_files.shared_neurons(kn_dir)
+    by_arm = read_if_there(path, result_shapes.SHARED_NEURONS) or {}
+    shared = by_arm.get(KNOWLEDGE)
+    if shared:
+        n_relations = len(shared["relations"])
+        for table in (shared["shared"], shared["expected"] or shared["shared"]):
+            if {len(table), *map(len, table)} - {n_relations}:
+                raise InputError(f"{path}: expected {n_relations} relations in each row and column of its tables")
+    return shared
+
+
+def names(output_dir: Path, prefix: str) -> dict[str, str]:
+    """What the data call the relations, such as "capital" for P36, from the first fact that stage 1 has of each."""
+    found = {}
+    for relation, path in result_files.all_attributions(output_dir, prefix).items():
+        for fact in read_jsonl(path):
+            check(fact, result_shapes.ATTRIBUTIONS, f"{path}, fact 0")
+            check([prompt for prompt, _ in fact], result_shapes.PROMPTS, f"{path}, fact 0")
+            text = fact[0][0]["relation"]  # P36(capital)
+            found[relation] = text.removeprefix(relation).strip().removeprefix("(").removesuffix(")")
+            break
+    return found
+
+
 def modified(kn_dir: Path, name: str) -> dict[str, dict[str, Reported]]:
     """A ratio of stage 3, in percent, by arm and relation."""
     ratios: dict[str, dict[str, Reported]] = {}
@@ -99,25 +138,72 @@ def modified(kn_dir: Path, name: str) -> dict[str, dict[str, Reported]]:
     return ratios
 
 
+def mean_modified(kn_dir: Path, *names: str) -> dict[str, dict[str, Reported]]:
+    """Ratios of stage 3, in percent: by name and arm the mean over relations, with its interval if the facts'
+    probabilities are there."""
+    sums = _probability_sums(kn_dir)
+    means: dict[str, dict[str, Reported]] = {}
+    for name in names:
+        factor, side = name.split(":")[0].split("_")
+        means[name] = {}
+        for arm, by_relation in modified(kn_dir, name).items():
+            groups = [sums.get((relation, arm, side, FACTORS[factor])) for relation in by_relation]
+            known = [group for group in groups if group]
+            measured = intervals.mean_of_ratios(known, intervals.SEED) if len(known) == len(groups) else Measured(None)
+            ends = [None if end is None else 100 * end for end in (measured.low, measured.high)]
+            means[name][arm] = Reported(mean(ratio.value for ratio in by_relation.values()), *ends)
+    return means
+
+
+def _probability_sums(kn_dir: Path) -> dict[tuple[str, str, str, float], tuple[np.ndarray, np.ndarray]]:
+    """By relation, arm, side and factor: per fact the change of the probability and the plain one, over all prompts."""
+    sums = {}
+    record = Record(result_files.modified_record(kn_dir))
+    for relation, path in result_files.all_modified(kn_dir).items():
+        made = origins.recorded_settings(path, record, relation, "stage 3 (3_run_modify_activation.sh)") or {}
+        factors = made.get("factors", list(FACTORS.values()))
+        check(factors, each(number), f"{record.path}, {relation}, factors")
+        rows: dict[tuple[str, str], list[np.ndarray]] = {}
+        for fact, line in enumerate(read_jsonl(path)):
+            check(line, result_shapes.MODIFIED_ARMS, f"{path}, fact {fact}")
+            for arm in ARMS:
+                for side in ("own", "oth"):
+                    if {*map(len, line[arm][side])} - {1 + len(factors)}:
+                        raise InputError(f"{path}, fact {fact}: expected {1 + len(factors)} probabilities per prompt")
+                    values = np.array(line[arm][side] or np.zeros((1, 1 + len(factors)))).sum(0)
+                    rows.setdefault((arm, side), []).append(values)
+        for (arm, side), values in rows.items():
+            plain, *scaled = np.array(values).T
+            for factor, column in zip(factors, scaled, strict=True):
+                sums[relation, arm, side, factor] = (column - plain, plain)
+    return sums
+
+
 def distant(output_dir: Path) -> dict[str, list[float]]:
     """The mean activation at each of `KINDS`, by arm: over neurons within a relation, then over relations."""
+    return {arm: [mean.value for mean in means] for arm, means in mean_activations(output_dir).items()}
+
+
+def mean_activations(output_dir: Path) -> dict[str, list[Reported]]:
+    """The same with intervals."""
     means = {}
     for arm in (KNOWLEDGE, BASELINE):
         path = result_files.published_activations(output_dir, arm)
         facts_by_relation = read_if_there(path, result_shapes.PUBLISHED_ACTIVATIONS) or {}
-        all_relations = [_mean_activations(facts) for facts in facts_by_relation.values()]
-        relations = [activations for activations in all_relations if activations]
+        # A fact without activations has the reason instead.
+        relations = [[fact for fact in facts if not isinstance(fact, str)] for facts in facts_by_relation.values()]
+        relations = [facts for facts in relations if facts]
         if relations:
-            means[arm] = [mean(activations[kind] for activations in relations) for kind in range(len(KINDS))]
+            means[arm] = [_mean_activation(relations, kind) for kind in range(len(KINDS))]
     return means
 
 
-def _mean_activations(facts: list) -> list[float] | None:
-    """The means for the three kinds of sentences over the neurons of all facts that have any."""
-    measured_facts = [fact for fact in facts if not isinstance(fact, str)]  # the others say why they have none
-    if not measured_facts:
-        return None
-    return [mean(value for fact in measured_facts for value in fact[kind]) for kind in range(len(KINDS))]
+def _mean_activation(relations: list[list], kind: int) -> Reported:
+    sums = [np.array([sum(fact[kind]) for fact in facts]) for facts in relations]
+    counts = [np.array([len(fact[kind]) for fact in facts]) for facts in relations]
+    measured = intervals.mean_of_ratios(list(zip(sums, counts, strict=True)), intervals.SEED)
+    value = mean(mean(value for fact in facts for value in fact[kind]) for facts in relations)
+    return Reported(value, measured.low, measured.high)
 
 
 def drawn_shares(path: Path) -> dict[str, list[float]]:

@@ -1,11 +1,13 @@
 """Bootstrap intervals: how sure a number over facts is, from drawing the facts again with replacement."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 DRAWS = 2000
+ENDS = (0.025, 0.975)  # of the draws, where a 95 % interval ends
+SEED = 42  # of numbers that are drawn nowhere else, such as means over relations
 CACHED = 1 << 16  # counts held at a time, so that they stay in the processor's cache
 
 Columns = dict[str, np.ndarray]  # by name, either one number per row or one number per draw
@@ -45,6 +47,20 @@ def ratio(parts: np.ndarray, wholes: np.ndarray, seed: int) -> Measured:
     return _with_interval(parts.sum() / wholes.sum(), draws)
 
 
+def mean_of_ratios(groups: Sequence[tuple[np.ndarray, np.ndarray]], seed: int) -> Measured:
+    """The mean over groups, such as relations, of sum(parts) / sum(wholes). Facts are drawn within their group."""
+    if not groups:
+        return UNMEASURED
+    values, draws = [], []
+    with np.errstate(divide="ignore", invalid="ignore"):
+        for number, (parts, wholes) in enumerate(groups):
+            values.append(np.sum(parts) / np.sum(wholes))
+            # With draws of their own, groups of the same size are not drawn alike.
+            drawn = resampled({"parts": parts, "wholes": wholes}, (), (seed, number)).means
+            draws.append(drawn["parts"] / drawn["wholes"])
+    return _with_interval(float(np.mean(values)), np.mean(draws, 0))
+
+
 def of_means(columns: Columns, measures: Measures, seed: int) -> dict[str, Measured]:
     """`measures`, a function of the columns' means over facts. It gets one number per column, or one per draw."""
     table = np.stack(list(columns.values()), 1).astype(float)
@@ -56,8 +72,8 @@ def of_means(columns: Columns, measures: Measures, seed: int) -> dict[str, Measu
     return with_intervals(means, dict(zip(columns, drawn_means.T, strict=True)), measures)
 
 
-def resampled(columns: Columns, medians: Iterable[str], seed: int) -> Resampled:
-    """The means of all columns and the medians of some, from the same draws of rows."""
+def resampled(columns: Columns, medians: Iterable[str], seed: int | tuple[int, int]) -> Resampled:
+    """The means of all columns and the medians of some, from the same draws of rows. There must be some rows."""
     n_rows = len(next(iter(columns.values())))
     rng = np.random.default_rng(seed)
     table = np.stack(list(columns.values()), 1).astype(float)
@@ -98,5 +114,5 @@ def _with_interval(value: float, draws: np.ndarray) -> Measured:
     finite = draws[np.isfinite(draws)]
     if not np.isfinite(value) or not len(finite):
         return UNMEASURED
-    low, high = np.quantile(finite, (0.025, 0.975))
+    low, high = np.quantile(finite, ENDS)
     return Measured(float(value), float(low), float(high))

@@ -3,10 +3,14 @@
 An object is accepted if its score is above a threshold.
 """
 
+from typing import NamedTuple
+
 import numpy as np
 
 from kn.stats import intervals
 from kn.stats.intervals import Columns
+
+MOST_CUTS = 400  # of the thresholds that draws of facts are tried at
 
 
 def rates(counts: Columns) -> Columns:
@@ -39,6 +43,34 @@ def roc(right: np.ndarray, wrong: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """FPR and TPR at all thresholds."""
     cuts = thresholds(right, wrong)
     return accepted(wrong, cuts) / len(wrong), accepted(right, cuts) / len(right)
+
+
+class RocIntervals(NamedTuple):
+    """95 % intervals over facts."""
+
+    auroc: list[float | None]
+    rows: list[tuple[float, float, float]]  # an FPR from 0 to 1, and the interval of the TPR there
+
+
+def roc_intervals(facts: list[list[float]], seed: int) -> RocIntervals:
+    """From the scores of each fact's objects. A fact's first object is right, the others are wrong."""
+    right = np.array([scores[0] for scores in facts])
+    wrong = [np.array(scores[1:]) for scores in facts]
+    cuts = thresholds(right, np.concatenate(wrong))
+    cuts = cuts[np.linspace(0, len(cuts) - 1, min(len(cuts), MOST_CUTS)).round().astype(int)]
+    columns = {"wrong": np.array([len(scores) for scores in wrong])}
+    by_cut = np.array([accepted(scores, cuts) for scores in wrong])
+    for number, cut in enumerate(cuts):
+        columns |= {f"right above {number}": right > cut, f"wrong above {number}": by_cut[:, number]}
+    drawn = intervals.resampled(columns, (), seed).means
+    true = np.array([drawn[f"right above {number}"] for number in range(len(cuts))])
+    false = np.array([drawn[f"wrong above {number}"] for number in range(len(cuts))]) / drawn["wrong"]
+    areas = ((true[1:] + true[:-1]) / 2 * (false[:-1] - false[1:])).sum(0)
+    grid = np.linspace(0, 1, 101)
+    at_grid = [np.interp(grid, xs[::-1], ys[::-1]) for xs, ys in zip(false.T, true.T, strict=True)]
+    low, high = np.quantile(at_grid, intervals.ENDS, axis=0)
+    rows = [tuple(row) for row in np.stack([grid, low, high], 1).tolist()]
+    return RocIntervals(np.quantile(areas, intervals.ENDS).tolist(), rows)
 
 
 def best_threshold(right: np.ndarray, wrong: np.ndarray) -> float:

@@ -107,6 +107,12 @@ def modified(kn_dir: Folder, relation: str) -> Path:
     return Path(kn_dir) / f"modify_activation-{relation}.jsonl"
 
 
+def all_modified(kn_dir: Folder) -> dict[str, Path]:
+    """By relation, those that exist."""
+    begin = "modify_activation-"
+    return {path.stem[len(begin) :]: path for path in sorted(Path(kn_dir).glob(f"{begin}*.jsonl"))}
+
+
 def modified_record(kn_dir: Folder) -> Path:
     return record(kn_dir, "modify_activation")
 

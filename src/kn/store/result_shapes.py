@@ -6,11 +6,12 @@ Only what some reader needs is required. Files hold more, and the published prog
 from collections.abc import Sequence
 from typing import Annotated, Any, TypedDict
 
+from kn.store.result_files import ARMS
 from kn.store.shapes import Problem, anything, each, either, having, number, optional, row, shape_of, table, text
 
 # ---- means with their intervals, in the files of several stages ----
 
-NOT_NUMBERS = ("before -> after", "percent by layer", "relations", "in range")
+NOT_NUMBERS = ("before -> after", "percent by layer", "percent by layer:interval", "relations", "in range")
 INTERVAL = optional(row(optional(number), optional(number)))
 
 
@@ -25,6 +26,7 @@ def measures(value: object) -> Problem | None:
 Measures = Annotated[dict[str, Any], measures]
 WithInterval = Annotated[list[float | None], row(*[optional(number)] * 3)]  # the value, low, high
 Shares = Annotated[list[float | None], each(optional(number), "layer", least=1)]  # in percent, by layer
+ShareIntervals = Annotated[list[list[float | None]], each(row(optional(number), optional(number)), "layer", least=1)]
 
 # ---- stage 1 ----
 
@@ -109,7 +111,18 @@ SharedNeurons = TypedDict(
         "between relations": SharedOnAverage,
     },
 )
-NeuronStatistics = TypedDict("NeuronStatistics", {"percent by layer": Shares, "relations": dict[str, Measures]})
+_Shares = TypedDict("_Shares", {"percent by layer": Shares})
+_ShareIntervals = TypedDict("_ShareIntervals", {"percent by layer:interval": ShareIntervals}, total=False)
+
+
+class LayerShares(_Shares, _ShareIntervals):
+    """Earlier versions wrote no intervals."""
+
+
+class NeuronStatistics(LayerShares):
+    relations: dict[str, Measures]
+
+
 REFINING = shape_of(Refining)
 SHARED_NEURONS = shape_of(dict[str, SharedNeurons])  # by arm
 NEURON_STATISTICS = table(lambda value: shape_of(NeuronStatistics)(value) or measures(value))  # by arm
@@ -117,14 +130,22 @@ NEURON_STATISTICS = table(lambda value: shape_of(NeuronStatistics)(value) or mea
 # ---- stage 3 ----
 
 
+Probabilities = Annotated[list[list[float]], each(each(number, least=1), "prompt")]
+
+
 class Modified(TypedDict):
     """Per prompt the probability as it is, then with each factor."""
 
-    own: Annotated[list[list[float]], each(each(number, least=1), "prompt")]
+    own: Probabilities
+
+
+class ModifiedSides(Modified):
+    oth: Probabilities  # of another relation's fact
 
 
 ModifiedFact = TypedDict("ModifiedFact", {"fact": int, "knowledge neurons": Modified})
 MODIFIED_FACT = shape_of(ModifiedFact)
+MODIFIED_ARMS = having(dict.fromkeys(ARMS, shape_of(ModifiedSides)))
 MODIFIED_MEANS = shape_of(dict[str, Measures])  # by entry, see result_files.neurons_entry
 NEURON = row(shape_of(int), shape_of(int))
 
@@ -249,8 +270,7 @@ LOCATED_FACT, SKIPPED_FACT, SCORED_FACT = shape_of(LocatedFact), shape_of(Skippe
 
 # ---- stages 11 and 12 ----
 
-SHARES = having({"percent by layer": each(optional(number), "layer")})
-PairCounts = Annotated[dict[str, Any], lambda value: measures(value) or SHARES(value)]
+PairCounts = Annotated[dict[str, Any], lambda value: measures(value) or shape_of(LayerShares)(value)]
 
 
 class DegenerateCounts(TypedDict):
