@@ -2,6 +2,8 @@
 
 import json
 import os
+import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -11,7 +13,7 @@ import pytest
 import torch
 
 from conftest import GOLDEN, RELATIONS, ROOT, read, run
-from families import FAMILIES
+from families import FAMILIES, with_inputs
 from kn import commands
 from kn.exchange import form, incoming, keyed, outgoing, pth
 from kn.exchange.facts import read_facts
@@ -199,6 +201,27 @@ def test_a_hook_on_the_exported_path_suppresses_the_neurons(exported, results, g
         assert probability == pytest.approx(expected.item(), abs=1e-6)
         checked += bool(own)
     assert checked > 3
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("family", ["llama", "gpt2"])
+def test_the_documented_hooks_suppress_the_neurons(family):
+    """docs/exchange.md's snippet for PyTorch alone, as it is printed."""
+    snippet = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "exchange.md").read_text(), re.S)[0]
+    model, ids = FAMILIES[family].model(family, torch.float64), torch.tensor([[3, 4, 5, 6]])
+    neurons = {0: [7, 2], 2: [31]}
+    path = keyed.nnsight_path(loading.FAMILIES[family].projection)
+    named = keyed.by_name([(layer, index) for layer, members in neurons.items() for index in members], path)
+    scope = {"named": named, "model": model, "ids": ids, "partial": partial}
+    exec(snippet, scope)
+
+    def suppressed(layer, values):
+        changed = values.clone()
+        changed[:, -1, neurons.get(layer, [])] = 0
+        return changed
+
+    expected = with_inputs(FAMILIES[family].projections(model), suppressed, lambda: model(ids).logits)
+    assert torch.equal(scope["logits"], expected) and not torch.allclose(expected, model(ids).logits)
 
 
 # ---- files of other programs ----
@@ -434,3 +457,17 @@ def test_the_command_line_answers_without_torch():
             text=True,
         )
         assert expected in done.stdout + done.stderr and "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("name", commands.COMMANDS)
+def test_documented_commands_have_flags_that_exist(name, capsys):
+    with pytest.raises(SystemExit):
+        commands.run([name, "--help"])
+    known = capsys.readouterr().out
+    text = (ROOT / "docs" / "exchange.md").read_text() + commands.EXPORT + commands.IMPORT + (commands.__doc__ or "")
+    examples = re.findall(rf"^ *kn {name} (.*)$", text, re.M)
+    assert len(examples) >= 3
+    for example in examples:
+        words = shlex.split(re.split(r"   |\{", example)[0], comments=True)
+        for flag in (word for word in words if word.startswith("--")):
+            assert re.search(rf"{flag}\b", known), flag
