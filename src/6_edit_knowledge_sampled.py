@@ -36,7 +36,7 @@ from kn.stage import attributions, flags, setup
 from kn.stage.runner import Task, Unit, run
 from kn.stage.setup import World
 from kn.store import result_files, runs, summaries
-from kn.store.files import make_folder, read_json, read_jsonl
+from kn.store.files import InputError, make_folder, read_json, read_jsonl
 from kn.store.result_files import ARMS, BASELINE, KNOWLEDGE
 from kn.store.workers import FIRST
 
