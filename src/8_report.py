@@ -2,8 +2,8 @@
 
     python src/8_report.py --output_dir results --kn_dir results/kn --fig_dir figures
 
-Writes `report.md` and `report.html` into `--output_dir`, and prints the main findings. The page needs no network; it
-ends with a browser of all facts. Figures are those of the first part. The published numbers, where each is from and
+Writes `report.md` and `report.html` into `--output_dir`, and prints the main findings. The page needs no network, and
+has a browser of all facts. Figures are those of the first part. The published numbers, where each is from and
 how far a run may be from it are in `--published`.
 
 With `--check`, numbers of a run with the paper's model, settings and data are compared with the published ones. It

@@ -1,26 +1,17 @@
 """The main findings of the second paper's stages, as cards. Never imports torch."""
 
-from kn.report.amig_sections import LANGUAGES, PRESETS, model_name, with_interval
+from kn.report.amig_sections import PRESETS, SCORES, in_words, model_name, with_interval
 from kn.report.comparison import Run
 from kn.report.findings import Card, Finding, Values, measured_only
 from kn.report.read_back import Reported, measured, read, read_if_there
 from kn.store import result_files, result_shapes
 from kn.store.result_files import KNOWLEDGE, RANDOM
 
-CHECKED = {  # ways to tell true facts from false ones, as people read them
-    "attribution": "degenerate neurons",
-    "random neurons": "random neurons",
-    "probability": "the model's probability",
-    "everything": "accepting everything",
-}
+CHECKED = SCORES | {"everything": "accepting everything"}  # ways to tell true facts from false ones
 
 
 def cards(run: Run) -> list[Card]:
     return measured_only([_success_rates(run), _shared(run), _degenerate(run), _fact_checking(run)])
-
-
-def _language(name: str) -> str:
-    return LANGUAGES.get(name, name)
 
 
 def _success_rates(run: Run) -> Card:
@@ -29,10 +20,10 @@ def _success_rates(run: Run) -> Card:
         rates = read(path, result_shapes.SUCCESS_RATES)["all"]
         first = [arm for arm in reversed(PRESETS) if arm in rates]  # AMIG's own neurons before those of the first paper
         values = {PRESETS.get(arm, arm): with_interval(rates[arm]["SR"]) for arm in dict.fromkeys([*first, *rates])}
-        key = (f"{_language(language)}, {model_name(run, language)}", PRESETS["amig"])
+        key = (f"{in_words(language)}, {model_name(run, language)}", PRESETS["amig"])
         number = run.published.numbers("localization").get(key)
         findings.append(
-            Finding(_language(language), f"success rate, {_language(language)}", values, number and number.reference)
+            Finding(in_words(language), f"success rate, {in_words(language)}", values, number and number.reference)
         )
     text = "How many times as much changing a fact's neurons changes that fact as it changes an unrelated one."
     return Card("Success rate", text, findings)
@@ -45,8 +36,8 @@ def _shared(run: Run) -> Card:
         summary = read(path, result_shapes.CROSS_LINGUAL_RATES)
         if summary["facts"]:
             with_any = 100 * (1 - summary["facts without LIKN"] / summary["facts"])
-            name = " and ".join(map(_language, pair.split("_")))
-            findings.append(Finding(name, f"language-independent, {name}", {"facts with any": Reported(with_any)}))
+            name = in_words(pair.replace("_", " "))
+            findings.append(Finding(name, f"language-independent, {name}", {"facts": Reported(with_any)}))
     return Card("Language-independent neurons", "Facts with neurons that two languages share.", findings, "%")
 
 
@@ -54,7 +45,7 @@ def _degenerate(run: Run) -> Card:
     findings = []
     path = result_files.degenerate_counts(run.output_dir)
     for languages, entry in (read_if_there(path, result_shapes.DEGENERATE_COUNTS) or {}).items():
-        name = " and ".join(map(_language, languages.split()))
+        name = in_words(languages)
         values: Values = {
             arm: measured(entry["all"][arm]["published"], "facts with a pair", 100)
             for arm in (KNOWLEDGE, RANDOM)
@@ -71,6 +62,6 @@ def _fact_checking(run: Run) -> Card:
     for language, entry in (read_if_there(path, result_shapes.FACT_CHECK_MEASURES) or {}).items():
         ways = entry["measures"].get("1 wrong", {})
         values = {name: measured(ways[way], "F1") for way, name in CHECKED.items() if way in ways}
-        findings.append(Finding(_language(language), f"F1, {_language(language)}", values))
+        findings.append(Finding(in_words(language), f"F1, {in_words(language)}", values))
     text = "How well a true object is told from a wrong one (F1, at most 1), by the scores of degenerate neurons."
     return Card("Checking facts", text, findings)

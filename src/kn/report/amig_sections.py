@@ -17,6 +17,11 @@ MULTILINGUAL = {"bert-base-multilingual-cased": "mBERT", "mGPT": "mGPT"}
 MODELS = MULTILINGUAL | {"bert-base-cased": "BERT", "gpt2": "GPT-2"}  # all of the paper's
 PRESETS = {"dai": "B-KN", "amig": "AMIG"}  # the paper's names for them
 CUT = "Not checked: the paper's success rates depend on outliers cut by hand, and each row has other facts."
+SCORES = {  # of the objects in fact checking, as people read them
+    "attribution": "degenerate neurons",
+    "random neurons": "random neurons",
+    "probability": "the model's probability",
+}
 LAYERS = "Bars: the share of neurons in each layer, counted from 0, for several sets of neurons."
 UNKNOWN = "Not checked: the paper's numbers could not be confirmed."
 NEAR_ZERO = (
@@ -89,7 +94,7 @@ def degenerate(run: Run) -> Section:
                     if share is not None
                 ]
                 if arm == KNOWLEDGE and counts.get("pairs", 1):
-                    drawn[of] = shares
+                    drawn[in_words(language) + (", strict" if definition == "strict" else "")] = shares
     tables = [Table("", run.rows("degenerate", values))]
     if layer_rows:
         tables.append(Table("share of neurons (%) by layer", layer_rows, ("layer", "of")))
@@ -119,7 +124,7 @@ def fact_checking(run: Run) -> Section:
                 f"fact_check_{language}",
                 f"True and false facts, {with_model(run, language)}",
                 "Curves: the share of true facts that are accepted against that of false ones, for several scores.",
-                captions.fact_check(ways, against),
+                captions.fact_check({name: ways[way] for way, name in SCORES.items() if way in ways}, against),
             )
         )
     return Section(
@@ -158,8 +163,12 @@ def with_interval(rate: WithInterval) -> Reported | None:
 
 def with_model(run: Run, languages: str) -> str:
     """One language or several, and the model, as the paper's tables call them: English and Chinese, mBERT."""
-    names = languages.split()
-    return f"{' and '.join(LANGUAGES.get(name, name) for name in names)}, {model_name(run, names[0])}"
+    return f"{in_words(languages)}, {model_name(run, languages.split()[0])}"
+
+
+def in_words(languages: str) -> str:
+    """English and Chinese, of "en zh"."""
+    return " and ".join(LANGUAGES.get(name, name) for name in languages.split())
 
 
 def model_name(run: Run, language: str) -> str:
@@ -172,7 +181,8 @@ def other_models(run: Run, known: dict[str, str]) -> list[str]:
     """Says so if the run has models that this part of the paper is not about."""
     languages = [stage.removeprefix("stage 9, ") for stage in run.records if stage.startswith("stage 9, ")]
     others = sorted({model_name(run, language) for language in languages} - set(known.values()))
-    return [f"another model ({', '.join(others)}, not {' or '.join(known.values())})"] if others else []
+    which = " or ".join(known.values()) if set(others) & set(MODELS.values()) else "one of the paper's"
+    return [f"another model ({', '.join(others)}, not {which})"] if others else []
 
 
 SECTIONS = [localization, cross_lingual, degenerate, fact_checking]

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import NamedTuple
 
-from kn.report.amig_sections import LANGUAGES
+from kn.report.amig_sections import in_words
 from kn.report.comparison import AMIG, KNOWLEDGE_NEURONS, RERUN, Row, Run, Section
 from kn.report.grids import Cell, Grid, Head
 from kn.report.numerals import decimals_for, decimals_of, listed, shown
@@ -71,7 +71,7 @@ def summary(run: Run) -> list[str]:
         lines.append(f"{sentence}.")
     languages = {stage.removeprefix("stage 9, "): run.made_with(stage) for stage in run.records if "stage 9" in stage}
     if languages:
-        asked = listed([LANGUAGES.get(language, language) for language in languages])
+        asked = listed([*map(in_words, languages)])
         others = dict.fromkeys(model for made in languages.values() for model in _values(made, "bert_model"))
         lines.append(f"In {asked}, {listed([*others])} was asked about mLAMA's facts.")
     made = run.made_with("stage 1") or next(filter(None, languages.values()), [])
@@ -108,7 +108,7 @@ def caveats(sections: Iterable[Section]) -> list[str]:
         whose = "the second paper's" if paper == AMIG else "the paper's"
         if departures:
             made.append(
-                f"Not {whose} run, so its numbers stand here for orientation and are not compared: "
+                f"Not {whose} run, so its numbers are for orientation and nothing is compared: "
                 f"{'; '.join(departures + incomplete[:1])}."
             )
         elif incomplete:
