@@ -23,7 +23,8 @@ from kn.model.inputs import Neurons
 from kn.model.prompts import Prompt
 
 Change = dict[tuple[int, int], float]  # by layer and index, what a neuron's activation is multiplied by
-Score = Callable[[Tensor, Tensor], Tensor]  # of probabilities, rows x vocabulary, and the answers' tokens: one per row
+# Of probabilities, rows x vocabulary, and the answers' tokens: a number per row, or several.
+Score = Callable[[Tensor, Tensor], Tensor]
 
 
 class Alone(NamedTuple):
@@ -118,7 +119,10 @@ class Probe:
     def scaled(
         self, prompts: list[Prompt], scalings: list[list[Scaling]], score: Score | None = None
     ) -> list[np.ndarray]:
-        """For each prompt the answer's probability, or another score, as it is and with each of its scalings."""
+        """For each prompt the answer's probability, or another score, as it is and with each of its scalings.
+
+        Scores are averaged over the answer's pieces.
+        """
         changes = [[self._change(*scaling) for scaling in per_prompt] for per_prompt in scalings]
 
         def work(batch: list[int], rows: Rows) -> list[np.ndarray]:
@@ -191,7 +195,7 @@ class _Changed(NamedTuple):
     def per_prompt(self, scores: np.ndarray, rows: Rows) -> list[np.ndarray]:
         """For each prompt the score as it is and with each of its changes: means over its readings."""
         own, changed = np.split(scores, [len(self.counts)])
-        results = [np.full(1 + count, plain) for count, plain in zip(self.counts, own, strict=True)]
+        results = [np.stack([plain] * (1 + count)) for count, plain in zip(self.counts, own, strict=True)]
         for (row, place), value in zip(self.places, changed, strict=True):
             results[row][place] = value
         return rows.merged(results, lambda readings: np.mean(readings, 0))
@@ -248,6 +252,16 @@ def answer_columns(rows: Rows, logits: Tensor) -> Tensor:
     own, predicted = _at(probabilities, rows.answers), probabilities.argmax(1)
     rank = (probabilities > own[:, None]).sum(1)
     return torch.stack([column.double() for column in (own, rank, predicted, predicted == rows.answers)])
+
+
+def several(probabilities: Tensor, answers: Tensor) -> Tensor:
+    """A score for `scaled`: the answer's probability, its logarithm, and the reciprocal of its rank, which begins at 1.
+
+    The logarithm of a probability that rounds to 0 is that of the smallest number of its type.
+    """
+    own = _at(probabilities, answers)
+    above = (probabilities > own[:, None]).sum(1)
+    return torch.stack([own, own.clamp(min=torch.finfo(own.dtype).tiny).log(), 1 / (1 + above.to(own))], 1)
 
 
 def _at(probabilities: Tensor, answers: Tensor) -> Tensor:

@@ -324,6 +324,35 @@ def fact_check_measures(output_dir: Folder) -> Path:
     return amig(output_dir) / "fact_check.json"
 
 
+# ---- stage 13 ----
+
+
+def methods(output_dir: Folder) -> Path:
+    return Path(output_dir) / "methods"
+
+
+def ranked(output_dir: Folder, method: str, relation: str) -> Path:
+    """The best neurons of each fact by a method."""
+    return methods(output_dir) / f"neurons-{method}-{relation}.jsonl"
+
+
+def ranked_record(output_dir: Folder, method: str) -> Path:
+    return record(methods(output_dir), f"neurons-{method}")
+
+
+def effects(output_dir: Folder, method: str, relation: str) -> Path:
+    """What changing these neurons does, per fact."""
+    return methods(output_dir) / f"effects-{method}-{relation}.jsonl"
+
+
+def effects_record(output_dir: Folder, method: str) -> Path:
+    return record(methods(output_dir), f"effects-{method}")
+
+
+def method_comparison(output_dir: Folder) -> Path:
+    return methods(output_dir) / "methods.json"
+
+
 def by_language(pattern: Path) -> dict[str, Path]:
     """The files that exist, by language. `pattern` is a path with "*" as its language, or "*_*" for pairs."""
     folder = pattern.parent.parent

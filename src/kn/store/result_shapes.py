@@ -283,3 +283,47 @@ class FactCheckMeasures(TypedDict):
 
 DEGENERATE_COUNTS = shape_of(dict[str, DegenerateCounts])  # by language
 FACT_CHECK_MEASURES = shape_of(dict[str, FactCheckMeasures])
+
+# ---- stage 13 ----
+
+Effects = Annotated[list[float], row(*[number] * 3)]  # probability, log-probability, reciprocal rank
+OnSides = dict[str, Effects]  # by side: the fact itself, other facts …
+
+
+class RankedFact(TypedDict):
+    """A line of the neurons that a method finds, unless it has `skipped`."""
+
+    choosing: list[int]  # prompts
+    judging: list[int]
+    neurons: Annotated[list[list], each(row(shape_of(int), shape_of(int), number), "neuron")]
+
+
+class StrongFact(TypedDict):
+    """The same of the reference."""
+
+    strong: list[list[list[int]]]  # per choosing prompt, the neurons that the first paper would keep
+
+
+class ChangedFact(TypedDict):
+    """A line of what changing them does, unless it has `skipped`."""
+
+    neurons: dict[str, int]  # how many, by name
+    before: OnSides
+    suppressed: dict[str, OnSides]  # by the name of the number of neurons
+    doubled: dict[str, OnSides]
+
+
+class MethodCost(TypedDict):
+    prompts: int
+    seconds: float
+
+
+class MethodComparison(TypedDict):
+    facts: int
+    pool: str
+    cost: dict[str, MethodCost]  # by method
+    all: dict[str, dict[str, dict[str, dict[str, Measures]]]]  # by change, number, side and method
+
+
+RANKED_FACT, STRONG_FACT, CHANGED_FACT = shape_of(RankedFact), shape_of(StrongFact), shape_of(ChangedFact)
+METHOD_COMPARISON = shape_of(MethodComparison)
