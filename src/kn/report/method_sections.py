@@ -77,8 +77,8 @@ def methods(run: Run) -> Section:
             Figure(
                 FIGURE,
                 "Which method finds the neurons that matter?",
-                "Lines, one per method: the change of the answer's probability in percent against the number of neurons, "
-                "which are suppressed on the left and doubled on the right.",
+                "Lines, one per method: the change of the answer's probability in percent against the number of "
+                "neurons, which are suppressed on the left and doubled on the right.",
                 seen(comparison["all"]),
             )
         ]
