@@ -28,6 +28,7 @@ echo "== Stage 10: language-independent neurons"
 bash 10_run_language_independent.sh "$bilingual" en zh "${relations[@]}" "$@" || exit
 echo "== Stage 11: degenerate neurons" && bash 11_run_degenerate.sh "$bilingual" en zh "${relations[@]}" "$@" || exit
 echo "== Stage 12: checking facts" && bash 12_run_fact_check.sh "$bilingual" en zh "${relations[@]}" "$@" || exit
+echo "== Stage 13: methods" && bash 13_run_methods.sh P36 --debug 20 --methods dai atp activation random "$@" || exit
 echo "== Stage 8: figures and report" && bash 8_run_plot.sh || exit
 
 cat <<END

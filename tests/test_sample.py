@@ -33,6 +33,9 @@ SHAPES = {
     "cross_lingual_rates": result_shapes.CROSS_LINGUAL_RATES,
     "degenerate_counts": result_shapes.DEGENERATE_COUNTS,
     "fact_check_measures": result_shapes.FACT_CHECK_MEASURES,
+    "ranked": result_shapes.RANKED_FACT,
+    "effects": result_shapes.CHANGED_FACT,
+    "method_comparison": result_shapes.METHOD_COMPARISON,
 }
 
 
@@ -66,7 +69,7 @@ def test_the_whole_sample_run(tmp_path):
     assert sorted(path.name for path in results.glob("*.rlt.jsonl")) == sorted(
         f"TREx-all-{r}.rlt.jsonl" for r in relations
     )
-    assert all(f"== Stage {number}" in out for number in range(1, 13))
+    assert all(f"== Stage {number}" in out for number in range(1, 14))
     for name in ("kneurons_distribution", "suppress", "amplify", "distant", "erase", "erase_accuracy"):
         assert (figures / f"{name}.png").stat().st_size > 5_000
     assert "probability when suppressed" in out and str(figures) in out
@@ -114,10 +117,11 @@ def check_files(results, relations):
         "language": ["en", "zh"],
         "pair": ["en_zh"],
         "preset": ["amig", "dai"],
+        "method": ["dai", "atp", "activation", "random"],
     }
     known = set()
     for name, function in inspect.getmembers(result_files, inspect.isfunction):
-        if inspect.signature(function).return_annotation is not Path or name in ("amig", "record"):
+        if inspect.signature(function).return_annotation is not Path or name in ("amig", "methods", "record"):
             continue
         choices = product(*(values[parameter] for parameter in inspect.signature(function).parameters))
         paths = {function(*arguments) for arguments in choices}

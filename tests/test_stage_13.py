@@ -236,3 +236,15 @@ def test_facts_without_a_number_of_neurons_or_a_side_are_left_out_of_that_averag
     assert summary["facts"] == 3
     assert measures["same fact"]["dai"]["facts"] == 2 and measures["same relation"]["dai"]["facts"] == 1
     assert measures[SPECIFICITY]["dai"]["facts"] == 1
+
+
+def test_the_report_has_a_section(compared):
+    folder = compared[0]
+    out = ["--output_dir", folder, "--kn_dir", folder / "kn", "--fig_dir", folder / "figures"]
+    run("8_report.py", *out)
+    text = (folder / "report.md").read_text()
+    assert "Beyond the two papers: Which method finds the neurons that matter?" in text
+    assert "methods.png" in text and "| activation | " in text
+    measures = read(folder / "methods" / "methods.json")["all"]["suppressed"]["5"]["same fact"]["dai"]
+    shown = f"{abs(100 * measures[RELATIVE]):.1f}"
+    assert any("published integral" in line and shown in line for line in text.splitlines())

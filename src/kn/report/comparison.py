@@ -13,6 +13,7 @@ from kn.store import result_files, result_shapes, shapes
 
 RERUN = "†"  # marks numbers of a rerun of the authors' program
 KNOWLEDGE_NEURONS, AMIG = "Knowledge neurons", "AMIG"  # the papers, as data/paper_numbers.json calls them
+FURTHER = "further questions"  # which neither paper asks
 MAKER = shapes.table(shapes.either(shapes.text, shapes.optional(shapes.number)))
 RECORD = shapes.table(shapes.having({"settings": shapes.table(shapes.anything)}))
 OBJECT = shapes.table(shapes.anything)
@@ -159,6 +160,8 @@ def record_paths(output_dir: Path, kn_dir: Path, prefix: str) -> dict[str, Path]
         "stage 6": edits if edits.exists() else result_files.edits_record(output_dir, result_files.GRID),
         "stage 7": result_files.erasures_record(output_dir),
     }
+    if (methods := result_files.ranked_record(output_dir, "dai")).exists():
+        paths["stage 13"] = methods
     for language, path in result_files.by_language(result_files.located_record(output_dir, "*", "amig")).items():
         paths[f"stage {10 if '_' in language else 9}, {language}"] = path
     for language, path in result_files.by_language(result_files.degenerate_record(output_dir, "*")).items():

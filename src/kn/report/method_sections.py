@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from kn.report import figures
-from kn.report.comparison import Figure, Row, Run, Section, Table
+from kn.report.comparison import FURTHER, Figure, Row, Run, Section, Table
 from kn.report.read_back import Reported, measured, read_if_there
 from kn.store import result_files, result_shapes
 from kn.store.result_shapes import Measures
@@ -76,21 +76,21 @@ def methods(run: Run) -> Section:
         drawn = [
             Figure(
                 FIGURE,
-                "Which method finds the neurons that matter?",
+                "What the neurons of each method do",
                 "Lines, one per method: the change of the answer's probability in percent against the number of "
                 "neurons, which are suppressed on the left and doubled on the right.",
                 seen(comparison["all"]),
             )
         ]
     return Section(
-        title="Methods",
+        title="Which method finds the neurons that matter?",
         command="13_run_methods.sh",
+        paper=FURTHER,
         tables=tables,
         figures=drawn,
         notes=[
             "Half of a fact's prompts choose its neurons, the others judge them. All methods have the same facts and "
             "as many neurons. `rule` is the number that the first paper's rule keeps of the fact.",
-            "Neither paper has this comparison.",
         ]
         if comparison
         else [],

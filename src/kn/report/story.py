@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from kn.report.amig_sections import in_words
-from kn.report.comparison import AMIG, KNOWLEDGE_NEURONS, RERUN, Row, Run, Section
+from kn.report.comparison import AMIG, FURTHER, KNOWLEDGE_NEURONS, RERUN, Row, Run, Section
 from kn.report.grids import Cell, Grid, Head
 from kn.report.numerals import decimals_for, decimals_of, listed, shown
 from kn.store.result_files import by_number
@@ -30,6 +30,7 @@ class Paper(NamedTuple):
 PAPERS = {
     KNOWLEDGE_NEURONS: Paper("Knowledge neurons", "1_run_mlm.sh"),
     AMIG: Paper("Several languages and degenerate neurons (AMIG)", "9_run_amig.sh MODEL LANG"),
+    FURTHER: Paper("Beyond the two papers", "13_run_methods.sh"),
 }
 TERMS = (
     ("Knowledge neurons", "contribute most to the right answer's probability, in most of a fact's prompts."),
