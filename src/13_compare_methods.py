@@ -41,7 +41,7 @@ from kn.experiments import effect_averages, effect_tables, effects, ranking
 from kn.experiments.ranking import RANDOM, REFERENCE, Ranked
 from kn.methods.presets import PLAIN, PRESETS
 from kn.neurons.pooling import POOLS
-from kn.report import method_sections
+from kn.report import method_figure
 from kn.stage import flags, setup
 from kn.stage.runner import Task, run
 from kn.stage.setup import World
@@ -184,7 +184,7 @@ def report(
     path = result_files.method_comparison(output_dir)
     summaries.write(path, {"pool": pool, "cost": cost, **summary})
     print(effect_tables.table(summary, cost, names))
-    print(f"{path}, {method_sections.draw(summary['all'], Path(fig_dir) / 'methods')}")
+    print(f"{path}, {method_figure.draw(summary['all'], Path(fig_dir) / 'methods')}")
 
 
 if __name__ == "__main__":

@@ -1,60 +1,15 @@
-"""The section of the report about stage 13, which compares methods, and its figure. Never imports torch."""
+"""The section of the report about stage 13, which compares methods. Never imports torch."""
 
 from collections.abc import Mapping
-from pathlib import Path
 
-from kn.report import figures
 from kn.report.comparison import FURTHER, Figure, Row, Run, Section, Table
+from kn.report.method_figure import JUDGED, NAMES, RELATIVE, ByNumber, effect
 from kn.report.read_back import Reported, measured, read_if_there
 from kn.store import result_files, result_shapes
 from kn.store.result_shapes import Measures
 
-ByNumber = Mapping[str, Mapping[str, Mapping[str, Measures]]]  # by number of neurons, side and method
-
-NAMES = {
-    "dai": "published integral",
-    "dai-integral": "integral",
-    "atp": "gradient x activation",
-    "easyedit": "one step at zero",
-    "yu-ananiadou": "log-probability increase",
-    "norm": "activation x norm",
-    "amig": "AMIG",
-    "random": "random, same layers",
-}
-JUDGED, RELATIVE = "same fact", "relative probability"
 SIDES = ("choosing prompts", JUDGED, "same relation", "other relations")
 FIGURE = "methods"
-MARKERS = "os^vDPX*<>d"
-
-
-def draw(by_change: Mapping[str, ByNumber], path: Path) -> Path:
-    """The change of the probability against the number of neurons, a line per method."""
-    plots = figures.pyplot()
-    figure, all_axes = plots.subplots(1, len(by_change), figsize=(9.0, 3.6), squeeze=False)
-    colors = plots.get_cmap("tab10").colors
-    rows: list[list] = []
-    for axes, (change, by_number) in zip(all_axes[0], by_change.items(), strict=True):
-        numbers = [number for number in by_number if number.isdigit()]
-        methods = list(by_number[numbers[0]][JUDGED])
-        for place, method in enumerate(methods):
-            effects = {number: measured(by_number[number][JUDGED].get(method, {}), RELATIVE, 100) for number in numbers}
-            found = {int(number): effect for number, effect in effects.items() if effect}
-            xs, ys = list(found), [effect.value for effect in found.values()]
-            look = {"color": "#999999", "linestyle": ":"} if method == "random" else {"color": colors[place % 10]}
-            marker, label = MARKERS[place % len(MARKERS)], NAMES.get(method, method)
-            axes.plot(xs, ys, label=label, marker=marker, markersize=4, linewidth=1.2, **look)
-            low, high = [effect.low for effect in found.values()], [effect.high for effect in found.values()]
-            axes.fill_between(xs, low, high, color=look["color"], alpha=0.12, linewidth=0)
-            rows += [[change, method, x, *effect] for x, effect in found.items()]
-        axes.axhline(0, color="black", linewidth=0.6)
-        axes.set_xscale("log")
-        axes.set_xticks([*map(int, numbers)], numbers)
-        axes.minorticks_off()
-        axes.set(title=f"neurons {change}", xlabel="number of neurons")
-    all_axes[0][0].set_ylabel("change of the probability (%)")
-    handles, labels = all_axes[0][0].get_legend_handles_labels()
-    figure.legend(handles, labels, frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
-    return figures.save(figure, path, ["change", "method", "neurons", "effect (%)", "low", "high"], rows)
 
 
 def methods(run: Run) -> Section:
@@ -102,9 +57,9 @@ def seen(by_change: Mapping[str, ByNumber]) -> str:
     by_number = by_change["suppressed"]
     number = _middle(by_number)
     effects = {
-        NAMES.get(method, method): effect.value
-        for method, measures in by_number[number][JUDGED].items()
-        if (effect := measured(measures, RELATIVE, 100))
+        NAMES.get(method, method): found.value
+        for method in by_number[number][JUDGED]
+        if (found := effect(by_number[number], method))
     }
     if not effects:
         return "No fact had neurons by every method."
