@@ -13,7 +13,6 @@ from transformers import AutoModelForMaskedLM, AutoTokenizer
 import two_languages
 from conftest import ROOT, run
 from families import with_inputs
-from kn.report import drawing
 from test_any_model import CRAWLED, PAIRS, TEMPLATES, draw
 
 
@@ -151,14 +150,6 @@ def stages_of(data: Path) -> dict[str, tuple]:
 
 def other_than(name: str) -> str:
     return next(other for other in PAIRS if other != name)
-
-
-def save_numbers(figure, path, header, rows):
-    """Replaces the drawing of a figure, which takes seconds."""
-    drawing.pyplot().close(figure)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.with_suffix(".csv").write_text(json.dumps([header, rows]))
-    return path
 
 
 class ReferenceModel:

@@ -195,11 +195,15 @@ def make_logarithmic(axes: Any, low: float, high: float, room: float, linear: fl
 def save(figure: Any, path: Path, header: list[str], rows: list[list]) -> Path:
     """Write `path` as .pdf, .png and .csv, and return the PNG's path."""
     make_folder(path.parent)
-    # Without the date, the same figure is the same file.
-    for kind, metadata in (("pdf", {"CreationDate": None}), ("png", {})):
-        with writing(path.with_suffix(f".{kind}"), "wb") as file:
-            figure.savefig(file, format=kind, dpi=300, metadata=metadata)
+    paint(figure, path)
     pyplot().close(figure)
     with writing(path.with_suffix(".csv")) as file:
         csv.writer(file, lineterminator="\n").writerows([header, *rows])
     return path.with_suffix(".png")
+
+
+def paint(figure: Any, path: Path) -> None:
+    # Without the date, the same figure is the same file.
+    for kind, metadata in (("pdf", {"CreationDate": None}), ("png", {})):
+        with writing(path.with_suffix(f".{kind}"), "wb") as file:
+            figure.savefig(file, format=kind, dpi=300, metadata=metadata)
