@@ -12,6 +12,7 @@
     stage         what surrounds every experiment: the command line, the facts and the model, the runner
     experiments   what single stages measure, where a script alone would be too long
     api           what users call from Python: the names below
+    easyedit      the same as an editing method of EasyEdit
     commands      the command line `kn`                                                        no torch
     __main__      the same as `python -m kn`                                                   no torch
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from kn.api.models import Model, evaluating
 from kn.methods.locator import Locator
-from kn.methods.presets import PRESETS
+from kn.methods.presets import PLAIN, PRESETS
 from kn.methods.probing import Probe
 from kn.methods.scaling import Scaling
 from kn.neurons.refining import Refining, refine_fact
@@ -143,8 +143,8 @@ def effects(
 
 def _attributions(model: Model, prompts: Sequence[str], answer: str, preset: str) -> Iterator[Attribution]:
     """In the order of the prompts."""
-    if preset not in PRESETS:
-        raise InputError(f"there is no preset {preset!r}: expected one of {', '.join(PRESETS)}")
+    if preset not in PLAIN:
+        raise InputError(f"preset {preset!r}: expected one of {', '.join(PLAIN)}")
     locator = Locator(PRESETS[preset], model.adapter, model.encoder)
     encoded = [model.encoded(prompt, answer) for prompt in prompts]
     for prompt, each in zip(prompts, encoded, strict=True):

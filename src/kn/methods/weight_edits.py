@@ -10,9 +10,10 @@ called. Contexts can be nested, even over the same neurons, and may end in any o
         model(**inputs)
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from math import isfinite
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -41,70 +42,79 @@ def direction(adapter: Adapter, old: Answer, new: Answer, lambda1: float, lambda
     return lambda2 * unit(new) - lambda1 * unit(old)
 
 
-@contextmanager
 def edit_fact(
     model: nn.Module, neurons: Neurons, old: Answer, new: Answer, lambda1: float, lambda2: float
-) -> Iterator[None]:
+) -> AbstractContextManager[None]:
     """Turn each neuron's column v into v - lambda1 * |v| / |e_old| * e_old + lambda2 * |v| / |e_new| * e_new.
 
     e is the answer's word embedding, or the mean over its pieces. If a model has different embeddings for input and
     output, it is that of the input. (Where the method was published, the two are one.)
     """
     change = direction(adapt(model), old, new, lambda1, lambda2)
-    with _changed(model, neurons, lambda column: column + column.norm() * change):
-        yield
+    return _changed(model, neurons, lambda column: column + column.norm() * change)
 
 
-@contextmanager
-def erase(model: nn.Module, neurons: Neurons) -> Iterator[None]:
+def erase(model: nn.Module, neurons: Neurons) -> AbstractContextManager[None]:
     """Set the neurons' columns to zero: they write nothing, whatever their activations."""
-    with _changed(model, neurons, torch.zeros_like):
-        yield
+    return _changed(model, neurons, torch.zeros_like)
 
 
-@contextmanager
-def scale(model: nn.Module, neurons: Neurons, factor: float) -> Iterator[None]:
+def scale(model: nn.Module, neurons: Neurons, factor: float) -> AbstractContextManager[None]:
     """Multiply the neurons' columns by a factor."""
     if not isfinite(factor):
         raise InputError(f"factor {factor}: expected a finite number")
-    with _changed(model, neurons, lambda column: column * factor):
-        yield
+    return _changed(model, neurons, lambda column: column * factor)
 
 
-@dataclass(eq=False)
-class _Edit:
-    columns: list[Tensor]  # views of the model's own weights
-    change: Callable[[Tensor], Tensor]
-    before: list[Tensor] = field(default_factory=list)
+def add(model: nn.Module, neurons: Neurons, vector: Tensor) -> AbstractContextManager[None]:
+    """Add the same vector to each of the neurons' columns."""
+    return _changed(model, neurons, lambda column: column + vector)
 
-    def make(self) -> None:
+
+class _Edit(AbstractContextManager[None]):
+    """A change of columns. It ends with its context and not before, even if nobody refers to it any more."""
+
+    def __init__(self, columns: list[Tensor], change: Callable[[Tensor], Tensor], edits: list[_Edit]):
+        """The columns are views of the model's own weights; `edits` are those of the model that are in effect."""
+        self.columns, self.change, self.edits = columns, change, edits
+        self.before: list[Tensor] = []
+
+    def __enter__(self) -> None:
+        if self in self.edits:
+            raise InputError("this edit is in effect already")
+        self.edits.append(self)
+        try:
+            self._make()
+        except BaseException:
+            self.__exit__()
+            raise
+
+    def __exit__(self, *_: object) -> None:
+        # Edits made after this one may still be in effect. They are undone, too, and then made again without it.
+        later = self.edits[self.edits.index(self) + 1 :]
+        for undone in [*reversed(later), self]:
+            undone._undo()
+        self.edits.remove(self)
+        for again in later:
+            again._make()
+
+    @torch.no_grad()
+    def _make(self) -> None:
         self.before = [column.clone() for column in self.columns]
         for column, before in zip(self.columns, self.before, strict=True):
             column.copy_(self.change(before))
 
-    def undo(self) -> None:
-        for column, before in zip(self.columns, self.before, strict=False):  # `before` is empty if `make` failed
+    @torch.no_grad()
+    def _undo(self) -> None:
+        for column, before in zip(self.columns, self.before, strict=False):  # `before` is empty if `_make` failed
             column.copy_(before)
 
 
 _edits: WeakKeyDictionary[nn.Module, list[_Edit]] = WeakKeyDictionary()  # in effect now, in the order they were made
 
 
-@contextmanager
-def _changed(model: nn.Module, neurons: Neurons, change: Callable[[Tensor], Tensor]) -> Iterator[None]:
+def _changed(model: nn.Module, neurons: Neurons, change: Callable[[Tensor], Tensor]) -> _Edit:
     adapter = adapt(model)
     checked = inputs.different_neurons(neurons, adapter)
-    edit = _Edit([adapter.value_vectors(layer)[:, index] for layer, index in checked], change)
-    edits = _edits.setdefault(model, [])
-    edits.append(edit)
-    try:
-        edit.make()
-        yield
-    finally:
-        # Edits made after this one may still be in effect. They are undone, too, and then made again without it.
-        later = edits[edits.index(edit) + 1 :]
-        for undone in [*reversed(later), edit]:
-            undone.undo()
-        edits.remove(edit)
-        for again in later:
-            again.make()
+    columns = [adapter.value_vectors(layer)[:, index] for layer, index in checked]
+    return _Edit(columns, change, _edits.setdefault(model, []))
