@@ -2,8 +2,9 @@
 
     PYTHONPATH=src .venv/bin/python benchmarks/report.py       a minute or two, 400 MB of temporary files
 
-Makes up results of stages 1 to 3 for 34 relations, 27,738 facts and 253,448 prompts, and runs stage 8. A headless
-Chromium (`--chromium`) opens the page, sorts it by click and searches it. The numbers say nothing about any model.
+Makes up results of stages 1 to 3 and 5 for 34 relations, 27,738 facts, 253,448 prompts and 20,400 neurons, and runs
+stage 8. A headless Chromium (`--chromium`) opens the page, sorts it by click and searches it. The numbers say nothing
+about any model.
 """
 
 from kn.store.start import guard
@@ -44,6 +45,16 @@ step("all relations", () => { menu.value = ""; menu.dispatchEvent(new Event("cha
 for (const head of heads) step("sort by " + head.textContent, () => head.click());
 for (const words of ["city", "city of", "5.11"])
   step("search " + words, () => { search.value = words; search.dispatchEvent(new Event("input")); });
+const part = (name) => document.getElementById("neurons-" + name);
+const [relation, layer, searched] = ["menu", "layer", "search"].map(part);
+step("neurons of a relation", () => { relation.value = "P36"; relation.dispatchEvent(new Event("change")); });
+step("neurons of a layer", () => { layer.value = "5"; layer.dispatchEvent(new Event("change")); });
+step("all neurons", () => { relation.value = layer.value = ""; layer.dispatchEvent(new Event("change")); });
+for (const head of document.querySelectorAll("#neurons-table th button"))
+  step("sort neurons by " + head.textContent, () => head.click());
+const any = document.querySelector("#neurons-table a").textContent;
+for (const words of ["city", any])
+  step("search neurons for " + words, () => { searched.value = words; searched.dispatchEvent(new Event("input")); });
 document.body.replaceChildren(JSON.stringify(times));
 </script>"""
 
@@ -82,7 +93,9 @@ def main() -> None:
 
 
 def make_up(results: Path, facts: int | None = None, triplets: int = 20) -> None:
-    """Write random results of stages 1 to 3: each fact's answer, prompts, neurons and probabilities."""
+    """Write random results of stages 1 to 3 and 5: each fact's answer, prompts, neurons and probabilities; words and
+    sentences.
+    """
     published = Published(ROOT / "data" / "paper_numbers.json")
     rng = random.Random(0)
     kn_dir = make_folder(results / "kn")
@@ -95,6 +108,7 @@ def make_up(results: Path, facts: int | None = None, triplets: int = 20) -> None
         write_lines(path, (line for line, _, _ in made))
         write_json(kn_dir / f"kn_bag-{relation}.json", [bag for _, bag, _ in made], indent=None)
         write_lines(kn_dir / f"modify_activation-{relation}.jsonl", (values for _, _, values in made))
+        make_up_neurons(results, relation, [bag for _, bag, _ in made])
         record[relation] = {
             **{"facts": count, "prompts": count * prompts, "scored": count * prompts, "skipped": []},
             **{"seconds": {"compute": 0.0}, "settings": {"bert_model": "made up"}, "made by": [{"device": "none"}]},
@@ -106,7 +120,8 @@ def make_up(results: Path, facts: int | None = None, triplets: int = 20) -> None
 def made_up_fact(relation: str, fact: int, prompts: int, triplets: int, rng: random.Random) -> tuple[list, list, dict]:
     """Make up a line of stage 1, the neurons of stage 2, and a line of stage 3."""
     answer = f"{rng.choice(WORDS).capitalize()}{rng.randrange(200)}"
-    bag = [[rng.randrange(12), rng.randrange(3072)] for _ in range(rng.randrange(9))]
+    drawn = [(rng.randrange(12), rng.randrange(1700)) for _ in range(rng.randrange(9))]
+    bag = [list(neuron) for neuron in dict.fromkeys(drawn)]
     line, values = [], []
     for _ in range(prompts):
         tokens = ["[CLS]", "Sub", f"##ject{fact}", *rng.choices(WORDS, k=6), "[MASK]", ".", "[SEP]"]
@@ -116,6 +131,36 @@ def made_up_fact(relation: str, fact: int, prompts: int, triplets: int, rng: ran
         plain = rng.random()
         values.append([plain, plain * rng.random(), min(1.0, plain * (1 + rng.random()))])
     return line, bag, {"fact": fact, "knowledge neurons": {"neurons": len(bag), "own": values}}
+
+
+def make_up_neurons(results: Path, relation: str, bags: list[list[list[int]]]) -> None:
+    """Write what these neurons do alone, their words, and their sentences."""
+    rng = random.Random(relation)
+    in_use = sorted({tuple(neuron) for bag in bags for neuron in bag})
+    effects = []
+    for fact, bag in enumerate(bags):
+        without, activations = [rng.random() for _ in bag], [rng.uniform(-1, 3) for _ in bag]
+        about = {"neurons": bag, "probability": rng.random(), "without": without, "activations": activations}
+        effects.append({"fact": fact} | about)
+    words = [
+        {"neuron": neuron, "nearest": rng.sample(WORDS, 10), "farthest": rng.sample(WORDS, 10)} for neuron in in_use
+    ]
+    sentences = [
+        {
+            "neuron": neuron,
+            "most": [made_up_sentence(len(bags), 3.0, rng) for _ in range(3)],
+            "least": [made_up_sentence(len(bags), -1.0, rng) for _ in range(3)],
+        }
+        for neuron in in_use
+    ]
+    write_lines(results / "kn" / f"single_neurons-{relation}.jsonl", iter(effects))
+    write_lines(results / "kn" / f"words-{relation}.jsonl", iter(words))
+    write_json(results / "trigger_examples_th" / f"neurons-{relation}.json", sentences, indent=None)
+
+
+def made_up_sentence(facts: int, activation: float, rng: random.Random) -> dict:
+    text = " ".join([*rng.choices(WORDS, k=12), "[MASK]", *rng.choices(WORDS, k=12)])
+    return {"activation": activation + rng.random(), "fact": rng.randrange(facts), "text": text}
 
 
 def write_lines(path: Path, lines: Iterator) -> None:

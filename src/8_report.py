@@ -3,8 +3,8 @@
     python src/8_report.py --output_dir results --kn_dir results/kn --fig_dir figures
 
 Writes `report.md` and `report.html` into `--output_dir`, and prints the main findings. The page needs no network, and
-has a browser of all facts. Figures are those of the first part. The published numbers, where each is from and
-how far a run may be from it are in `--published`.
+has browsers of all facts and of all neurons. Figures are those of the first part. The published numbers, where each is
+from and how far a run may be from it are in `--published`.
 
 With `--check`, numbers of a run with the paper's model, settings and data are compared with the published ones. It
 prints those outside their tolerance, and ends with status 1 if there are any. Numbers that cannot be compared, such as
@@ -21,6 +21,7 @@ from kn.report import amig_findings, findings, parts, story
 from kn.report.browser import facts_of
 from kn.report.comparison import Folders, Run
 from kn.report.markdown import markdown
+from kn.report.neuron_browser import neurons_of
 from kn.report.page import page
 from kn.report.published import Published
 from kn.report.sections import SECTIONS
@@ -45,6 +46,7 @@ def main() -> None:
     folders = Folders(Path(args.output_dir), Path(args.kn_dir), Path(args.fig_dir))
     output_dir, kn_dir, fig_dir = folders
     relations = facts_of(output_dir, kn_dir, args.output_prefix)
+    neurons = neurons_of(output_dir, kn_dir, list(relations))
     names = {relation: facts["label"] for relation, facts in relations.items()}
     run = Run(folders, args.output_prefix, Published(Path(args.published)), names)
     sections = [section(run) for section in SECTIONS]
@@ -55,7 +57,8 @@ def main() -> None:
     with writing(path) as file:
         file.write(markdown(run, cards, amig_cards, sections, path))
     print(path)
-    made = [parts.figures(sections, fig_dir), parts.tables(sections), parts.facts(relations), parts.settings(run)]
+    browsers = [parts.facts(relations), parts.neurons(neurons)]
+    made = [parts.figures(sections, fig_dir), parts.tables(sections), *browsers, parts.settings(run)]
     path = result_files.report(output_dir, "html")
     with writing(path) as file:
         file.write(page(story.title(run), parts.header(run, cards, amig_cards, sections), filter(None, made)))

@@ -81,7 +81,13 @@ def figure(path: Path, title: str, drawn: str, seen: str) -> str:
     )
 
 
-def browser(name: str, legend: str, menu: str, example: str) -> str:
-    """Where `Tables.browse(name, …)` in tables.js shows entries. `menu` says what they are selected by."""
-    texts = {"name": name, "legend": legend, "menu": menu, "example": example}
-    return resource("browser.html").format(**{key: escape(text) for key, text in texts.items()})
+def browser(name: str, legend: str, menus: dict[str, str], example: str) -> str:
+    """Where `Tables.browse(name, …)` in tables.js shows entries. They are selected by `menus`: labels, by id."""
+    texts = {"name": name, "legend": legend, "example": example}
+    selects = [
+        f'<label>{escape(label)} <select id="{escape(name)}-{escape(menu)}"></select></label>'
+        for menu, label in menus.items()
+    ]
+    return resource("browser.html").format(
+        menus="\n".join(selects), **{key: escape(text) for key, text in texts.items()}
+    )

@@ -1,5 +1,6 @@
 """The parts of the report's page, from the cards to the settings. Never imports torch."""
 
+from collections.abc import Iterator
 from html import escape
 from pathlib import Path
 
@@ -7,6 +8,8 @@ from kn.report import html, story
 from kn.report.browser import COLUMNS, RelationFacts
 from kn.report.comparison import AMIG, Run, Section
 from kn.report.findings import Card, Finding
+from kn.report.neuron_browser import COLUMNS as NEURON_COLUMNS
+from kn.report.neuron_browser import Neurons
 from kn.report.numerals import decimals_of, span
 from kn.report.page import Part
 
@@ -14,6 +17,14 @@ FACTS = (
     "Probability: the answer's, averaged over the fact's prompts. Right: for how many prompts the model predicts the "
     "answer. Suppressed, amplified: how the probability changes when the fact's neurons are set to zero or doubled. "
     "Neurons: layer.neuron, counted from 0. Best and worst: the prompts with the highest and the lowest probability."
+)
+
+NEURONS = (
+    "The knowledge neurons of all facts, as layer.neuron, counted from 0. Without it: how the probability of its "
+    "facts' answers, added up, changes when this neuron alone is set to zero. More and less probable: the words "
+    "nearest to what it writes for its facts, and farthest from it, through the model's own final norm and "
+    "unembedding. A click on a neuron shows its facts, and where it is most active in the crawled sentences about all "
+    "facts of their relations."
 )
 
 
@@ -115,8 +126,26 @@ def tables(sections: list[Section]) -> Part | None:
 def facts(relations: dict[str, RelationFacts]) -> Part | None:
     if not relations:
         return None
-    browser = html.browser("facts", FACTS, "Relation", "Paris, capital, 5.11")
+    browser = html.browser("facts", FACTS, {"menu": "Relation"}, "Paris, capital, 5.11")
     return Part("facts", "Facts", browser, {"facts-data": {"columns": COLUMNS, "relations": relations}}, "facts.js")
+
+
+def neurons(found: Neurons) -> Part | None:
+    """Needs the part with the facts, which says whose neurons they are."""
+    if not found["neurons"]:
+        return None
+    menus = {"menu": "Relation", "layer": "Layer"}
+    browser = html.browser("neurons", " ".join([NEURONS, *_unmeasured(found)]), menus, "5.11, capital")
+    own = {"columns": NEURON_COLUMNS, "neurons": found["neurons"], "without": found["without"]}
+    return Part("neurons", "Neurons", browser, {"neurons-data": own, "texts-data": found["texts"]}, "neurons.js")
+
+
+def _unmeasured(found: Neurons) -> Iterator[str]:
+    known = [dict(zip(NEURON_COLUMNS, row, strict=True)) for row in found["neurons"]]
+    if not any(neuron["more"] for neuron in known):
+        yield "What they do alone was not measured yet: bash 3_run_modify_activation.sh."
+    if not found["texts"]:
+        yield "No crawled sentences were read: bash 5_run_trigger_examples.sh."
 
 
 def settings(run: Run) -> Part:

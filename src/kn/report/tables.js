@@ -5,10 +5,15 @@
 const Tables = (() => {
   const AT_ONCE = 100;
   const NEURON = /^\d+\.\d+$/;
+  const parsed = new Map(); // by id
   const collator = new Intl.Collator("en", { numeric: true });
   const browsers = {};
   const byId = (id) => document.getElementById(id);
-  const make = (tag, properties) => Object.assign(document.createElement(tag), properties);
+  const make = (tag, properties, ...children) => {
+    const made = Object.assign(document.createElement(tag), properties);
+    made.append(...children);
+    return made;
+  };
 
   const missing = (value) => value === null || value === undefined || value === "";
 
@@ -27,8 +32,7 @@ const Tables = (() => {
   function sortable(table, sort) {
     const heads = [...table.tHead.rows[0].cells];
     heads.forEach((head, column) => {
-      const button = make("button", { type: "button", title: "sort" });
-      button.append(...head.childNodes);
+      const button = make("button", { type: "button", title: "sort" }, ...head.childNodes);
       button.addEventListener("click", () => {
         const up = head.getAttribute("aria-sort") !== "ascending";
         heads.forEach((other) => other.removeAttribute("aria-sort"));
@@ -49,23 +53,26 @@ const Tables = (() => {
     sortable(table, (column, up) => table.tBodies[0].append(...sorted(rows, key(column), up)));
   }
 
-  // entries: objects with `group`, a value of the menu. columns: `name`; `key(entry)`, to sort by; `show(entry)`, a
-  // text, a node or a list of both; `number: true`; `width` in percent; `wide: true`, the whole width on a telephone.
-  // text(entry): what the search finds; neurons(entry): names such as 5.11, of which it finds only whole ones.
-  // groups: pairs of value and label for the menu. noun: what the entries are.
-  function browse(name, { entries, columns: all, text, neurons, groups, noun }) {
+  // columns: `name`; `key(entry)`, to sort by; `show(entry)`, a text, a node or a list of both; `number: true`;
+  // `width` in percent; `wide: true`, the whole width on a telephone.
+  // text(entry): what the search finds; names(entry): names such as 5.11, of which it finds only whole ones.
+  // menus: by id, `options`, pairs of value and label, and `has(entry, value)`. noun: what an entry is.
+  // one(entry): nodes that are shown instead of the table when there is only one entry left.
+  function browse(name, { entries, columns: all, text, names, menus, noun, one }) {
     const columns = all.filter(({ key }) => entries.some((entry) => !missing(key(entry)))); // without unmeasured ones
     const part = (id) => byId(`${name}-${id}`);
-    const [table, menu, search, more, none] = ["table", "menu", "search", "more", "none"].map(part);
+    const [table, search, more, none, single] = ["table", "search", "more", "none", "one"].map(part);
+    const selects = Object.entries(menus).map(([id, menu]) => ({ ...menu, select: part(id) }));
     const [heads, body] = [table.tHead.rows[0], table.tBodies[0]];
     const texts = new Map();
     let order = entries;
     let visible = [];
 
     function matches(entry, terms) {
-      if (menu.value !== "" && entry.group !== menu.value) return false;
+      if (!selects.every(({ select, has }) => select.value === "" || has(entry, select.value))) return false;
       return terms.every((term) => {
-        if (NEURON.test(term)) return neurons(entry).includes(term);
+        if (names(entry).includes(term)) return true;
+        if (NEURON.test(term)) return false;
         if (!texts.has(entry)) texts.set(entry, text(entry).toLowerCase());
         return texts.get(entry).includes(term);
       });
@@ -76,11 +83,14 @@ const Tables = (() => {
       visible = order.filter((entry) => matches(entry, terms));
       body.replaceChildren();
       show();
-      part("count").textContent = `${visible.length.toLocaleString("en")} ${noun}`;
+      part("count").textContent = counted(visible.length, noun);
       none.hidden = visible.length > 0;
-      table.hidden = visible.length === 0;
-      const where = menu.value === "" ? "" : ` in ${menu.selectedOptions[0].textContent}`;
-      none.textContent = `No ${noun}${where} match “${search.value.trim()}”. `
+      const chosen = selects.filter(({ select }) => select.value !== "").map(({ select }) => select.selectedOptions[0].textContent);
+      const where = chosen.length === 0 ? "" : ` in ${chosen.join(", ")}`;
+      single.replaceChildren(...(visible.length === 1 ? one(visible[0]) : []));
+      single.hidden = visible.length !== 1;
+      table.hidden = visible.length < 2;
+      none.textContent = `No ${noun}s${where} match “${search.value.trim()}”. `
         + "Words are searched in the texts; a neuron is layer.neuron, such as 5.11, and must be whole.";
     }
 
@@ -109,14 +119,16 @@ const Tables = (() => {
       order = sorted(entries, columns[column].key, up);
       update();
     });
-    menu.add(new Option(`all ${groups.length}`, ""));
-    for (const [value, label] of groups) menu.add(new Option(label, value));
-    menu.addEventListener("change", update);
+    for (const { select, options } of selects) {
+      select.add(new Option(`all ${options.length}`, ""));
+      for (const [value, label] of options) select.add(new Option(label, value));
+      select.addEventListener("change", update);
+    }
     search.addEventListener("input", update);
     search.form.addEventListener("submit", (event) => event.preventDefault());
     more.addEventListener("click", show);
     browsers[name] = (query) => {
-      menu.value = "";
+      for (const { select } of selects) select.value = "";
       search.value = query;
       update();
       byId(name).scrollIntoView();
@@ -124,7 +136,6 @@ const Tables = (() => {
     };
     part("browser").hidden = false;
     update();
-    if (location.hash.startsWith(`#${name}=`)) follow();
   }
 
   function follow() {
@@ -132,10 +143,18 @@ const Tables = (() => {
     if (name in browsers) browsers[name](decodeURIComponent(query));
   }
   window.addEventListener("hashchange", follow);
+  window.addEventListener("DOMContentLoaded", follow);
 
-  // A link to the entries of a browser that have a text or a neuron; plain text if the page has no such browser.
-  const link = (name, query) =>
-    byId(name) ? make("a", { href: `#${name}=${encodeURIComponent(query)}`, textContent: query }) : query;
-  const json = (id) => JSON.parse(byId(id).textContent);
-  return { browse, link, json };
+  // A link to the entries of a browser that have a text or a name; plain text if the page has no such browser.
+  const link = (name, query, shown = query) =>
+    byId(name) ? make("a", { href: `#${name}=${encodeURIComponent(query)}`, textContent: shown }) : shown;
+  // Data of the page; parsed when they are first needed.
+  function json(id) {
+    if (!parsed.has(id)) parsed.set(id, JSON.parse(byId(id).textContent));
+    return parsed.get(id);
+  }
+  const minus = (text) => text.replace("-", "\u2212");
+  const percent = (value) => (value === null ? "" : minus(`${value > 0 ? "+" : ""}${(100 * value).toFixed(1)}\u00a0%`));
+  const counted = (number, noun) => `${number.toLocaleString("en")} ${noun}${number === 1 ? "" : "s"}`;
+  return { browse, link, json, make, minus, percent, counted };
 })();
