@@ -1,5 +1,6 @@
 """Shared by the tests: the golden world (see golden/README.md), its model, and running the program's scripts."""
 
+import importlib.util
 import io
 import json
 import os
@@ -55,6 +56,15 @@ def golden():
 def golden64():
     """The same in float64."""
     return loading.load(str(GOLDEN / "model"), None, "float64", torch.device("cpu"))
+
+
+@pytest.fixture(scope="session")
+def bench():
+    """The module benchmarks/report.py, which makes up results and opens pages in a browser."""
+    spec = importlib.util.spec_from_file_location("benchmark_of_report", ROOT / "benchmarks" / "report.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def read(path):

@@ -1,7 +1,6 @@
 """The report's page: it needs no other file, contains every fact, and works in a real browser."""
 
 import html
-import importlib.util
 import json
 import os
 import re
@@ -21,15 +20,6 @@ from reports import change_json, make_golden_report, number, read_lines, report,
 close = partial(pytest.approx, rel=1e-3)  # the page has four digits
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 VOID = {"meta", "img", "input"}  # tags without an end tag
-
-
-@pytest.fixture(scope="module")
-def bench():
-    """The module benchmarks/report.py, which makes up results and opens pages in a browser."""
-    spec = importlib.util.spec_from_file_location("benchmark_of_report", ROOT / "benchmarks" / "report.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture(scope="module")

@@ -58,7 +58,7 @@ const Neurons = (() => {
     const answer = relations[relation].facts[fact][Facts.at.answer];
     return make(
       "li", {}, before, make("mark", {}, link("facts", `${relation}-${fact}`, answer)), after, " ",
-      make("small", {}, `${minus(String(activation))}, ${isOwn ? "its fact" : "not its fact"}`));
+      make("small", {}, `activation ${minus(String(activation))}${isOwn ? "" : ", not one of its facts"}`));
   }
 
   function one(entry) {

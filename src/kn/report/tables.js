@@ -58,8 +58,8 @@ const Tables = (() => {
   // text(entry): what the search finds; names(entry): names such as 5.11, of which it finds only whole ones.
   // menus: by id, `options`, pairs of value and label, and `has(entry, value)`. noun: what an entry is.
   // one(entry): nodes that are shown instead of the table when there is only one entry left.
-  function browse(name, { entries, columns: all, text, names, menus, noun, one }) {
-    const columns = all.filter(({ key }) => entries.some((entry) => !missing(key(entry)))); // without unmeasured ones
+  function browse(name, { entries, columns: named, text, names, menus, noun, one }) {
+    const columns = named.filter(({ key }) => entries.some((entry) => !missing(key(entry)))); // without unmeasured ones
     const part = (id) => byId(`${name}-${id}`);
     const [table, search, more, none, single] = ["table", "search", "more", "none", "one"].map(part);
     const selects = Object.entries(menus).map(([id, menu]) => ({ ...menu, select: part(id) }));
@@ -87,7 +87,8 @@ const Tables = (() => {
       none.hidden = visible.length > 0;
       const chosen = selects.filter(({ select }) => select.value !== "").map(({ select }) => select.selectedOptions[0].textContent);
       const where = chosen.length === 0 ? "" : ` in ${chosen.join(", ")}`;
-      single.replaceChildren(...(visible.length === 1 ? one(visible[0]) : []));
+      const all = make("p", {}, link(name, "", `All ${counted(entries.length, noun)}`));
+      single.replaceChildren(...(visible.length === 1 ? [...one(visible[0]), all] : []));
       single.hidden = visible.length !== 1;
       table.hidden = visible.length < 2;
       none.textContent = `No ${noun}s${where} match “${search.value.trim()}”. `
