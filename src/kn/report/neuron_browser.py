@@ -61,7 +61,8 @@ def neurons_of(output_dir: Path, kn_dir: Path, relations: list[str]) -> Neurons:
     """The neurons of these relations' facts, by layer."""
     found: dict[Neuron, Found] = {}
     without: dict[str, list[list[float] | None]] = {}
-    for number, relation in enumerate(tqdm(relations, desc="reading neurons", unit="relation", dynamic_ncols=True)):
+    bar = tqdm(relations, desc="reading neurons", unit="relation", dynamic_ncols=True, disable=not relations)
+    for number, relation in enumerate(bar):
         path = result_files.neurons(kn_dir, relation)
         bags = read_neuron_sets(path) if path.exists() else []
         for neuron, count in Counter(neuron for bag in bags for neuron in bag).items():
