@@ -113,11 +113,13 @@ def test_ids_do_not_depend_on_the_order_or_number_of_facts(tmp_path):
     bags = read(DATA)
     (tmp_path / "fewer.json").write_text(json.dumps([*bags[:30:-1], bags[50]]))
     all_facts, fewer = read_facts(DATA, None), read_facts(tmp_path / "fewer.json", None)
-    by_id = all_facts.by_id
-    assert len(by_id) == len(bags) == 120 and len(fewer.by_id) == 90
-    repeated = [id for id in fewer.by_id if id not in by_id]
+    by_id, fewer_by_id = (
+        {fact.id: fact for own_facts in some.by_relation.values() for fact in own_facts} for some in (all_facts, fewer)
+    )
+    assert len(by_id) == len(bags) == 120 and len(fewer_by_id) == 90
+    repeated = [id for id in fewer_by_id if id not in by_id]
     assert len(repeated) == 1 and repeated[0].endswith("-2")  # the fact that is in the data twice
-    for id, fact in fewer.by_id.items():
+    for id, fact in fewer_by_id.items():
         same = by_id[id.removesuffix("-2")]
         assert (fact.object, fact.prompts) == (same.object, same.prompts)
 
@@ -307,6 +309,15 @@ def test_facts_that_the_files_do_not_name_are_counted(facts, exported, tmp_path,
     assert [set(map(tuple, neurons)) for neurons in imported.arms[KNOWLEDGE]["P36"]] == bags(tmp_path / "kn", "P36")
 
 
+@pytest.mark.parametrize("layout", outgoing.LAYOUTS)
+def test_only_the_facts_asked_for_are_imported(layout, exported, tmp_path):
+    kn_import(exported / layout, "--kn_dir", tmp_path / "all")
+    kn_import(exported / layout, "--kn_dir", tmp_path / "some", "--pt_relation", "P103", "--debug", "5")
+    assert bags(tmp_path / "some", "P103") == bags(tmp_path / "all", "P103")[:5]
+    assert not (tmp_path / "some" / "kn_bag-P36.json").exists()
+    assert read(tmp_path / "some" / "neurons.args.json")["kn_bag-P103.json"]["settings"]["debug"] == 5
+
+
 # ---- what is refused ----
 
 FACT = {"relation": "P36", "subject": "Kotaba", "object": "Jehe", "prompts": None}
@@ -361,11 +372,14 @@ def test_a_malformed_file_is_refused_in_one_line(facts, layout, content, message
         ([[torch.tensor([0.5])]], "language 0, layer 0: expected"),
         ([[torch.tensor([1, 1])]], "language 0, layer 0: expected different numbers from 0 up"),
         ([[torch.tensor([-1])]], "language 0, layer 0: expected different numbers from 0 up"),
+        ([[torch.tensor([1])], [torch.tensor([1])]], "names.json: expected a list of 2"),
         ([[torch.tensor([1])]], "has 1 languages: choose the one for all facts (--language 0)"),
     ],
 )
 def test_a_malformed_file_of_tensors_is_refused(value, message, tmp_path):
     torch.save(value, tmp_path / "x.pth")
+    if "names.json" in message:
+        write(tmp_path / "names.json", ["P36"])
     with pytest.raises(InputError) as error:
         kn_import(tmp_path / "x.pth", "--from", "lape", "--kn_dir", tmp_path / "kn")
     assert message in str(error.value) and not (tmp_path / "kn").exists()

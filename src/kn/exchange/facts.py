@@ -31,13 +31,15 @@ class Facts:
     """The facts of the data, by relation."""
 
     path: Path  # of the data
-    bags: facts.Bags  # of all relations
-    by_relation: dict[str, list[Fact]]  # of those asked for
+    bags: facts.Bags  # of all relations, cut to --debug
+    all: dict[str, list[Fact]]  # of all relations
+    relations: list[str]  # those asked for
     debug: int  # only the first facts of each relation; -1: all
 
     @property
-    def by_id(self) -> dict[str, Fact]:
-        return {fact.id: fact for relation_facts in self.by_relation.values() for fact in relation_facts}
+    def by_relation(self) -> dict[str, list[Fact]]:
+        """The facts asked for."""
+        return {name: self.all[name][: len(self.bags[name])] for name in self.relations}
 
 
 def read_facts(
@@ -46,13 +48,13 @@ def read_facts(
     """The facts of these relations, or of all. `pairs_path` has their subjects."""
     bags = facts.read_bags(data_path)
     names = facts.choose_relations(bags, list(relations))
-    pairs = facts.read_pairs(pairs_path, names) if pairs_path else {}
+    pairs = facts.read_pairs(pairs_path, bags) if pairs_path else {}
     by_relation: dict[str, list[Fact]] = {}
-    for name in names:
-        subjects = _subjects(bags[name], pairs[name], f"{pairs_path}: relation {name}") if name in pairs else None
+    for name, relation_bags in bags.items():
+        subjects = _subjects(relation_bags, pairs[name], f"{pairs_path}: relation {name}") if name in pairs else None
         ids: Counter[str] = Counter()
         by_relation[name] = []
-        for number, bag in enumerate(bags[name]):
+        for number, bag in enumerate(relation_bags):
             prompts, (_, answer, label) = [text for text, _, _ in bag], bag[0]
             digest = f"{name}-{runs.digest([answer, prompts])}"
             ids[digest] += 1
@@ -61,8 +63,7 @@ def read_facts(
             by_relation[name].append(Fact(unique, name, label, number, subject, answer, prompts))
     if debug >= 0:
         bags = {name: relation_bags[:debug] for name, relation_bags in bags.items()}
-        by_relation = {name: relation_facts[:debug] for name, relation_facts in by_relation.items()}
-    return Facts(Path(data_path), bags, by_relation, debug)
+    return Facts(Path(data_path), bags, by_relation, names, debug)
 
 
 def _subjects(bags: list[facts.Bag], pairs: list[list[str]], place: str) -> list[str]:

@@ -19,7 +19,7 @@ from kn.neurons.sets import NeuronSet
 from kn.store import result_files
 from kn.store.files import InputError, read_json, sha256_of
 from kn.store.result_files import BASELINE, KNOWLEDGE
-from kn.store.shapes import check, each, shape_of, short, table, text
+from kn.store.shapes import check, each, row, shape_of, short, table, text
 
 Sets = dict[str, list[NeuronSet]]  # by relation, the neurons of each fact
 
@@ -79,105 +79,105 @@ def read(source: Source, facts: Facts) -> Imported:
     return reader(source, facts)
 
 
-# ---- the layouts ----
+# ---- the layouts; their readers also match facts that are not asked for, and `_imported` leaves those out ----
 
 
 def _read_form(source: Source, facts: Facts) -> Imported:
     folder = source.paths[0]
-    files = {arm: folder / name if folder.is_dir() else folder for arm, name in form.FILES.items()}
-    files = {arm: path for arm, path in files.items() if arm == KNOWLEDGE or (folder.is_dir() and path.exists())}
-    by_id = facts.by_id
+    files = {arm: folder / name for arm, name in form.FILES.items()} if folder.is_dir() else {KNOWLEDGE: folder}
+    by_id = _by_id(facts)
     by_names: dict[tuple[str, str | None, str], list[Fact]] = {}
     for fact in by_id.values():
         by_names.setdefault((fact.relation, fact.subject, fact.object), []).append(fact)
     found: dict[str, dict[str, NeuronSet]] = {}
     for arm, path in files.items():
+        if arm == BASELINE and not path.exists():
+            continue
         found[arm] = {}
         for line, place in form.read(path):
-            if line["relation"] not in facts.by_relation and line["relation"] in facts.bags:
-                continue  # not asked for
             same = [by_id[line["id"]]] if line["id"] in by_id else []
             if line["subject"] is not None:
                 same = same or by_names.get((line["relation"], line["subject"], line["object"]), [])
             if len(same) != 1:
-                about = f"{line['relation']}: {short(line['subject'])}, {short(line['object'])}"
-                problem = f"no such fact ({about})" if not same else f"{len(same)} such facts ({about})"
-                raise InputError(f"{place}: the data ({facts.path}) have {problem}: name others with --data_path")
+                about = f"({line['relation']}: {short(line['subject'])}, {short(line['object'])})"
+                problem = f"{len(same)} such facts" if same else "no such fact"
+                raise InputError(
+                    f"{place}: the data ({facts.path}) have {problem} {about}: name others with --data_path"
+                )
             _add(found[arm], same[0], neurons_of(line), place)
-    return _imported(found, facts, [*files.values()])
+    return _imported(found, facts, [path for arm, path in files.items() if arm in found])
 
 
 def _read_bags(source: Source, facts: Facts) -> Imported:
     folder = source.paths[0]
     if not folder.is_dir():
         raise InputError(f"{folder}: expected the folder with kn_bag-P….json")
-    present = result_files.relations_with_neurons(folder)
     found: dict[str, dict[str, NeuronSet]] = {KNOWLEDGE: {}, BASELINE: {}}
     paths = []
-    for relation in present:
-        if relation not in facts.bags:
-            raise InputError(
-                f"{result_files.neurons(folder, relation)}: the data ({facts.path}) have no relation {relation}"
-            )
+    for relation in result_files.relations_with_neurons(folder):
         for arm, by_id in found.items():
             path = result_files.neurons(folder, relation, arm)
-            if relation not in facts.by_relation or (arm == BASELINE and not path.exists()):
+            if arm == BASELINE and not path.exists():
                 continue
-            bags, own_facts = sets.read_neuron_sets(path), facts.by_relation[relation]
-            if len(bags) != len(own_facts):
+            if relation not in facts.all:
+                raise InputError(f"{path}: the data ({facts.path}) have no relation {relation}")
+            bags, own_facts = sets.read_neuron_sets(path), facts.all[relation]
+            if len(bags) not in (len(own_facts), len(facts.bags[relation])):
                 raise InputError(
                     f"{path}: has {len(bags)} facts, the data ({facts.path}) have {len(own_facts)}: name the data they "
                     "are of (--data_path), or how many facts of each relation (--debug)"
                 )
-            by_id |= {fact.id: bag for fact, bag in zip(own_facts, bags, strict=True)}
+            by_id |= {fact.id: bag for fact, bag in zip(own_facts, bags, strict=False)}
             paths.append(path)
     return _imported({arm: by_id for arm, by_id in found.items() if by_id}, facts, paths)
 
 
 def _read_keyed(source: Source, facts: Facts) -> Imported:
     paths = [path / NEURONS if path.is_dir() else path for path in source.paths]
-    folder = paths[0].parent
-    described_path = source.facts or (folder / FACTS if source.card else None)
-    described: dict[str, Described] = {}
-    if described_path and described_path.exists():
-        described = read_json(described_path)
-        check(described, DESCRIBED, described_path)
-    by_id = facts.by_id
+    by_id = _by_id(facts)
+    if source.facts or source.card:
+        described_path = source.facts or paths[0].with_name(FACTS)
+        by_id |= _described(described_path, facts)
+        read = [*paths, described_path]
+    else:
+        read = paths
     found: dict[str, NeuronSet] = {}
     for path in paths:
         for id, neurons in keyed.read(path, source.layout).items():
-            place = f"{path}, {short(id)}"
-            if id in by_id:
-                _add(found, by_id[id], neurons, place)
-            elif id in described:
-                if fact := _described_fact(described[id], facts, f"{described_path}, {short(id)}"):
-                    _add(found, fact, neurons, place)
-            else:
+            if id not in by_id:
                 raise InputError(
-                    f"{place}: the data ({facts.path}) have no fact with this id: name the file that says which facts "
-                    "the ids are of, {id: {sentences, relation_name, obj_label}} (--facts)"
+                    f"{path}, {short(id)}: the data ({facts.path}) have no fact with this id: name the file that says "
+                    "which facts the ids are of, {id: {sentences, relation_name, obj_label}} (--facts)"
                 )
-    return _imported({KNOWLEDGE: found}, facts, [*paths, *([described_path] if described else [])])  # type: ignore[list-item]
+            _add(found, by_id[id], neurons, f"{path}, {short(id)}")
+    return _imported({KNOWLEDGE: found}, facts, read)
 
 
-def _described_fact(described: Described, facts: Facts, place: str) -> Fact | None:
-    """The fact with the same relation, object and a sentence in common. None if its relation is not asked for."""
-    relation = described["relation_name"].split("(")[0]
-    if relation not in facts.by_relation:
-        if relation in facts.bags:
-            return None
-        raise InputError(f"{place}: the data ({facts.path}) have no relation {short(relation)}")
-    same = [
-        fact
-        for fact in facts.by_relation[relation]
-        if fact.object == described["obj_label"] and not set(fact.prompts).isdisjoint(described["sentences"])
-    ]
-    if len(same) != 1:
-        how_many = "no fact" if not same else f"{len(same)} facts"
-        raise InputError(
-            f"{place}: the data ({facts.path}) have {how_many} of {relation} with this object and sentence"
-        )
-    return same[0]
+def _described(path: Path, facts: Facts) -> dict[str, Fact]:
+    """By id, the fact with the same relation and object, and a sentence in common."""
+    content: dict[str, Described] = read_json(path)
+    check(content, DESCRIBED, path)
+    asked: dict[tuple[str, str, str], dict[str, Fact]] = {}
+    for fact in _by_id(facts).values():
+        for sentence in fact.prompts:
+            asked.setdefault((fact.relation, fact.object, sentence), {})[fact.id] = fact
+    by_id = {}
+    for id, described in content.items():
+        relation, place = described["relation_name"].split("(")[0], f"{path}, {short(id)}: the data ({facts.path}) have"
+        if relation not in facts.all:
+            raise InputError(f"{place} no relation {short(relation)}")
+        same: dict[str, Fact] = {}
+        for sentence in described["sentences"]:
+            same |= asked.get((relation, described["obj_label"], sentence), {})
+        if len(same) != 1:
+            how_many = f"{len(same)} facts" if same else "no fact"
+            raise InputError(f"{place} {how_many} of {relation} with this object and sentence")
+        (by_id[id],) = same.values()
+    return by_id
+
+
+def _by_id(facts: Facts) -> dict[str, Fact]:
+    return {fact.id: fact for own_facts in facts.all.values() for fact in own_facts}
 
 
 def _read_languages(source: Source, facts: Facts) -> Imported:
@@ -188,21 +188,19 @@ def _read_languages(source: Source, facts: Facts) -> Imported:
     if source.language is not None:
         if not 0 <= source.language < len(languages):
             raise InputError(f"{path}: there is no language {source.language}: it has {len(languages)}, from 0")
-        by_relation = dict.fromkeys(facts.by_relation, languages[source.language])
+        by_relation = dict.fromkeys(facts.relations, languages[source.language])
     else:
         names_path = path.with_name(NAMES)
         if not names_path.exists():
             raise InputError(f"{path}: has {len(languages)} languages: choose the one for all facts (--language 0)")
         names = read_json(names_path)
-        check(names, each(text, least=len(languages)), names_path)
+        check(names, row(*[text] * len(languages)), names_path)
         for name in names:
-            if name not in facts.bags:
+            if name not in facts.all:
                 raise InputError(f"{names_path}: the data ({facts.path}) have no relation {short(name)}")
-        by_relation = {
-            name: neurons for name, neurons in zip(names, languages, strict=True) if name in facts.by_relation
-        }
+        by_relation = dict(zip(names, languages, strict=True))
         paths.append(names_path)
-    found = {fact.id: neurons for name, neurons in by_relation.items() for fact in facts.by_relation[name]}
+    found = {fact.id: neurons for name, neurons in by_relation.items() for fact in facts.all[name]}
     return _imported({KNOWLEDGE: found}, facts, paths)
 
 
@@ -213,13 +211,13 @@ def _add(found: dict[str, NeuronSet], fact: Fact, neurons: NeuronSet, place: str
 
 def _imported(found: dict[str, dict[str, NeuronSet]], facts: Facts, paths: list[Path]) -> Imported:
     """The neurons in the order of the data, for the relations of which there are any facts."""
-    named = found[KNOWLEDGE]
-    relations = [name for name, own_facts in facts.by_relation.items() if any(fact.id in named for fact in own_facts)]
+    named, by_relation = found[KNOWLEDGE], facts.by_relation
+    relations = [name for name, own_facts in by_relation.items() if any(fact.id in named for fact in own_facts)]
     if not relations:
-        raise InputError(f"{paths[0]}: has no fact of {' '.join(facts.by_relation)}")
+        raise InputError(f"{paths[0]}: has no fact of {' '.join(facts.relations)}")
     arms = {
-        arm: {name: [by_id.get(fact.id, NeuronSet()) for fact in facts.by_relation[name]] for name in relations}
+        arm: {name: [by_id.get(fact.id, NeuronSet()) for fact in by_relation[name]] for name in relations}
         for arm, by_id in found.items()
     }
-    unnamed = Counter(fact.relation for name in relations for fact in facts.by_relation[name] if fact.id not in named)
+    unnamed = Counter(fact.relation for name in relations for fact in by_relation[name] if fact.id not in named)
     return Imported(arms, dict(unnamed), {str(path): sha256_of(path) for path in paths})

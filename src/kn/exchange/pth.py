@@ -22,7 +22,7 @@ def read(path: Path) -> list[NeuronSet]:
     except Exception as error:  # a damaged file can raise any kind
         reason = str(error).split("\n")[0][:120]
         raise InputError(f"{path}: not a file of tensors ({type(error).__name__}: {reason})") from None
-    if not isinstance(value, list) or not value:
+    if not isinstance(value, list | tuple) or not value:
         raise InputError(f"{path}: {EXPECTED}, found {type(value).__name__}")
     return [_language(layers, f"{path}, language {number}") for number, layers in enumerate(value)]
 
