@@ -96,7 +96,12 @@ def convert(data: Path, format: Format, source: Path | None, url: str | None, an
     conversion.require_own_folder(data, format.name)
     tree = Tree(source or sources.get_format(data, format, url))
     collected = Collector(answer_last)
-    format.read(tree, collected)
+    try:
+        format.read(tree, collected)
+    except InputError as error:
+        if source:
+            raise
+        raise InputError(f"{error}. It was fetched; to fetch it again, delete {data / 'source'}") from None
     checksums = tree.checksums()
     about = {
         "format": format.name,

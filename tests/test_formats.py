@@ -4,6 +4,7 @@ import hashlib
 import json
 import re
 import shutil
+from pathlib import Path
 
 import pytest
 
@@ -328,9 +329,18 @@ def test_files_are_fetched_with_their_checksums_and_kept(server, tmp_path, monke
     assert (tmp_path / "lre" / "source" / "data" / "factual" / "capital_city.json").read_bytes() == content
     run("0_get_data.py", "zsre", "--url", f"{server.url}/zsre.json?raw=1", "--data_dir", tmp_path / "zsre")
     assert len(server.requests) == 2
+    write(tmp_path / "pararel-HEAD", PARAREL)
+    archive = shutil.make_archive(str(tmp_path / "HEAD"), "zip", tmp_path, "pararel-HEAD")
+    server.files["HEAD.zip"] = Path(archive).read_bytes()
+    server.faults = {"HEAD.zip": ["breaks off"]}
+    out = run("0_get_data.py", "pararel", "--url", f"{server.url}/HEAD.zip", "--data_dir", tmp_path / "pararel").stdout
+    assert "1 relations, 2 facts, 4 prompts" in out
     server.files["data/factual/capital_city.json"] = content[::-1]
     done = run("0_get_data.py", "lre", "--url", server.url, "--data_dir", tmp_path / "other", check=False)
     assert "is another file: its SHA-256" in error_of(done) and "--from" in done.stderr
+    server.files["x.json"] = b"<html>"
+    done = run("0_get_data.py", "zsre", "--url", f"{server.url}/x.json", "--data_dir", tmp_path / "x", check=False)
+    assert re.search(r"x.json, line 1: not valid JSON.* to fetch it again, delete .*source", error_of(done))
 
 
 def test_a_data_set_whose_address_we_do_not_know_says_where_to_get_it(tmp_path):

@@ -179,8 +179,6 @@ def require_own_folder(data: Path, name: str | None) -> None:
 def write(data: Path, collected: Collector, source: Path, about: Mapping[str, object]) -> Bags:
     """Write all facts, what was left out, and where each fact comes from."""
     collected.require_facts(source)
-    bags = collected.bags()
-    layout.write(data, bags, collected.pairs())
     relations = {}
     for name, label in collected.labels.items():
         facts = collected.facts.get(name, [])
@@ -194,5 +192,8 @@ def write(data: Path, collected: Collector, source: Path, about: Mapping[str, ob
             "kept": dict(+collected.remarks[name]),
             "places": [fact.place.removeprefix(f"{source}/") for fact in facts],  # where each fact stands in the source
         }
+    # First, so that a run that was killed can be repeated: `require_own_folder` reads it.
     write_json(data / RECORD, {**about, "relations": relations})
+    bags = collected.bags()
+    layout.write(data, bags, collected.pairs())
     return bags

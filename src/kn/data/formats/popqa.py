@@ -30,7 +30,7 @@ def rows(file: File) -> Iterator[tuple[dict[str, str], str]]:
                 place = f"{file}, line {table.line_num}"
                 for column in COLUMNS:
                     if not isinstance(row.get(column), str):
-                        found = ", ".join(str(name) for name in row if row[name] is not None)
+                        found = ", ".join(str(name) for name in row if name and row[name] is not None)
                         raise InputError(f"{place}: expected the column {column!r}, found {found}")
                 yield row, place
         except csv.Error as error:
