@@ -214,6 +214,7 @@ def test_popqa(convert):
 
 
 def test_eleuthers_form_does_not_say_what_the_subjects_are(convert, tmp_path):
+    write(tmp_path / "data", {"BingDistantTREx/query_pairs.json": {"P1": []}})  # of data that were here before
     data, out = convert("eleuther", {"pararel_expanded.json": ELEUTHER})
     expected = [("optics", ["Ada works on [MASK]."]), ("surgery", ["[MASK] is what Bob does."])]
     assert prompts(data) == {"P101(field of work)": expected} and "prompts without exactly one [MASK] (1)" in out
@@ -338,7 +339,9 @@ def test_files_are_fetched_with_their_checksums_and_kept(server, tmp_path, monke
     server.files["data/factual/capital_city.json"] = content[::-1]
     done = run("0_get_data.py", "lre", "--url", server.url, "--data_dir", tmp_path / "other", check=False)
     assert "is another file: its SHA-256" in error_of(done) and "--from" in done.stderr
-    server.files["x.json"] = b"<html>"
+    server.files |= {"x.json": b"<html>", "x.zip": b"<html>"}
+    done = run("0_get_data.py", "lama", "--url", f"{server.url}/x.zip", "--data_dir", tmp_path / "x", check=False)
+    assert "x.zip: is not a whole zip file" in error_of(done) and not (tmp_path / "x" / "source" / "x.zip").exists()
     done = run("0_get_data.py", "zsre", "--url", f"{server.url}/x.json", "--data_dir", tmp_path / "x", check=False)
     assert re.search(r"x.json, line 1: not valid JSON.* to fetch it again, delete .*source", error_of(done))
 

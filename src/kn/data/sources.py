@@ -13,7 +13,7 @@ from tqdm import tqdm
 from kn.data import downloads, mlama
 from kn.data.downloads import Download
 from kn.data.formats.format import Format
-from kn.data.trees import zip_problem
+from kn.data.trees import MOST, zip_problem
 from kn.store import files
 from kn.store.files import InputError
 
@@ -105,7 +105,8 @@ def get_format(data: Path, format: Format, url: str | None) -> Path:
             f"Get it from there, then: bash 0_get_data.sh {format.name} --from PATH, or use --url ADDRESS"
         )
     path = source / (Path(urlsplit(address).path).name or format.name)
-    download = Download(path, [address], zip_problem if path.suffix == ".zip" else lambda path: None)
+    is_zip = path.suffix == ".zip"
+    download = Download(path, [address], lambda fetched: zip_problem(fetched, MOST) if is_zip else None)
     if not _is_done(download):
         _fetch([download])
     return path

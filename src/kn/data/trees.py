@@ -30,7 +30,7 @@ class Tree:
             raise InputError(f"{path}: no such file or folder")
         elif path.suffix == ".zip":
             try:
-                archive = open_zip(path)
+                archive = open_zip(path, MOST)
             except InputError as error:
                 raise InputError(f"{path}: {error}") from None
             names = [name for name in archive.namelist() if not name.endswith("/")]
@@ -78,8 +78,11 @@ def stem(file: File) -> str:
     return PurePosixPath(file.name).stem
 
 
-def open_zip(path: Path) -> zipfile.ZipFile:
-    """Open a zip file, and refuse one whose files can't be read. The errors leave out the path."""
+def open_zip(path: Path, largest: int = LARGEST) -> zipfile.ZipFile:
+    """Open a zip file, and refuse one whose files can't be read. The errors leave out the path.
+
+    Whole repositories may have files larger than `LARGEST` beside those that are read.
+    """
     try:
         archive = zipfile.ZipFile(path)
     except OSError as error:
@@ -94,15 +97,15 @@ def open_zip(path: Path) -> zipfile.ZipFile:
             raise InputError(f"{member.filename} in it is encrypted")
         if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
             raise InputError(f"{member.filename} in it is compressed in a way that this program does not support")
-        if member.file_size > LARGEST:
-            raise InputError(f"{member.filename} in it has {member.file_size:,} bytes, expected at most {LARGEST:,}")
+        if member.file_size > largest:
+            raise InputError(f"{member.filename} in it has {member.file_size:,} bytes, expected at most {largest:,}")
     return archive
 
 
-def zip_problem(path: Path) -> str | None:
+def zip_problem(path: Path, largest: int = LARGEST) -> str | None:
     """What is wrong with a zip file, including damage to the files in it."""
     try:
-        with open_zip(path) as archive:
+        with open_zip(path, largest) as archive:
             damaged = archive.testzip()  # compares the checksum (CRC) of each file
     except InputError as error:
         return str(error)
