@@ -46,7 +46,7 @@ def main() -> None:
     folders = Folders(Path(args.output_dir), Path(args.kn_dir), Path(args.fig_dir))
     output_dir, kn_dir, fig_dir = folders
     relations = facts_of(output_dir, kn_dir, args.output_prefix)
-    neurons = neurons_of(output_dir, kn_dir, list(relations))
+    neurons = neurons_of(output_dir, kn_dir, relations)
     names = {relation: facts["label"] for relation, facts in relations.items()}
     run = Run(folders, args.output_prefix, Published(Path(args.published)), names)
     sections = [section(run) for section in SECTIONS]

@@ -9,6 +9,7 @@ from functools import partial
 import pytest
 
 from conftest import read
+from kn.report.browser import facts_of
 from kn.report.neuron_browser import COLUMNS, neurons_of
 from kn.store.files import InputError
 from reports import read_lines, report
@@ -16,6 +17,7 @@ from reports import read_lines, report
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 RELATIONS = ["P19", "P36", "P101"]
 FACTS = 4
+FACTS_OF: dict = {relation: {"label": relation, "facts": [[]] * FACTS} for relation in RELATIONS}  # their number counts
 close = partial(pytest.approx, rel=6e-3)  # the page has three digits
 EVIL = "</script><b>&\"'"
 
@@ -40,6 +42,7 @@ def results(tmp_path_factory, bench):
         for entry in entries:
             if entry["neuron"] == [5, 3000]:
                 entry["most"][0] |= {"text": f"{EVIL} [MASK] {EVIL}", "activation": 90.0, "fact": 1}
+                entry["most"][1] |= {"activation": 95.0, "fact": FACTS}  # which stage 1 does not have
                 entry["least"][0] |= {"text": f"{EVIL} [MASK] {EVIL}", "activation": -90.0, "fact": 1}
         path.write_text(json.dumps(entries))
     return folder
@@ -51,7 +54,7 @@ def change_entry(path, **values):
 
 
 def found_in(results):
-    data = neurons_of(results, results / "kn", RELATIONS)
+    data = neurons_of(results, results / "kn", FACTS_OF)
     return data, [dict(zip(COLUMNS, row, strict=True)) for row in data["neurons"]]
 
 
@@ -80,7 +83,7 @@ def test_the_browsers_data_are_those_of_the_result_files(results):
             (words,) = (line for line in by_neuron if line["neuron"] == [neuron["layer"], neuron["index"]])
             entries = read(results / "trigger_examples_th" / f"neurons-{RELATIONS[number]}.json")
             (entry,) = (entry for entry in entries if entry["neuron"] == words["neuron"])
-            ends = entry["most"] + entry["least"]
+            ends = [sentence for sentence in entry["most"] + entry["least"] if sentence["fact"] < FACTS]
             sentences += [(sentence["activation"], number, sentence["fact"], sentence["text"]) for sentence in ends]
         more, less = ("farthest", "nearest") if negative else ("nearest", "farthest")
         assert neuron["more"] == [word for word in dict.fromkeys(words[more]) if word][:6]
@@ -122,7 +125,7 @@ def test_results_with_other_neurons_are_refused_in_one_line(results, tmp_path, d
     first, *others = read_lines(path)
     path.write_text("".join(json.dumps(line) + "\n" for line in [damage(first), *others]))
     with pytest.raises(InputError, match=r"single_neurons-P19.jsonl, entry 1: has other neurons than kn_bag-P19.json"):
-        neurons_of(tmp_path, tmp_path / "kn", RELATIONS)
+        neurons_of(tmp_path, tmp_path / "kn", FACTS_OF)
 
 
 # ---- in a browser ----
@@ -163,10 +166,9 @@ steps.shift()();
 @pytest.mark.skipif(CHROMIUM is None, reason="needs chromium")
 def test_from_a_fact_to_its_neuron_and_back_in_chromium(results, bench):
     report(results)
-    names = sorted(
-        (path.stem.partition("-")[2] for path in (results / "kn").glob("kn_bag-*")), key=lambda n: (len(n), n)
-    )
-    data = neurons_of(results, results / "kn", names)
+    relations = facts_of(results, results / "kn", "TREx-all")
+    names = list(relations)
+    data = neurons_of(results, results / "kn", relations)
     neurons = {f"{row[0]}.{row[1]}": dict(zip(COLUMNS, row, strict=True)) for row in data["neurons"]}
     dom = bench.in_browser(CHROMIUM, results / "report.html", VISIT, "--virtual-time-budget=3000")
     seen = json.loads(html.unescape(bench.body_of(dom)))

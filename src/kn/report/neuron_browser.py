@@ -4,6 +4,7 @@ A neuron is a list in the order of `COLUMNS`, and small, because one page holds 
 """
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple, TypedDict
@@ -12,6 +13,7 @@ from tqdm import tqdm
 
 from kn.data.facts import MASK
 from kn.neurons.sets import Neuron, NeuronSet, read_neuron_sets
+from kn.report.browser import RelationFacts
 from kn.report.read_back import read_if_there
 from kn.store import origins, result_files
 from kn.store.files import InputError
@@ -57,8 +59,8 @@ class Found:
     sentences: list[Sentence] = field(default_factory=list)  # of both ends
 
 
-def neurons_of(output_dir: Path, kn_dir: Path, relations: list[str]) -> Neurons:
-    """The neurons of these relations' facts, by layer."""
+def neurons_of(output_dir: Path, kn_dir: Path, relations: Mapping[str, RelationFacts]) -> Neurons:
+    """The neurons of these facts, by layer."""
     found: dict[Neuron, Found] = {}
     without: dict[str, list[list[float] | None]] = {}
     bar = tqdm(relations, desc="reading neurons", unit="relation", dynamic_ncols=True, disable=not relations)
@@ -79,6 +81,7 @@ def neurons_of(output_dir: Path, kn_dir: Path, relations: list[str]) -> Neurons:
                     Sentence(sentence["activation"], number, sentence["fact"], sentence["text"])
                     for end in ("most", "least")
                     for sentence in entry[end]
+                    if sentence["fact"] < len(relations[relation]["facts"])
                 ]
     texts: dict[str, int] = {}
     rows = [_row(neuron, found[neuron], texts) for neuron in sorted(found)]

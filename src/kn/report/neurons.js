@@ -96,8 +96,14 @@ const Neurons = (() => {
     one,
     noun: "neuron",
     menus: {
-      menu: { options: names.map((name) => [name, relations[name].label]), has: ({ neuron }, relation) => neuron[at.relations].includes(names.indexOf(relation)) },
-      layer: { options: layers.map((layer) => [layer, layer]), has: ({ neuron }, layer) => neuron[at.layer] === Number(layer) },
+      menu: {
+        options: names.map((name) => [name, relations[name].label]),
+        has: ({ neuron }, name) => neuron[at.relations].includes(names.indexOf(name)),
+      },
+      layer: {
+        options: layers.map((layer) => [layer, layer]),
+        has: ({ neuron }, layer) => neuron[at.layer] === Number(layer),
+      },
     },
     text: ({ neuron }) =>
       [...neuron[at.more], ...neuron[at.less], ...neuron[at.relations].map((number) => relations[names[number]].label)].join(" "),

@@ -16,7 +16,8 @@ from kn.report.page import Part
 FACTS = (
     "Probability: the answer's, averaged over the fact's prompts. Right: for how many prompts the model predicts the "
     "answer. Suppressed, amplified: how the probability changes when the fact's neurons are set to zero or doubled. "
-    "Neurons: layer.neuron, counted from 0. Best and worst: the prompts with the highest and the lowest probability."
+    "Neurons: layer.neuron, counted from 0. Best and worst: the prompts with the highest and the lowest probability. "
+    "A click on a fact's number shows the fact alone, and what each of its neurons does."
 )
 
 NEURONS = (

@@ -132,8 +132,8 @@ const Tables = (() => {
       for (const { select } of selects) select.value = "";
       search.value = query;
       update();
-      byId(name).scrollIntoView();
-      search.focus({ preventScroll: true });
+      search.form.scrollIntoView();
+      (single.hidden ? search : single).focus({ preventScroll: true });
     };
     part("browser").hidden = false;
     update();
