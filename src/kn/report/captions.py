@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from kn.report.numerals import listed, shown
 from kn.report.read_back import KINDS, Reported
 from kn.store.result_files import BASELINE, KNOWLEDGE, RANDOM
-from kn.store.result_shapes import Edits, Measures
+from kn.store.result_shapes import Edits, Measures, SharedNeurons
 
 Named = Callable[[str], str]  # the name of a relation for people
 OTHERS = {BASELINE: "the baseline's neurons", RANDOM: "random neurons"}
@@ -30,6 +30,29 @@ def layers(by_arm: Mapping[str, Sequence[float | None]]) -> str:
             last = f"the last quarter (layers {begin} to {len(shares) - 1})"
             sentence += f"; {last} has {percent(sum(shares[begin:]))}"
         sentences.append(f"{sentence}.")
+    return " ".join(sentences)
+
+
+def shared(means: SharedNeurons | None, named: Named) -> str:
+    """Whether facts share more within a relation than between relations, and than random neurons would."""
+    if not means:
+        return ""
+    sentences = []
+    for whose, side in (("one relation", means["within a relation"]), ("two relations", means["between relations"])):
+        found, chance = side["shared"], side["expected"]
+        if found is not None:
+            random = f", random neurons {shown(chance, 2)}" if chance is not None else ""
+            sentences.append(f"Two facts of {whose} share {shown(found, 2)} neurons on average{random}.")
+    pairs = [
+        (value, {one, other})
+        for one, row in zip(means["relations"], means["shared"], strict=True)
+        for other, value in zip(means["relations"], row, strict=True)
+        if one < other and value
+    ]
+    if pairs:
+        most, relations = max(pairs, key=lambda pair: pair[0])
+        names = listed([named(relation) for relation in means["relations"] if relation in relations])
+        sentences.append(f"Of two relations, {names} share most, {shown(most, 2)}.")
     return " ".join(sentences)
 
 
@@ -73,12 +96,12 @@ def _from_to(values: Sequence[float]) -> str:
     return low if low == high else f"{low} to {high}"
 
 
-def distant(by_arm: Mapping[str, Sequence[float]]) -> str:
+def distant(by_arm: Mapping[str, Sequence[Reported]]) -> str:
     sentences = []
     for arm, activations in by_arm.items():
         by_kind = dict(zip(KINDS, activations, strict=True))
-        ordered = sorted(KINDS, key=lambda kind: -by_kind[kind])
-        values = [f"{shown(by_kind[kind], 3)} with {_kind(kind)}" for kind in ordered]
+        ordered = sorted(KINDS, key=lambda kind: -by_kind[kind].value)
+        values = [f"{shown(by_kind[kind].value, 3)} with {_kind(kind)}" for kind in ordered]
         sentences.append(f"{_capital(arm)}, mean activation: {', '.join(values)}.")
     return " ".join(sentences)
 

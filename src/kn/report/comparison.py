@@ -2,9 +2,11 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
+from kn.report import read_back
 from kn.report.grids import Cell, Grid, Head
 from kn.report.numerals import decimals_for, decimals_of, shown, span
 from kn.report.published import NOT_PUBLISHED, Number, Published
@@ -12,6 +14,7 @@ from kn.report.read_back import Reported, read_if_there
 from kn.store import result_files, result_shapes, shapes
 
 RERUN = "†"  # marks numbers of a rerun of the authors' program
+CHANGES = [f"{key}_{side}:ave_delta_ratio" for key in ("rm", "eh") for side in ("own", "oth")]
 KNOWLEDGE_NEURONS, AMIG = "Knowledge neurons", "AMIG"  # the papers, as data/paper_numbers.json calls them
 FURTHER = "further questions"  # which neither paper asks
 MAKER = shapes.table(shapes.either(shapes.text, shapes.optional(shapes.number)))
@@ -194,6 +197,16 @@ class Run:
                 shapes.check(makers(entry), shapes.each(MAKER), f'{path}, "{name}", "made by"')
         shapes.check(self.records["stage 1"], result_shapes.ATTRIBUTION_RECORD, self.record_paths["stage 1"])
         self.facts = {relation: entry["facts"] for relation, entry in self.records["stage 1"].items()}
+
+    @cached_property
+    def mean_changes(self) -> dict[str, dict[str, Reported]]:
+        """What scaling neurons changes, in percent: by measure of stage 3 and arm the mean over relations."""
+        return read_back.mean_modified(self.kn_dir, *CHANGES)
+
+    @cached_property
+    def activations(self) -> dict[str, list[Reported]]:
+        """In crawled sentences, by arm, at each of `read_back.KINDS`."""
+        return read_back.mean_activations(self.output_dir)
 
     def made_with(self, stage: str) -> list[dict]:
         """The settings of each of a stage's results, and what else made it. Stage 2 has one record for all."""

@@ -13,7 +13,7 @@ from kn.report.numerals import decimals_for, shown
 from kn.report.read_back import Reported
 from kn.stats.intervals import UNMEASURED, Measured
 from kn.store import result_files
-from kn.store.result_files import ARMS, KNOWLEDGE
+from kn.store.result_files import ARMS, KNOWLEDGE, RANDOM
 
 SEED = 42
 Values = dict[str, Reported | None]  # by arm, the knowledge neurons first
@@ -94,12 +94,17 @@ def _statistics(run: Run) -> list[Card]:
     by_arm = read_back.statistics(run.kn_dir)
     intervals = {arm: _intervals(run.kn_dir, arm, measures["relations"]) for arm, measures in by_arm.items()}
 
-    def finding(short: str, name: str) -> Finding:
+    shared = read_back.shared_neurons(run.kn_dir)
+    within, between = (shared and shared[side]["expected"] for side in ("within a relation", "between relations"))
+
+    def finding(short: str, name: str, chance: float | None = None) -> Finding:
         values: Values = {}
         for arm, measures in by_arm.items():
             _, *ends = intervals[arm].get(name, UNMEASURED)
             value = read_back.measured(measures, name)
             values[arm] = value and Reported(value.value, *ends)
+        if chance is not None:
+            values[RANDOM] = Reported(chance)
         return Finding(short, name, values, _paper(run, "statistics", name))
 
     return [
@@ -112,8 +117,8 @@ def _statistics(run: Run) -> list[Card]:
             "Neurons that two facts share",
             "How many neurons two facts have in common: two facts of the same relation, and facts of two relations.",
             [
-                finding("same relation", "shared by two facts of one relation"),
-                finding("two relations", "shared by facts of two relations"),
+                finding("same relation", "shared by two facts of one relation", within),
+                finding("two relations", "shared by facts of two relations", between),
             ],
         ),
     ]
@@ -138,8 +143,7 @@ def _modified(run: Run) -> list[Card]:
             ("the fact", f"probability when {verb}, mean over relations", "mean over relations (%)", "own"),
             ("unrelated facts", f"unrelated facts when {verb}", "unrelated facts (%)", "oth"),
         ):
-            by_arm = read_back.modified(run.kn_dir, f"{key}_{side}:ave_delta_ratio")
-            values = {arm: _mean(by_relation.values()) for arm, by_relation in by_arm.items()}
+            values: Values = {**run.mean_changes[f"{key}_{side}:ave_delta_ratio"]}
             findings.append(Finding(name, long_name, values, _paper(run, section, measure)))
         text = f"How the probability of the right answer changes when the neurons are {what}: the mean over relations."
         made.append(Card(title, text, findings, "%", True))
@@ -147,7 +151,6 @@ def _modified(run: Run) -> list[Card]:
 
 
 def _distant(run: Run) -> Card:
-    by_arm = read_back.distant(run.output_dir)
     return Card(
         "Activation in crawled sentences",
         "How active the neurons are if a sentence has the fact's subject and object, the subject only, or neither.",
@@ -155,7 +158,7 @@ def _distant(run: Run) -> Card:
             Finding(
                 name,
                 f"activation, sentences with {name}",
-                {arm: Reported(activations[index]) for arm, activations in by_arm.items()},
+                {arm: activations[index] for arm, activations in run.activations.items()},
                 _paper(run, "distant", kind),
             )
             for index, (kind, name) in enumerate(

@@ -8,7 +8,7 @@ from pathlib import Path
 from kn.report.grids import Cell, Grid, Head
 
 LONG = 12  # rows; longer tables are folded
-WIDE = 2.2  # a figure that is this many times as wide as high gets the whole width
+WIDE = 1400  # pixels: a wider figure was drawn over two columns
 # As wide as a digit, and as wide as a decimal point, in fonts whose digits are equally wide.
 FIGURE_SPACE, POINT_SPACE = "\N{FIGURE SPACE}", "\N{PUNCTUATION SPACE}"
 
@@ -73,7 +73,7 @@ def figure(path: Path, title: str, drawn: str, seen: str) -> str:
     png = path.read_bytes()
     width, height = (int.from_bytes(png[begin : begin + 4], "big") for begin in (16, 20))  # of every PNG
     size = f' width="{width}" height="{height}"' if width and height else ""
-    kind = ' class="wide"' if height and width / height > WIDE else ""
+    kind = ' class="wide"' if width > WIDE else ""
     return (
         f'<figure{kind}><div class="picture"><img alt="{escape(f"{title}. {drawn}")}"{size} loading="lazy" '
         f'src="data:image/png;base64,{base64.b64encode(png).decode()}"></div>'

@@ -141,12 +141,13 @@ def modified(kn_dir: Path, name: str) -> dict[str, dict[str, Reported]]:
 def mean_modified(kn_dir: Path, *names: str) -> dict[str, dict[str, Reported]]:
     """Ratios of stage 3, in percent: by name and arm the mean over relations, with its interval if the facts'
     probabilities are there."""
-    sums = _probability_sums(kn_dir)
+    ratios = {name: modified(kn_dir, name) for name in names}
+    sums = _probability_sums(kn_dir) if any(ratios.values()) else {}
     means: dict[str, dict[str, Reported]] = {}
-    for name in names:
+    for name, by_arm in ratios.items():
         factor, side = name.split(":")[0].split("_")
         means[name] = {}
-        for arm, by_relation in modified(kn_dir, name).items():
+        for arm, by_relation in by_arm.items():
             groups = [sums.get((relation, arm, side, FACTORS[factor])) for relation in by_relation]
             known = [group for group in groups if group]
             measured = intervals.mean_of_ratios(known, intervals.SEED) if len(known) == len(groups) else Measured(None)

@@ -77,6 +77,14 @@ def statistics(run: Run) -> Section:
         series=[Series("relation", "neurons per fact", KNOWLEDGE, per_fact)],
         title="Neurons of a fact",
         command="2_run_kn.sh",
+        figures=[
+            Figure(
+                "shared_neurons",
+                "Neurons that facts share",
+                "Squares: how many neurons two facts share on average, by their relations, and random neurons.",
+                captions.shared(read_back.shared_neurons(run.kn_dir), run.named),
+            )
+        ],
         notes=[
             "The published program draws 100 facts to compare relations; this is the expected value of its draws.",
             "The published program ran every model with a LayerNorm eps of 1e-5, this one with the model's own.",
@@ -90,10 +98,10 @@ def layers(run: Run) -> Section:
     values: Values = {}
     series = []
     for arm, counts in by_arm.items():
-        shares = [share or 0 for share in counts["percent by layer"]]
-        last_quarter = sum(shares[-max(len(shares) // 4, 1) :])
+        shares = read_back.layer_shares(counts)
+        last_quarter = sum(share.value for share in shares[-max(len(shares) // 4, 1) :])
         values["share in the last quarter of the layers (%)", arm] = Reported(last_quarter)
-        by_layer = {f"layer {number}": Reported(share) for number, share in enumerate(shares)}
+        by_layer = {f"layer {number}": share for number, share in enumerate(shares)}
         series.append(Series("layer", "share of neurons (%)", arm, by_layer))
     return run.section(
         "layers",
@@ -125,11 +133,10 @@ def amplify(run: Run) -> Section:
 
 def _modified(run: Run, name: str, key: str, verb: str, falls: bool) -> Section:
     own = read_back.modified(run.kn_dir, f"{key}_own:ave_delta_ratio")
-    unrelated = read_back.modified(run.kn_dir, f"{key}_oth:ave_delta_ratio")
     values: Values = {}
-    for measure, by_arm in (("mean over relations (%)", own), ("unrelated facts (%)", unrelated)):
-        for arm, by_relation in by_arm.items():
-            values[measure, arm] = Reported(mean(ratio.value for ratio in by_relation.values()))
+    for measure, side in (("mean over relations (%)", "own"), ("unrelated facts (%)", "oth")):
+        for arm, change in run.mean_changes[f"{key}_{side}:ave_delta_ratio"].items():
+            values[measure, arm] = change
     series = []
     for arm, by_relation in own.items():
         in_order = {relation: by_relation[relation] for relation in by_number(by_relation)}
@@ -156,10 +163,9 @@ def _modified(run: Run, name: str, key: str, verb: str, falls: bool) -> Section:
 
 def distant(run: Run) -> Section:
     values: Values = {}
-    by_arm = read_back.distant(run.output_dir)
-    for arm, activations in by_arm.items():
+    for arm, activations in run.activations.items():
         for kind, activation in zip(read_back.KINDS, activations, strict=True):
-            values[kind, arm] = Reported(activation)
+            values[kind, arm] = activation
     return run.section(
         "distant",
         values,
@@ -172,7 +178,7 @@ def distant(run: Run) -> Section:
                 "distant",
                 "Activation in crawled sentences",
                 "Bars: the mean activation in sentences with subject and object, with the subject only, with neither.",
-                captions.distant(by_arm),
+                captions.distant(run.activations),
             )
         ],
         notes=["The masked words and the random sentences are drawn; the draws are not the paper's."],
