@@ -142,7 +142,9 @@ def report(
         to_draw["in all languages"] = total[ARMS[0]]["published"]
     to_draw = {name: counts for name, counts in to_draw.items() if counts["pairs"]}
     words = figures.layer_words("Layers of degenerate neurons")
-    words = words._replace(note=f"Strict: pairs with an interaction of {counting.min_interaction:.0%} up. {words.note}")
+    if any(name.endswith(", strict") for name in to_draw):
+        strict = f"Strict: with an interaction of {counting.min_interaction:.0%} or more."
+        words = words._replace(note=f"{strict} {words.note}")
     path = Path(fig_dir) / "degenerate_layers"
     print(figures.layers(to_draw, words, path) if to_draw else "no degenerate pairs to draw")
 

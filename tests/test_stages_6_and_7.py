@@ -11,6 +11,7 @@ from transformers import AutoModelForMaskedLM
 
 from conftest import GOLDEN, RELATIONS, read, run
 from kn.experiments.unedited import OUTCOMES
+from kn.stats import intervals
 
 KN = GOLDEN / "results" / "kn"
 ARMS = ("knowledge neurons", "baseline", "random neurons")
@@ -375,6 +376,28 @@ def test_each_relations_measures_are_those_of_a_model_erased_by_hand(erased, gol
             assert measures[f"{when} accuracy"] == pytest.approx(by_hand.accuracy(bags), abs=1e-9)
             assert math.log(measures[f"{when} ppl"]) == pytest.approx(by_hand.log_perplexity(bags), abs=1e-5)
     assert set(summary["relations"]) == {"P36", "P103"}
+
+
+def test_the_other_relations_have_intervals_from_drawing_their_facts_again(erased):
+    before, after = (lines(erased / "erase" / f"{name}.jsonl") for name in ("before", "P101"))
+    measures = read(erased / "erase" / "P101.json")["measures"]
+    for arm, measured in measures.items():
+        others = np.array(
+            [
+                [old["prompts"], old["nothing"][1], new[arm][1], old["nothing"][0], new[arm][0]]
+                for old, new in zip(before, after, strict=True)
+                if old["relation"] != "P101"
+            ]
+        )
+        rng, rises, losses = np.random.default_rng(42), [], []
+        for _ in range(intervals.DRAWS):
+            prompts, surprise, later, right, still = others[rng.integers(len(others), size=len(others))].sum(0)
+            rises.append(math.exp((later - surprise) / prompts) - 1)
+            losses.append(1 - still / right)
+        for name, drawn in (("increasing ratio", rises), ("erased ratio", losses)):
+            low, high = measured[f"(for other) {name}:interval"]
+            assert [low, high] == pytest.approx(np.quantile(drawn, [0.025, 0.975]))
+            assert low <= measured[f"(for other) {name}"] <= high
 
 
 def test_the_random_control_has_as_many_neurons_in_the_same_layers(erased):

@@ -80,7 +80,8 @@ def _heat_map(axes: Any, scale: Any, title: str, values: np.ndarray, chance: boo
     if with_numbers:
         for (row, column), value in np.ndenumerate(values):
             if np.isfinite(value):
-                dark = norm(max(value, lowest)) > 0.6
+                red, green, blue, _ = colors(norm(max(value, lowest)))
+                dark = 0.3 * red + 0.6 * green + 0.1 * blue < 0.5
                 shown = f"{value:.0f}" if value >= 10 or not value else f"{value:.1f}" if value >= 1 else f"{value:.2f}"
                 style = {"ha": "center", "va": "center", "size": SMALL, "color": "white" if dark else "black"}
                 axes.text(column, row, shown, **style)
