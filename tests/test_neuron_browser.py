@@ -10,7 +10,7 @@ import pytest
 
 from conftest import read
 from kn.report.browser import facts_of
-from kn.report.neuron_browser import COLUMNS, neurons_of
+from kn.report.neuron_browser import COLUMNS, neurons_of, shown_around_mask
 from kn.store.files import InputError
 from reports import read_lines, report
 
@@ -128,6 +128,18 @@ def test_results_with_other_neurons_are_refused_in_one_line(results, tmp_path, d
         neurons_of(tmp_path, tmp_path / "kn", FACTS_OF)
 
 
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("short [MASK] text", "short [MASK] text"),
+        (f"{'word ' * 40}[MASK]{' word' * 40}", f"… {'word ' * 23}[MASK]{' word' * 11} …"),
+        (f"{'字' * 200}[MASK]{'字' * 200}", f"… {'字' * 120}[MASK]{'字' * 60} …"),
+    ],
+)
+def test_long_sentences_are_cut_between_words(text, shown):
+    assert shown_around_mask(text) == shown
+
+
 # ---- in a browser ----
 
 VISIT = """<script>
@@ -152,6 +164,11 @@ const steps = [
   () => { record("back", "facts"); location.hash = "#neurons="; },
   () => {
     record("all", "neurons");
+    const fact = Facts.data.relations.P36.facts[0];
+    seen.said = %s.map(([text, answer]) => {
+      [fact[Facts.at.best], fact[Facts.at.answer]] = [text, answer];
+      return Facts.said("P36", 0);
+    });
     byId("neurons-table").querySelectorAll("th button")[3].click(); record("sorted", "neurons");
     set("neurons-layer", "5", "change"); record("layer", "neurons");
     set("neurons-menu", "P36", "change"); record("layer and relation", "neurons");
@@ -161,6 +178,12 @@ const steps = [
 window.addEventListener("hashchange", () => steps.shift()());
 steps.shift()();
 </script>"""
+SAID = [
+    ("[MASK] is the capital of France.", "Paris", "Paris is the capital of France."),
+    ("<mask><mask> is large.", "New York", "New York is large."),
+    ("The capital of France is", "Paris", "The capital of France is Paris"),
+    ("Cayuga County's capital city, Aub", "Auburn", "Cayuga County's capital city, Auburn"),  # its first piece was read
+]
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="needs chromium")
@@ -170,7 +193,7 @@ def test_from_a_fact_to_its_neuron_and_back_in_chromium(results, bench):
     names = list(relations)
     data = neurons_of(results, results / "kn", relations)
     neurons = {f"{row[0]}.{row[1]}": dict(zip(COLUMNS, row, strict=True)) for row in data["neurons"]}
-    dom = bench.in_browser(CHROMIUM, results / "report.html", VISIT, "--virtual-time-budget=3000")
+    dom = bench.in_browser(CHROMIUM, results / "report.html", VISIT % json.dumps(SAID), "--virtual-time-budget=3000")
     seen = json.loads(html.unescape(bench.body_of(dom)))
 
     assert seen["opened"]["count"] == f"{len(neurons)} neurons" and not seen["opened"]["one"]
@@ -196,6 +219,7 @@ def test_from_a_fact_to_its_neuron_and_back_in_chromium(results, bench):
     assert EVIL in neuron["one"] and neuron["bold"] == 0
     assert "activation 90, not one of its facts" in neuron["one"] or "\N{MINUS SIGN}90" in neuron["one"]
     assert seen["back"]["one"].endswith(f"All {FACTS * len(names)} facts") and ", fact 2" in seen["back"]["one"]
+    assert seen["said"] == [said for *_, said in SAID]
     # The table again.
     assert seen["all"]["rows"] == seen["opened"]["rows"] and seen["all"]["table"]
     by_change = [neurons[row[0]]["without"] for row in seen["sorted"]["rows"]]

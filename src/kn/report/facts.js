@@ -19,13 +19,16 @@ const Facts = (() => {
   const entries = Object.entries(data.relations).flatMap(([group, { label, facts }], order) =>
     facts.map((fact, place) => ({ group, label, order, place, fact })));
 
-  // A fact in words: its best prompt with the answer, which causal models are asked for after the prompt.
+  // A fact in words: its best prompt with the answer. Causal models are asked for what comes next, and their prompts
+  // end with all pieces of the answer but the last.
   function said(group, place) {
     const fact = data.relations[group].facts[place];
     const [answer, text] = [fact[at.answer], fact[at.best]];
     if (text === null) return answer;
-    const filled = text.replace(MASKS, () => answer);
-    return filled === text ? `${text} ${answer}` : filled;
+    if (MASKS.test(text)) return text.replace(MASKS, () => answer);
+    for (let length = answer.length - 1; length > 0; length -= 1)
+      if (text.endsWith(` ${answer.slice(0, length)}`)) return text.slice(0, -length) + answer;
+    return `${text} ${answer}`;
   }
 
   function one(entry) {

@@ -130,7 +130,7 @@ def _row(neuron: Neuron, known: Found, texts: dict[str, int]) -> list:
     sentences: dict[str, list] = {}
     for sentence in sorted(known.sentences, key=lambda sentence: -sign * sentence.activation):
         if len(sentences) < SENTENCES and sentence.text not in sentences:
-            number = texts.setdefault(_shown(sentence.text), len(texts))
+            number = texts.setdefault(shown_around_mask(sentence.text), len(texts))
             sentences[sentence.text] = [short(sentence.activation), sentence.relation, sentence.fact, number]
     return [
         *(neuron.layer, neuron.index, known.facts, known.relations),
@@ -144,13 +144,13 @@ def _different(words: list[str]) -> list[str]:
     return list(dict.fromkeys(word for word in words if word))[:WORDS]
 
 
-def _shown(text: str) -> str:
-    """The text around its mask."""
+def shown_around_mask(text: str) -> str:
+    """The text around its mask, cut between words where there are spaces."""
     before, mask, after = text.partition(MASK)
     if len(before) > BEFORE:
-        before = f"…{before[-BEFORE:]}"
+        before = f"… {before[-BEFORE:].partition(' ')[2] or before[-BEFORE:]}"
     if len(after) > AFTER:
-        after = f"{after[:AFTER]}…"
+        after = f"{after[:AFTER].rpartition(' ')[0] or after[:AFTER]} …"
     return f"{before}{mask}{after}"
 
 
