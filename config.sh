@@ -15,7 +15,7 @@ set -a # export the settings, so that Python sees them
 
 # Only some stages use these:
 # RULE=${RULE:-riemann}                      # stage 1: riemann, literal or gauss (stage 9: fixed by each preset)
-# PREFIX=${PREFIX:-TREx-all}                 # stages 1, 2 and 8: the prefix of the names of stage 1's results
+# PREFIX=${PREFIX:-TREx-all}                 # stages 1, 2, 6, 8, 14: the prefix of the names of stage 1's results
 # MLAMA=${MLAMA:-${DATA:-data}/mlama1.1.zip} # stages 9 to 12: facts in several languages, as mLAMA's zip or a folder
 set +a
 

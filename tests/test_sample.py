@@ -28,6 +28,8 @@ SHAPES = {
     "neuron_sentences": result_shapes.NEURON_SENTENCES,
     "edits_summary": result_shapes.EDITS,
     "erasure_summary": result_shapes.ERASURE,
+    "consistency": result_shapes.CONSISTENCY,
+    "carry_over_means": result_shapes.CARRY_OVER,
     "located": result_shapes.LOCATED_FACT,
     "success_rates": result_shapes.SUCCESS_RATES,
     "cross_lingual_rates": result_shapes.CROSS_LINGUAL_RATES,

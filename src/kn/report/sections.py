@@ -6,7 +6,7 @@ A section is a function in `SECTIONS`. It reads results and calls them by the na
 
 from statistics import mean
 
-from kn.report import amig_sections, captions, method_sections, read_back
+from kn.report import amig_sections, captions, consistency_sections, method_sections, read_back
 from kn.report.comparison import Figure, Run, Section, Series, Values, makers
 from kn.report.read_back import Reported, measured
 from kn.store.result_files import KNOWLEDGE, by_number
@@ -297,4 +297,5 @@ SECTIONS = [
     cost,
     *amig_sections.SECTIONS,
     *method_sections.SECTIONS,
+    *consistency_sections.SECTIONS,
 ]

@@ -13,7 +13,6 @@ from dataclasses import dataclass, fields
 from typing import Any, NoReturn
 
 from kn.store import workers
-from kn.store.files import InputError
 
 SETTINGS = {  # used where the environment does not set them
     "MODEL": "bert-base-cased",
@@ -83,15 +82,6 @@ class Parser(argparse.ArgumentParser):
         action = super().add_argument(*names, default=_fill_in(default, {}), **kwargs)
         self.settings[action.dest] = action, default
         return action
-
-    def _get_value(self, action: argparse.Action, arg_string: str) -> Any:
-        try:
-            return super()._get_value(action, arg_string)
-        except argparse.ArgumentError as error:
-            # An InputError is a ValueError, for which argparse has a message of its own. Ours says more.
-            if isinstance(error.__context__, InputError):
-                raise error.__context__ from None
-            raise
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         """As usual, but environment variables that are set replace defaults."""

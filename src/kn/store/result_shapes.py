@@ -201,7 +201,11 @@ class FactOutcomes(TypedDict, total=False):
     facts: dict[str, dict[str, int | None]]  # by relation and outcome
 
 
-class Edits(FactOutcomes):
+class Predicted(TypedDict, total=False):  # results of earlier versions lack it
+    localization: dict[str, Measures]  # by arm
+
+
+class Edits(FactOutcomes, Predicted):
     """A summary with one pair of strengths."""
 
     lambda1: float
@@ -327,3 +331,27 @@ class MethodComparison(TypedDict):
 
 RANKED_FACT, STRONG_FACT, CHANGED_FACT = shape_of(RankedFact), shape_of(StrongFact), shape_of(ChangedFact)
 METHOD_COMPARISON = shape_of(MethodComparison)
+
+# ---- stage 14 ----
+
+
+class Belonging(TypedDict):
+    """Of a relation, or of all of them."""
+
+    facts: int
+    agreement: dict[str, Measures]  # by kind of group
+    overlap: Measures
+    parts: Measures
+
+
+class Consistency(TypedDict):
+    all: Belonging
+    relations: dict[str, Belonging]
+
+
+class CarryOver(TypedDict):
+    groups: dict[str, dict[str, Measures]]  # by group of facts and arm
+    relations: dict[str, dict[str, Measures]]
+
+
+CONSISTENCY, CARRY_OVER = shape_of(Consistency), shape_of(CarryOver)
