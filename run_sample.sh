@@ -17,7 +17,7 @@ echo "== Stage 4: crawled sentences" && bash 4_run_distant.sh "$@" || exit
 echo "== Stage 5: activating sentences" && bash 5_run_trigger_examples.sh "$@" || exit
 echo "== Stage 6: updating facts" && bash 6_run_edit.sh 1 8 "$@" || exit
 echo "== Stage 7: erasing relations" && bash 7_run_erase.sh P19 P27 P106 P937 "$@" || exit
-echo "== Stage 14: facts or questions" && bash 14_run_consistency.sh --facts 5 "$@" || exit
+echo "== Stage 14: facts or questions" && bash 14_run_consistency.sh P36 P101 P103 "$@" || exit
 # The second paper's stages use a bilingual model and a few relations.
 export MLAMA=data/sample/mlama
 bilingual=data/sample/bilingual-bert relations=(P36 P103 P101)
