@@ -23,6 +23,7 @@ from kn.model import loading
 from kn.model.prompts import Prompt
 from kn.neurons import sets
 from kn.neurons.sets import NeuronSet
+from kn.report import read_back
 from kn.stage import setup
 from kn.store import workers
 from kn.store.files import InputError
@@ -151,6 +152,8 @@ def test_a_round_trip_gives_the_same_neurons_and_model(layout, exported, results
     made = read(results / "TREx-all.args.json")["P101"]["settings"]
     assert all(entry["settings"][name] == made[name] for name in ("weights", "tokenizer", "dtype", "data", "debug"))
     source = entry["imported from"]
+    (remark,) = read_back.imported(tmp_path / "kn")
+    assert f"imported from {min(source['files'])}" in remark and read_back.imported(results / "kn") == []
     assert source["layout"] == layout and all(str(exported / layout) in path for path in source["files"])
     # As stages 3 to 7 read them, and exported again.
     for arm in (KNOWLEDGE, BASELINE):

@@ -386,4 +386,4 @@ def test_relations_out_of_range_and_facts_that_were_not_edited_are_said():
     assert read_back.out_of_range({"P36": {"in range": None}}) == read_back.unedited({}) == []
     facts = {"P30": {"edited": 0, "no neurons": 7, "not drawn": None}, "P36": {"edited": 9, "no neurons": 2}}
     (line,) = read_back.unedited(facts)
-    assert line == "Facts of these relations: 9 edited, 9 no neurons. Relations without an edit: P30."
+    assert line == "Facts in the updates: 9 edited, 9 no neurons. Relations without an edit: P30."

@@ -18,7 +18,7 @@ from kn.store.files import InputError, read_jsonl, reading
 from kn.store.result_files import ARMS, BASELINE, KNOWLEDGE
 from kn.store.result_shapes import Edits, Measures, NeuronStatistics, SharedNeurons
 from kn.store.runs import Record
-from kn.store.shapes import Shape, check, each, number
+from kn.store.shapes import Shape, check, each, having, number, table, text
 
 KINDS = ("subject and object", "subject only", "random sentence")  # of crawled sentences
 FACTORS = {"rm": 0, "eh": 2}  # of stage 3, by their names in its measures
@@ -61,6 +61,18 @@ def statistics(kn_dir: Path) -> dict[str, NeuronStatistics]:
     return by_arm
 
 
+def imported(kn_dir: Path) -> list[str]:
+    """A sentence about neurons that other programs found."""
+    record = Record(result_files.neurons_record(kn_dir))
+    entries = record.read()
+    check(entries, table(having({}, maybe={origins.IMPORTED: having({"files": table(text)})})), record.path)
+    files = sorted({file for entry in entries.values() for file in entry.get(origins.IMPORTED, {"files": {}})["files"]})
+    if not files:
+        return []
+    more = f" and {len(files) - 1} more files" if len(files) > 1 else ""
+    return [f"Neurons were imported from {files[0]}{more}; this program did not find them."]
+
+
 def out_of_range(relations: Mapping[str, Measures]) -> list[str]:
     """A sentence about the relations of stage 2 whose facts have too many or too few neurons on average."""
     outside = []
@@ -88,7 +100,7 @@ def unedited(facts: Mapping[str, Mapping[str, int | None]]) -> list[str]:
                 totals[name] = totals.get(name, 0) + count
     counts = [f"{count:,} {name}" for name, count in totals.items()]
     none = [relation for relation, outcomes in facts.items() if not outcomes["edited"]]
-    line = f"Facts of these relations: {', '.join(counts)}."
+    line = f"Facts in the updates: {', '.join(counts)}."
     return [line + (f" Relations without an edit: {', '.join(none)}." if none else "")]
 
 

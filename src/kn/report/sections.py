@@ -89,7 +89,7 @@ def statistics(run: Run) -> Section:
             "The published program draws 100 facts to compare relations; this is the expected value of its draws.",
             "The published program ran every model with a LayerNorm eps of 1e-5, this one with the model's own.",
         ],
-        remarks=read_back.out_of_range(relations),
+        remarks=read_back.imported(run.kn_dir) + read_back.out_of_range(relations),
     )
 
 
