@@ -17,6 +17,8 @@ from conftest import GOLDEN, run
 from families import CAUSAL, FAMILIES
 from kn.methods.attribution import Engine
 from kn.methods.batched_edits import ColumnEdit, read_edited
+from kn.methods.direct import Direct, mean_activations
+from kn.methods.presets import INCREASE
 from kn.methods.probing import Probe
 from kn.methods.quadrature import ladder
 from kn.model import batches, loading
@@ -140,6 +142,27 @@ def test_every_family_gives_the_cpus_numbers_on_the_gpu(gpu, family):
         variants = [[edits[index % 2] for index in range(len(prompts))], [None] * len(prompts)]
         numbers[device] += [reading.probabilities for reading in read_edited(Probe(adapter), prompts, variants)]
     for on_gpu, on_cpu in zip(numbers["cuda"], numbers["cpu"], strict=True):
+        np.testing.assert_allclose(on_gpu, on_cpu, rtol=1e-8, atol=1e-12)
+
+
+@pytest.mark.parametrize("family", ["bert", "gpt2"])
+def test_every_choice_of_the_engine_gives_the_cpus_numbers_on_the_gpu(gpu, family):
+    prompts = families.prompts(family in CAUSAL, 2)
+    at, baselines = [[1, 2], list(range(len(prompts[1].ids)))], [[prompts[1]], prompts]
+    scores = {}
+    for device in ("cpu", "cuda"):
+        adapter = loading.adapt(FAMILIES[family].model(family, torch.float64).requires_grad_(False).to(device))
+        engine, mean = Engine(adapter, "literal", 2, what="difference"), mean_activations(adapter, prompts)
+        scores[device] = [
+            batch.answer.cpu()
+            for batches in (
+                engine.attribute(prompts, others=[[5], [6]], at=at, baselines=mean),
+                engine.attribute(prompts, others=[[5], [6]], baselines=baselines),
+                Direct(adapter, INCREASE).attribute(prompts),
+            )
+            for batch in batches
+        ]
+    for on_gpu, on_cpu in zip(scores["cuda"], scores["cpu"], strict=True):
         np.testing.assert_allclose(on_gpu, on_cpu, rtol=1e-8, atol=1e-12)
 
 

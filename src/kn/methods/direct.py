@@ -19,7 +19,7 @@ from kn.methods.certificate import Certificate
 from kn.methods.presets import ACTIVATION, NORM
 from kn.model import finite, inputs
 from kn.model.adapters import Adapter, Pass, precise
-from kn.model.batches import Batches, Rows
+from kn.model.batches import Batches, Rows, upload
 from kn.model.prompts import Prompt
 
 LOGITS = 1 << 22  # held at a time
@@ -41,7 +41,7 @@ class Direct:
             scores = self._scores(plain, neurons, rows.answers, wanted)
             probabilities, predicted = precise(plain.logits).softmax(-1), plain.logits.argmax(-1)
             own = rows.mean(probabilities.gather(1, rows.answers[:, None])[:, 0])
-            merged = rows.mean(scores * torch.tensor(wanted, device=scores.device)[:, None])
+            merged = rows.mean(scores * upload(wanted, scores.device)[:, None])
             finite.check(self.adapter, rows, own, merged)
             activations, about = rows.mean(neurons), rows.merged(predicted.tolist(), tuple)
             return Attributions(
