@@ -14,7 +14,7 @@ from kn.store.result_shapes import NeuronWords, SingleNeurons
 
 WORDS = 10  # at each end
 FACTS = 64  # in a unit: what a killed run loses at most
-NEURONS = 256
+NEURONS = 64  # each needs a number for every word of the vocabulary
 
 
 def make(kn_dir: Path, neurons: dict[str, list[NeuronSet]], world: World) -> None:

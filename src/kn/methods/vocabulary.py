@@ -25,5 +25,5 @@ def words_written(adapter: Adapter, neurons: list[list[int]], signs: list[float]
     vectors = vectors * upload(signs, vectors.device, vectors.dtype)[:, None]
     logits = precise(adapter.unembed(vectors)) - precise(adapter.unembed(-vectors))
     order = logits.argsort(descending=True, stable=True)
-    ends = torch.stack([order[:, :count], order.flip(1)[:, :count]], 1)
+    ends = torch.stack([order[:, :count], order[:, -count:].flip(1)], 1)
     return [Words(*words) for words in ends.tolist()]
