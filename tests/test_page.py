@@ -93,7 +93,7 @@ def test_text_that_looks_like_html_stays_text(tmp_path, bench):
     (tmp_path / "TREx-all.args.json").unlink()  # its checksum would give the change away
     report(tmp_path)
     page = Page((tmp_path / "report.html").read_text())
-    assert json.loads(page.scripts[0])["relations"]["P19"]["label"] == evil
+    assert json.loads(page.scripts[0])["relations"]["P19"]["label"] == f"P19 {evil}"
 
 
 def test_the_table_of_facts_shows_what_the_result_files_contain(tmp_path, bench):

@@ -105,6 +105,6 @@ def test_intervals_of_shared_neurons_are_those_of_drawing_facts_again():
         for values, new in zip(expected.values(), (sizes, within, between), strict=True):
             values.append(mean(new) if new else np.nan)
     sets = {name: [NeuronSet(members) for members in facts] for name, facts in relations.items()}
-    measured = resampling.statistics(sets, 7, draws)
+    measured = resampling.intervals(sets, 7, draws)
     for name, values in expected.items():
-        assert [measured[name].low, measured[name].high] == pytest.approx(np.nanquantile(values, (0.025, 0.975)))
+        assert list(measured[name]) == pytest.approx(np.nanquantile(values, (0.025, 0.975)))

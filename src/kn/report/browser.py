@@ -12,6 +12,7 @@ from typing import NamedTuple, TypedDict
 from tqdm import tqdm
 
 from kn.neurons.sets import NeuronSet, read_neuron_sets
+from kn.report import read_back
 from kn.store import origins, result_files
 from kn.store.files import SURROGATE, InputError, parsed, read_jsonl, reading
 from kn.store.result_shapes import MODIFIED_FACT, PROMPTS, SKIPPED, Prompt
@@ -77,10 +78,10 @@ def facts_of(output_dir: Path, kn_dir: Path, prefix: str) -> dict[str, RelationF
     return relations
 
 
-def _label(relation: str, name: str) -> str:
+def _label(relation: str, text: str) -> str:
     """P36 capital, for a relation that stage 1 calls P36(capital)."""
-    named = re.fullmatch(rf"{re.escape(relation)}\((.+)\)", name, re.DOTALL)
-    return f"{relation} {named[1].replace('_', ' ')}" if named else name
+    name = read_back.relation_name(relation, text)
+    return relation if name in ("", relation, relation.replace("_", " ")) else f"{relation} {name}"
 
 
 def _fact(

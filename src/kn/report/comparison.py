@@ -6,7 +6,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
-from kn.report import read_back
+from kn.report import read_back, resampling
 from kn.report.grids import Cell, Grid, Head
 from kn.report.numerals import decimals_for, decimals_of, shown, span
 from kn.report.published import NOT_PUBLISHED, Number, Published
@@ -202,6 +202,12 @@ class Run:
     def mean_changes(self) -> dict[str, dict[str, Reported]]:
         """What scaling neurons changes, in percent: by measure of stage 3 and arm the mean over relations."""
         return read_back.mean_modified(self.kn_dir, *CHANGES)
+
+    @cached_property
+    def statistics(self) -> dict[str, dict[str, Reported | None]]:
+        """Stage 2's, by arm and name."""
+        by_arm = read_back.statistics(self.kn_dir)
+        return {arm: resampling.with_intervals(self.kn_dir, arm, summary) for arm, summary in by_arm.items()}
 
     @cached_property
     def activations(self) -> dict[str, list[Reported]]:

@@ -1,21 +1,16 @@
 """The main findings: a few numbers with their controls, as cards on the page and as a table elsewhere. No torch."""
 
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from statistics import mean
 from typing import NamedTuple
 
-from kn.neurons.sets import read_neuron_sets
-from kn.report import read_back, resampling
+from kn.report import read_back
 from kn.report.comparison import Run
 from kn.report.grids import Cell, Grid, Head
 from kn.report.numerals import decimals_for, shown
 from kn.report.read_back import Reported
-from kn.stats.intervals import UNMEASURED, Measured
-from kn.store import result_files
 from kn.store.result_files import ARMS, KNOWLEDGE, RANDOM
 
-SEED = 42
 Values = dict[str, Reported | None]  # by arm, the knowledge neurons first
 
 
@@ -91,18 +86,11 @@ def as_text(table: Grid) -> str:
 
 
 def _statistics(run: Run) -> list[Card]:
-    by_arm = read_back.statistics(run.kn_dir)
-    intervals = {arm: _intervals(run.kn_dir, arm, measures["relations"]) for arm, measures in by_arm.items()}
-
     shared = read_back.shared_neurons(run.kn_dir)
     within, between = (shared and shared[side]["expected"] for side in ("within a relation", "between relations"))
 
     def finding(short: str, name: str, chance: float | None = None) -> Finding:
-        values: Values = {}
-        for arm, measures in by_arm.items():
-            _, *ends = intervals[arm].get(name, UNMEASURED)
-            value = read_back.measured(measures, name)
-            values[arm] = value and Reported(value.value, *ends)
+        values = {arm: statistics[name] for arm, statistics in run.statistics.items()}
         if chance is not None:
             values[RANDOM] = Reported(chance)
         return Finding(short, name, values, _paper(run, "statistics", name))
@@ -122,14 +110,6 @@ def _statistics(run: Run) -> list[Card]:
             ],
         ),
     ]
-
-
-def _intervals(kn_dir: Path, arm: str, relations: Iterable[str]) -> dict[str, Measured]:
-    """Of stage 2's statistics, if the neurons they are about are there."""
-    paths = {relation: result_files.neurons(kn_dir, relation, arm) for relation in relations}
-    if not all(path.exists() for path in paths.values()):
-        return {}
-    return resampling.statistics({relation: read_neuron_sets(path) for relation, path in paths.items()}, SEED)
 
 
 def _modified(run: Run) -> list[Card]:

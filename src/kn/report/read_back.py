@@ -131,10 +131,14 @@ def names(output_dir: Path, prefix: str) -> dict[str, str]:
         for fact in read_jsonl(path):
             check(fact, result_shapes.ATTRIBUTIONS, f"{path}, fact 0")
             check([prompt for prompt, _ in fact], result_shapes.PROMPTS, f"{path}, fact 0")
-            text = fact[0][0]["relation"]  # P36(capital)
-            found[relation] = text.removeprefix(relation).strip().removeprefix("(").removesuffix(")")
+            found[relation] = relation_name(relation, fact[0][0]["relation"])
             break
     return found
+
+
+def relation_name(relation: str, text: str) -> str:
+    """capital, of P36 and P36(capital)."""
+    return text.removeprefix(relation).strip().removeprefix("(").removesuffix(")")
 
 
 def modified(kn_dir: Path, name: str) -> dict[str, dict[str, Reported]]:
@@ -192,13 +196,8 @@ def _probability_sums(kn_dir: Path) -> dict[tuple[str, str, str, float], tuple[n
     return sums
 
 
-def distant(output_dir: Path) -> dict[str, list[float]]:
-    """The mean activation at each of `KINDS`, by arm: over neurons within a relation, then over relations."""
-    return {arm: [mean.value for mean in means] for arm, means in mean_activations(output_dir).items()}
-
-
 def mean_activations(output_dir: Path) -> dict[str, list[Reported]]:
-    """The same with intervals."""
+    """The mean activation at each of `KINDS`, by arm: over neurons within a relation, then over relations."""
     means = {}
     for arm in (KNOWLEDGE, BASELINE):
         path = result_files.published_activations(output_dir, arm)

@@ -5,14 +5,26 @@ Facts are drawn with replacement within their relation. A fact that is drawn twi
 
 from collections.abc import Mapping, Sequence
 from itertools import permutations
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from kn.neurons.sets import Neuron, NeuronSet
-from kn.stats.intervals import DRAWS, Measured
+from kn.neurons.sets import Neuron, NeuronSet, read_neuron_sets
+from kn.report import read_back
+from kn.report.read_back import Reported
+from kn.stats.intervals import DRAWS, ENDS, SEED
+from kn.store import result_files
+from kn.store.result_shapes import NeuronStatistics
 
-ENDS = (0.025, 0.975)
+STATISTICS = (
+    "neurons per fact",
+    "shared by two facts of one relation",
+    "shared by facts of two relations",
+    "facts without neurons",
+    "different neurons in use",
+)
+Ends = tuple[float | None, float | None]
 
 
 class Drawn(NamedTuple):
@@ -26,7 +38,17 @@ class Drawn(NamedTuple):
     pairs: np.ndarray  # per draw: pairs of different facts
 
 
-def statistics(relations: Mapping[str, Sequence[NeuronSet]], seed: int, draws: int = DRAWS) -> dict[str, Measured]:
+def with_intervals(kn_dir: Path, arm: str, summary: NeuronStatistics) -> dict[str, Reported | None]:
+    """Stage 2's statistics of an arm; with intervals if the neurons that they are about are there."""
+    paths = {relation: result_files.neurons(kn_dir, relation, arm) for relation in summary["relations"]}
+    drawn: dict[str, Ends] = {}
+    if all(path.exists() for path in paths.values()):
+        drawn = intervals({relation: read_neuron_sets(path) for relation, path in paths.items()}, SEED)
+    found = {name: read_back.measured(summary, name) for name in STATISTICS}
+    return {name: value and Reported(value.value, *drawn.get(name, (None, None))) for name, value in found.items()}
+
+
+def intervals(relations: Mapping[str, Sequence[NeuronSet]], seed: int, draws: int = DRAWS) -> dict[str, Ends]:
     """By the names that stage 2's statistics have."""
     rng = np.random.default_rng(seed)
     drawn = [_drawn(facts, weights(rng, len(facts), draws)) for facts in relations.values() if facts]
@@ -35,16 +57,16 @@ def statistics(relations: Mapping[str, Sequence[NeuronSet]], seed: int, draws: i
         return {}
     per_fact = np.sum([relation.neurons for relation in drawn], 0) / total
     pairs = np.sum([relation.pairs for relation in drawn], 0)
-    measured = {"neurons per fact": _interval(per_fact)}
+    measured = {"neurons per fact": _ends(per_fact)}
     if np.any(pairs):
         with np.errstate(invalid="ignore"):
-            measured["shared by two facts of one relation"] = _interval(
+            measured["shared by two facts of one relation"] = _ends(
                 np.sum([relation.shared for relation in drawn], 0) / pairs
             )
     if len(drawn) > 1:
         # The mean over facts of what each shares with a random fact of a random other relation.
         sums = [_shared(one, other) / other.facts for one, other in permutations(drawn, 2)]
-        measured["shared by facts of two relations"] = _interval(np.sum(sums, 0) / (len(drawn) - 1) / total)
+        measured["shared by facts of two relations"] = _ends(np.sum(sums, 0) / (len(drawn) - 1) / total)
     return measured
 
 
@@ -72,6 +94,7 @@ def _shared(one: Drawn, other: Drawn) -> np.ndarray:
     return np.einsum("dn,dn->d", one.counts[:, here], other.counts[:, there])
 
 
-def _interval(draws: np.ndarray) -> Measured:
+def _ends(draws: np.ndarray) -> Ends:
     finite = draws[np.isfinite(draws)]
-    return Measured(None, *map(float, np.quantile(finite, ENDS))) if len(finite) else Measured(None)
+    low, high = map(float, np.quantile(finite, ENDS)) if len(finite) else (None, None)
+    return low, high

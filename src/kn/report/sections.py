@@ -9,6 +9,7 @@ from statistics import mean
 from kn.report import amig_sections, captions, consistency_sections, method_sections, read_back
 from kn.report.comparison import Figure, Run, Section, Series, Values, makers
 from kn.report.read_back import Reported, measured
+from kn.report.resampling import STATISTICS
 from kn.store.result_files import KNOWLEDGE, by_number
 
 
@@ -52,18 +53,9 @@ def data(run: Run) -> Section:
     )
 
 
-STATISTICS = (
-    "neurons per fact",
-    "shared by two facts of one relation",
-    "shared by facts of two relations",
-    "facts without neurons",
-    "different neurons in use",
-)
-
-
 def statistics(run: Run) -> Section:
     by_arm = read_back.statistics(run.kn_dir)
-    values = {(name, arm): measured(by_arm[arm], name) for name in STATISTICS for arm in by_arm}
+    values: Values = {(name, arm): run.statistics[arm][name] for name in STATISTICS for arm in run.statistics}
     relations = by_arm[KNOWLEDGE]["relations"] if KNOWLEDGE in by_arm else {}
     per_fact = {}
     for relation, measures in relations.items():
