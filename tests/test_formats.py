@@ -221,6 +221,26 @@ def test_eleuthers_form_does_not_say_what_the_subjects_are(convert, tmp_path):
     assert not (data / "BingDistantTREx" / "query_pairs.json").exists()
 
 
+def test_answers_deleted_from_sentences_are_put_back_where_templates_tell_their_place(convert):
+    def fact(*sentences):
+        return {"sentences": sentences, "relation_name": "P19", "obj_label": "Oslo"}
+
+    templates = ["[X] was born in [Y] .", "[Y] saw the birth of [X].", "[X] is , [Y] .", "[X] is [Y] , ."]
+    entries = {
+        "u1": fact("Ada Li was born in  .", " saw the birth of Ada Li."),
+        "u2": fact("Bo was born in .", "Bo is , ."),
+        "u3": fact("Bo died in ."),
+        "u4": fact("Cy was born in .", "saw the birth of Di."),
+    }
+    patterns = [{"relation": "P19", "pattern": template} for template in templates]
+    data, out = convert("eleuther", {"en.json": entries, "templates.jsonl": patterns})
+    expected = [("Oslo", ["Ada Li was born in [MASK] .", "[MASK] saw the birth of Ada Li."])]
+    assert prompts(data) == {"P19(P19)": [*expected, ("Oslo", ["Bo was born in [MASK] ."])]}
+    assert read(data / "BingDistantTREx" / "query_pairs.json") == {"P19": [["Ada Li", "Oslo"], ["Bo", "Oslo"]]}
+    assert "facts whose sentences do not fit the templates in one way (2)" in out
+    assert "sentences that fit several templates (1)" in out
+
+
 def test_stages_1_and_2_on_a_relation_with_a_name_and_with_few_prompts(convert, tmp_path):
     few = LRE | {"prompt_templates": ["The capital of {} is"], "prompt_templates_zs": [], "samples": LRE["samples"][:2]}
     data, _ = convert("lre", {"factual/capital_city.json": few})
@@ -350,7 +370,7 @@ def test_a_data_set_whose_address_we_do_not_know_says_where_to_get_it(tmp_path):
     for name, known in FORMATS.items():
         if not (known.folder or known.address):
             error = error_of(run("0_get_data.py", name, "--data_dir", tmp_path / name, check=False))
-            assert "we know no address for certain" in error and f"bash 0_get_data.sh {name} --from PATH" in error
+            assert "we could not check its address" in error and f"bash 0_get_data.sh {name} --from PATH" in error
 
 
 @pytest.mark.parametrize("name", [name for name, known in FORMATS.items() if known.folder])

@@ -188,7 +188,7 @@ def write(data: Path, collected: Collector, source: Path, about: Mapping[str, ob
             "facts": len(facts),
             "prompts": len(prompts),
             "prompts whose answer comes last": sum(map(comes_last, prompts)),
-            "left out": dict(collected.left_out[name]),
+            "left out": dict(+collected.left_out[name]),
             "kept": dict(+collected.remarks[name]),
             "places": [fact.place.removeprefix(f"{source}/") for fact in facts],  # where each fact stands in the source
         }

@@ -101,8 +101,8 @@ def get_format(data: Path, format: Format, url: str | None) -> Path:
     address = url or format.address
     if not address:
         raise InputError(
-            f"{format.name}: we know no address for certain; as far as we know, it is {format.origin}. "
-            f"Get it from there, then: bash 0_get_data.sh {format.name} --from PATH, or use --url ADDRESS"
+            f"{format.name}: not fetched, because we could not check its address. As far as we know, it is "
+            f"{format.origin}. Name a local copy: bash 0_get_data.sh {format.name} --from PATH, or an --url"
         )
     path = source / (Path(urlsplit(address).path).name or format.name)
     is_zip = path.suffix == ".zip"
