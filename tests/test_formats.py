@@ -181,6 +181,8 @@ def test_lama_from_a_zip_file(tmp_path):
     write(tmp_path / "theirs", LAMA)
     archive = shutil.make_archive(str(tmp_path / "lama"), "zip", tmp_path / "theirs")
     run("0_get_data.py", "lama", "--from", archive, "--data_dir", tmp_path / "data")
+    places = read(tmp_path / "data" / "conversion.json")["relations"]["P36"]["places"]
+    assert places == [f"data/TREx/P36.jsonl, entry {number}" for number in (1, 2)]
     capitals = [("Jehe", ["The capital of Kotaba is [MASK] ."]), ("Pofi", ["The capital of Wineje is [MASK] ."])]
     assert prompts(tmp_path / "data") == {"P36(capital)": capitals}
     assert list(read(tmp_path / "data" / "conversion.json")["sha256"]) == ["lama.zip"]
@@ -206,8 +208,10 @@ def test_zsre(convert):
     assert "facts whose further right answers are not used (10)" in out
 
 
-def test_popqa(convert):
-    data, _ = convert("popqa", {"popQA.tsv": POPQA})
+def test_popqa_from_a_single_file(tmp_path):
+    write(tmp_path, {"popQA.tsv": POPQA})
+    data = tmp_path / "data"
+    run("0_get_data.py", "popqa", "--from", tmp_path / "popQA.tsv", "--data_dir", data)
     question = "Q: What is the capital of Kotaba?\nA: [MASK]."
     assert prompts(data) == {"capital_of_the_land(capital of the land)": [("Jehe", [question])]}
     assert read(data / "conversion.json")["relations"]["capital_of_the_land"]["places"] == ["popQA.tsv, line 2"]
@@ -330,12 +334,12 @@ def test_a_refused_conversion_leaves_the_data_as_they_are(convert, tmp_path):
     before = {path: path.read_bytes() for path in data.rglob("*") if path.is_file()}
     flags = ("--data_dir", data, "--from", tmp_path / "theirs")
     (tmp_path / "theirs" / "popQA.tsv").write_text("subj\nA\n")
-    for name, message in (("popqa", "expected the column"), ("lama", "holds popqa; give lama a folder of its own")):
+    for name, message in (("popqa", "expected the column"), ("lama", "holds popqa; give lama another folder")):
         assert message in error_of(run("0_get_data.py", name, *flags, check=False))
-    assert "holds popqa; give PARAREL a folder of its own" in error_of(run("0_get_data.py", *flags, check=False))
+    assert "holds popqa; give PARAREL another folder" in error_of(run("0_get_data.py", *flags, check=False))
     assert {path: path.read_bytes() for path in data.rglob("*") if path.is_file()} == before
     (data / "conversion.json").unlink()
-    assert "holds PARAREL; give popqa a folder" in error_of(run("0_get_data.py", "popqa", *flags, check=False))
+    assert "holds PARAREL; give popqa another folder" in error_of(run("0_get_data.py", "popqa", *flags, check=False))
 
 
 def test_files_are_fetched_with_their_checksums_and_kept(server, tmp_path, monkeypatch):

@@ -170,15 +170,14 @@ def require_own_folder(data: Path, name: str | None) -> None:
         return
     there = read_object(data / RECORD).get("format") if (data / RECORD).exists() else None
     if there != name:
-        raise InputError(
-            f"{data}: holds {there or 'PARAREL'}; give {name or 'PARAREL'} a folder of its own: "
-            f"DATA=data/{name or 'pararel'} bash 0_get_data.sh {name or ''}"
-        )
+        example = f"DATA=data/{name} bash 0_get_data.sh {name}" if name else "DATA=data/published bash 0_get_data.sh"
+        raise InputError(f"{data}: holds {there or 'PARAREL'}; give {name or 'PARAREL'} another folder: {example}")
 
 
 def write(data: Path, collected: Collector, source: Path, about: Mapping[str, object]) -> Bags:
     """Write all facts, what was left out, and where each fact comes from."""
     collected.require_facts(source)
+    folder = source.parent if source.is_file() and source.suffix != ".zip" else source
     relations = {}
     for name, label in collected.labels.items():
         facts = collected.facts.get(name, [])
@@ -190,7 +189,7 @@ def write(data: Path, collected: Collector, source: Path, about: Mapping[str, ob
             "prompts whose answer comes last": sum(map(comes_last, prompts)),
             "left out": dict(+collected.left_out[name]),
             "kept": dict(+collected.remarks[name]),
-            "places": [fact.place.removeprefix(f"{source}/") for fact in facts],  # where each fact stands in the source
+            "places": [fact.place.removeprefix(f"{folder}/") for fact in facts],  # where each fact stands in the source
         }
     # First, so that a run that was killed can be repeated: `require_own_folder` reads it.
     write_json(data / RECORD, {**about, "relations": relations})
