@@ -1,9 +1,12 @@
 """What is attributed, along which path and where: every choice against slow loops over transformers' own models."""
 
+import re
+
 import pytest
 import torch
 from numpy.polynomial import legendre
 
+from conftest import ROOT
 from families import CAUSAL, FAMILIES, prompts, with_inputs
 from kn.methods.attribution import Engine
 from kn.methods.certificate import Certificate
@@ -194,3 +197,12 @@ def test_wrong_choices_are_refused_with_one_line(tiny, more, line):
     with pytest.raises(InputError, match=line) as error:
         tiny.attributed("gauss", **more)
     assert "\n" not in str(error.value)
+
+
+def test_the_documented_example_runs(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    (code,) = re.findall(r"^```python\n(.*?)^```", (ROOT / "docs/methods.md").read_text(), re.M | re.S)
+    names: dict = {}
+    exec(code, names)
+    assert names["why_not_london"].completeness.max() < 1e-2
+    assert 0 < names["at_the_subject"].answer.abs().max() < names["why_not_london"].answer.abs().max()

@@ -43,7 +43,7 @@ def table(summary: Mapping, cost: Mapping[str, Mapping[str, float]], numbers: li
         for method in methods:
             cells = [_cell(by_number[shown][side].get(method, {}), name, scale) for side, name, _, scale in COLUMNS]
             lines.append(f"{method:{width}}" + "".join(cells))
-    return "\n".join(lines)
+    return "\n".join(line.rstrip() for line in lines)
 
 
 def _cell(measures: Measures, name: str, scale: float) -> str:
