@@ -54,7 +54,7 @@ def slow_passes(facts, rule):
         kept = []
         for prompts in facts:
             everywhere = list(dict.fromkeys(neuron for prompt in prompts for neuron in prompt))
-            enough = max(share * len(prompts), rule.min_prompts)
+            enough = max(share * len(prompts), min(rule.min_prompts, len(prompts)))
             kept.append([neuron for neuron in everywhere if sum(neuron in p for p in prompts) >= enough])
         mean = sum(len(neurons) for neurons in kept) / len(kept)
         passes.append((share, mean, kept))
