@@ -43,8 +43,11 @@ def heat_maps(groups: Sequence[Group], shared: SharedNeurons, words: Words, path
         axes.set_position((x / width, y / total, side / width, side / total))
         scale = figure.add_axes(((x + side + 0.08) / width, y / total, 0.1 / width, side / total))
         _heat_map(axes, scale, title, values, chance=values is not counts, with_numbers=square >= WITH_NUMBER)
-        axes.set_xticks(range(len(groups)), [group.key for group in groups] if row == n_rows - 1 else [], rotation=90)
-        axes.set_yticks(range(len(groups)), labels if column == 0 else [])
+        middles = np.arange(len(groups)) + 0.5
+        axes.set_xticks(
+            middles, [group.key for group in groups] if row == n_rows - 1 else [""] * len(groups), rotation=90
+        )
+        axes.set_yticks(middles, labels if column == 0 else [""] * len(groups), rotation=0)
     head = ["relation", "name", "other relation", "neurons shared", "expected by chance"]
     table = [
         [group.key, group.name, other.key, shared["shared"][row][column], expected[row][column] if expected else None]
@@ -55,33 +58,35 @@ def heat_maps(groups: Sequence[Group], shared: SharedNeurons, words: Words, path
 
 
 def _heat_map(axes: Any, scale: Any, title: str, values: np.ndarray, chance: bool, with_numbers: bool) -> None:
-    from matplotlib.cm import ScalarMappable
+    import seaborn  # takes a second to load
     from matplotlib.colors import LogNorm, Normalize
 
     known = values[np.isfinite(values) & (values > 0)]
     highest = max([*known, 10.0 if chance else 0.1])
     lowest = min([*known, 1.0]) if chance else 0
-    norm = LogNorm(lowest, highest) if chance else Normalize(lowest, highest)
-    colors = pyplot().get_cmap("Oranges" if chance else "Blues").with_extremes(bad="#bbbbbb", under="white")
-    # A logarithmic scale has no zero: nothing shared is drawn as less than everything else.
-    axes.imshow(np.where(values == 0, lowest / 10, values) if chance else values, cmap=colors, norm=norm)
-    bar = axes.figure.colorbar(ScalarMappable(norm, colors), cax=scale)
-    bar.outline.set_linewidth(0.4)
-    bar.set_label(f"{title} (log scale)" if chance else title)
+    seaborn.heatmap(
+        # A logarithmic scale has no zero: nothing shared is drawn as less than everything else.
+        np.where(values == 0, lowest / 10, values) if chance else values,
+        mask=~np.isfinite(values),
+        norm=LogNorm(lowest, highest) if chance else Normalize(lowest, highest),
+        cmap=pyplot().get_cmap("Oranges" if chance else "Blues").with_extremes(under="white"),
+        annot=np.vectorize(_number, otypes=[object])(values) if with_numbers else None,
+        fmt="",
+        annot_kws={"size": SMALL},
+        ax=axes,
+        cbar_ax=scale,
+        cbar_kws={"label": f"{title} (log scale)" if chance else title},
+    )
     if chance:
         ticks = [step * 10.0**power for power in range(-6, 7) for step in ((1, 3) if highest > 30 else (1, 2, 5))]
         ticks = [tick for tick in ticks if lowest <= tick <= highest]
-        bar.set_ticks(ticks, labels=[f"{tick:g}" for tick in ticks])
+        axes.collections[0].colorbar.set_ticks(ticks, labels=[f"{tick:g}" for tick in ticks])
+    axes.set_facecolor("#bbbbbb")  # where nothing is known
     axes.grid(visible=False)
     axes.tick_params(length=0)
-    axes.spines[:].set_visible(False)
     for place in range(len(values)):  # facts of one relation
-        axes.add_patch(pyplot().Rectangle((place - 0.5, place - 0.5), 1, 1, fill=False, linewidth=0.5))
-    if with_numbers:
-        for (row, column), value in np.ndenumerate(values):
-            if np.isfinite(value):
-                red, green, blue, _ = colors(norm(max(value, lowest)))
-                dark = 0.3 * red + 0.6 * green + 0.1 * blue < 0.5
-                shown = f"{value:.0f}" if value >= 10 or not value else f"{value:.1f}" if value >= 1 else f"{value:.2f}"
-                style = {"ha": "center", "va": "center", "size": SMALL, "color": "white" if dark else "black"}
-                axes.text(column, row, shown, **style)
+        axes.add_patch(pyplot().Rectangle((place, place), 1, 1, fill=False, linewidth=0.5))
+
+
+def _number(value: float) -> str:
+    return f"{value:.0f}" if value >= 10 or not value else f"{value:.1f}" if value >= 1 else f"{value:.2f}"
