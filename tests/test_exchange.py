@@ -448,6 +448,9 @@ def test_a_model_on_the_command_line_is_checked_and_recorded(facts, exported, tm
     write(tmp_path / "other" / "card.json", card)
     with pytest.raises(InputError, match=r"was made with another model \(.*golden/model\): run `kn import` with"):
         kn_import(tmp_path / "other", "--kn_dir", tmp_path / "kn2", *model)
+    kn_import(exported / "kn", "--kn_dir", tmp_path / "kn2")
+    with pytest.raises(InputError, match=r"kn_bag-P36.json: is there already, of another model: delete it"):
+        kn_import(tmp_path / "other", "--kn_dir", tmp_path / "kn2")
 
 
 def test_neurons_of_several_models_are_not_exported_together(results, tmp_path):

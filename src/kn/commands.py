@@ -117,7 +117,8 @@ def import_(argv: list[str]) -> None:
     parser.add_argument("--baseline", metavar="KN_DIR", help="take the baseline's neurons from this folder of stage 2")
     parser.add_argument("--bert_model", help="the model that the neurons are of: a folder, or its name on the hub")
     parser.add_argument("--revision", help="which version of a model on the hub")
-    parser.add_argument("--dtype", choices=flags.DTYPES, default="{DTYPE}", help="the model's type in the stages")
+    parser.add_argument("--dtype", choices=flags.DTYPES, default="{DTYPE}", help="its numbers' type in the stages")
+    parser.add_argument("--do_lower_case", action="store_true", help="lower-case its text, if the stages do")
     args = parser.parse_args(argv)
     facts = _read_facts(args, args.pt_relation, args.debug)
     source = incoming.find_source(args.paths, args.layout, args.facts, args.language)
@@ -145,8 +146,7 @@ def _checked_model(args: argparse.Namespace, imported: incoming.Imported, settin
 
     names = ("bert_model", "revision", "dtype")
     model = flags.ModelArgs(
-        **{name: getattr(args, name) for name in names},
-        do_lower_case=False,
+        **{name: getattr(args, name) for name in (*names, "do_lower_case")},
         max_seq_length=128,
         device="cpu",
         gpus=None,

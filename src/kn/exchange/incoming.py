@@ -198,6 +198,8 @@ def _read_languages(source: Source, facts: Facts) -> Imported:
         for name in names:
             if name not in facts.all:
                 raise InputError(f"{names_path}: the data ({facts.path}) have no relation {short(name)}")
+            if names.count(name) > 1:
+                raise InputError(f"{names_path}: names the relation {name} {names.count(name)} times")
         by_relation = dict(zip(names, languages, strict=True))
         paths.append(names_path)
     found = {fact.id: neurons for name, neurons in by_relation.items() for fact in facts.all[name]}
