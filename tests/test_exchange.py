@@ -252,7 +252,9 @@ def test_eleuthers_files_are_matched_by_relation_object_and_sentence(facts, resu
     about = write(tmp_path / "pararel_expanded.json", sentences)
     one = write(tmp_path / "neurons_0.json", {"u0": [[4, 25]], "u1": []})
     two = write(tmp_path / "neurons_1.json", {"u2": [[0, 1], [4, 191]], "u3": [[2, 2]]})
-    kn_import(one, two, "--from", "eleuther", "--facts", about, "--kn_dir", tmp_path / "kn")
+    for _ in range(2):  # the same again changes nothing
+        more = ["--kn_dir", tmp_path / "kn", "--baseline", results / "kn"]
+        kn_import(one, two, "--from", "eleuther", "--facts", about, *more)
     assert bags(tmp_path / "kn", "P36") == [{(4, 25)}, set(), {(0, 1), (4, 191)}] + [set()] * 37
     assert bags(tmp_path / "kn", "P101") == [{(2, 2)} if number == 7 else set() for number in range(40)]
     assert not (tmp_path / "kn" / "kn_bag-P103.json").exists()

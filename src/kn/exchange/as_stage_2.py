@@ -57,7 +57,8 @@ def write(kn_dir: Path, imported: Imported, source: Source, facts: Facts, settin
         if sha256_of(path) != _sha256(text):
             raise InputError(f"{path}: is there already, with other neurons: delete it, or import into another folder")
         known = (record.made(path.name) or {"settings": {}})["settings"].get("weights")
-        if known not in (None, settings.get("weights")):
+        new = entries.get(path.name, {"settings": settings})["settings"].get("weights")
+        if known not in (None, new):
             raise InputError(f"{path}: is there already, of another model: delete it, or import into another folder")
     make_folder(kn_dir)
     # The record first: a kill leaves files missing, but none that the record does not describe.
