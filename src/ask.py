@@ -217,8 +217,8 @@ def in_words(
         more, less = ", ".join(neuron.writes), ", ".join(neuron.least)
         lines.append(f"{neuron.layer:>5} {neuron.index:>6} {neuron.share:>6.0%}  {more:{writes}}  {less}")
     width = max(map(len, effects))
-    what = "this neuron" if len(neurons) == 1 else f"these {len(neurons)} neurons"
-    lines += ["", f"The answer's probability when {what} change, and as many random ones in the same layers"]
+    what = "this neuron changes" if len(neurons) == 1 else f"these {len(neurons)} neurons change"
+    lines += ["", f"The answer's probability when {what}, and as many random ones in the same layers"]
     lines.append(" " * width + "".join(f"{name:>20}" for name in CHANGES))
     for text, values in effects.items():
         lines.append(f"{text:{width}}" + "".join(f"{values[name]:>20.2%}" for name in CHANGES))

@@ -354,6 +354,8 @@ def test_grouped_queries_gates_and_other_dtypes():
         (lambda models: kn.load(SAMPLE / "model", dtype="int8"), "expected one of float32"),
         (lambda models: kn.Model(SAMPLE / "model", None), "kn.load takes a name"),
         (lambda models: kn.Model(models["bert"].model.bert, None), "load it with AutoModelForMaskedLM"),
+        (lambda models: kn.Model(models["bert"].model, None), "expected its tokenizer, too, found NoneType"),
+        (lambda models: kn.Model(models["bert"].model, models["gpt2"].tokenizer), "no mask token"),
         (lambda models: kn.find(models["bert"], FRANCE[0], "Paris"), "expected a list of prompts"),
         (lambda models: kn.find(models["bert"], FRANCE, "Paris", share=7), "share 7: expected a share"),
         (lambda models: kn.attribute(models["bert"], "The capital of France is Paris.", "Paris"), "one [MASK]"),

@@ -62,7 +62,7 @@ def apply_kn_to_model(
     `lambda2`). `rephrase_prompt` is not used: EasyEdit measures generalization with it. With several requests, each
     edit is made in the model that the edits before it left.
 
-    A neuron whose activation is negative, as half of them are in gated FFNs, writes the opposite of its column, so its
+    A neuron whose activation is negative, as many are in gated FFNs, writes the opposite of its column, so its
     column gets the opposite change. The published models have hardly any.
     """
     edited = deepcopy(model) if copy else model

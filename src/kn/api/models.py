@@ -32,7 +32,7 @@ class Model:
     def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase):
         self.model, self.tokenizer = model, tokenizer
         self.name = _name(model)
-        _check(model, self.name)
+        _check(model, tokenizer, self.name)
         self.adapter = loading.adapt(model)
         self.adapter.spell = tokenizer.decode
         with evaluating(model):
@@ -130,7 +130,7 @@ def _name(model: object) -> str:
     return getattr(getattr(model, "config", None), "name_or_path", "") or type(model).__name__
 
 
-def _check(model: object, name: str) -> None:
+def _check(model: object, tokenizer: object, name: str) -> None:
     if not isinstance(model, nn.Module) or not hasattr(model, "config"):
         raise InputError(f"expected a model of transformers' and its tokenizer, found {name}; kn.load takes a name")
     family = model.config.model_type
@@ -141,6 +141,10 @@ def _check(model: object, name: str) -> None:
     if not type(model).__name__.endswith(("ForMaskedLM", "ForCausalLM", "LMHeadModel")):
         wanted = "AutoModelForCausalLM" if causal else "AutoModelForMaskedLM"
         raise InputError(f"model {name}: a {type(model).__name__} predicts no words: load it with {wanted}")
+    if not hasattr(tokenizer, "decode"):
+        raise InputError(f"model {name}: expected its tokenizer, too, found {type(tokenizer).__name__}")
+    if not causal and getattr(tokenizer, "mask_token", None) is None:
+        raise InputError(f"model {name}: its tokenizer has no mask token, which a masked model needs")
     places = sorted({str(weight.device) for weight in model.parameters()})
     if len(places) > 1:
         raise InputError(f"model {name}: its weights are on {' and '.join(places)}: expected one device")
