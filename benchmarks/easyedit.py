@@ -1,6 +1,6 @@
 """Editing facts with EasyEdit's interface: the published method, and what EasyEdit's own KN does.
 
-    PYTHONPATH=src .venv/bin/python benchmarks/easyedit.py --bert_model FOLDER       about 15 minutes on one core
+    PYTHONPATH=src .venv/bin/python benchmarks/easyedit.py --bert_model FOLDER       about 10 minutes of one core
 
 Edits each fact of a file of CounterFact's form in a causal model, measures as EasyEdit does, and undoes the edit. The
 measures are shares of tokens, read with the whole answer given:
