@@ -94,7 +94,9 @@ def _draw(
         if prompt.template == asked.template and prompt.answer != asked.answer
     }
     other, donor = [*rng.sample(list(same_template), min(2, len(same_template))), None, None][:2]
-    target = _target(relation, fact, asked, world, rng)
+    inverse = INVERSES.get(relation, "")
+    named = subjects.get(inverse, [])[: len(world.bags.get(inverse, []))]
+    target = _target(relation, fact, asked, named, world, rng)
     of_prompts = [rules.neurons(prompt) for prompt in prompts[fact]]
     neurons = {
         ASKED: attributed.as_neurons(rules.neurons(asked)),
@@ -105,8 +107,6 @@ def _draw(
     }
     for arm, like in ((RANDOM_ASKED, ASKED), (RANDOM_UNION, UNION)):
         neurons[arm] = selection.random_like(neurons[like], world.adapter.d_ffn, rng)
-    inverse = INVERSES.get(relation, "")
-    named = subjects.get(inverse, [])[: len(world.bags.get(inverse, []))]
     return Draw(
         fact,
         number,
@@ -118,11 +118,16 @@ def _draw(
     )
 
 
-def _target(relation: str, fact: int, asked: Attributed, world: World, rng: random.Random) -> str | None:
-    """Another answer of the relation that can be scored in all the fact's prompts; None if there is none."""
+def _target(
+    relation: str, fact: int, asked: Attributed, named: list[str], world: World, rng: random.Random
+) -> str | None:
+    """Another answer of the relation that can be scored in all the fact's prompts; None if there is none.
+
+    Where possible it is one of those `named`, which have an inverse question.
+    """
     answers = sorted({bag[0][1] for bag in world.bags[relation]} - {asked.answer})
     n_scored = len(world.prompts(relation, fact))
-    for answer in rng.sample(answers, len(answers)):
+    for answer in sorted(rng.sample(answers, len(answers)), key=lambda answer: answer not in named):
         if not world.encoder.unknown(answer) and len(_scored(world.encoded(relation, fact, answer))) == n_scored:
             return answer
     return None
