@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 from kn.report.comparison import FURTHER, Figure, Row, Run, Section, Table
 from kn.report.method_figure import JUDGED, NAMES, RELATIVE, ByNumber, effect
+from kn.report.numerals import shown
 from kn.report.read_back import Reported, measured, read_if_there
 from kn.store import result_files, result_shapes
 from kn.store.result_shapes import Measures
@@ -45,7 +46,7 @@ def methods(run: Run) -> Section:
         figures=drawn,
         notes=[
             "Half of a fact's prompts choose its neurons, the others judge them. All methods have the same facts and "
-            "as many neurons. `rule` is the number that the first paper's rule keeps of the fact.",
+            "as many neurons. The number called rule is that which the first paper's rule keeps of the fact.",
         ]
         if comparison
         else [],
@@ -64,7 +65,7 @@ def seen(by_change: Mapping[str, ByNumber]) -> str:
     if not effects:
         return "No fact had neurons by every method."
     ordered = sorted(effects, key=lambda method: effects[method])
-    listed = ", ".join(f"{method} {effects[method]:+.1f} %" for method in ordered)
+    listed = ", ".join(f"{method} {shown(effects[method], 1, sign=True)} %" for method in ordered)
     return f"With {number} neurons suppressed, from the largest drop to the smallest: {listed}."
 
 
