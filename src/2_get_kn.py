@@ -161,12 +161,14 @@ class Strongest(NamedTuple):
 
 
 def read_strongest(path: Path, thresholds: dict[str, float]) -> Strongest:
-    """The strongest neurons in a file of stage 1."""
+    """The strongest neurons in a file of stage 1. Prompts that it skipped, because a causal model cannot read them for
+    example, do not count towards the share of prompts that must have a neuron.
+    """
     neurons: dict[str, list] = {score: [] for score in thresholds}
     n_layers = 0
     for _, fact in read_scores(path, thresholds):
         for score, threshold in thresholds.items():
-            of_prompts = [prompt.triplets[score] for prompt in fact]
+            of_prompts = [prompt.triplets[score] for prompt in fact if not prompt.skipped]
             neurons[score].append([strongest(triplets, threshold) for triplets in of_prompts])
             n_layers = max([n_layers, *(1 + layer for triplets in of_prompts for layer, _, _ in triplets)])
     return Strongest(neurons, n_layers)

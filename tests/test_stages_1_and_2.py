@@ -186,10 +186,13 @@ def test_answers_that_cannot_be_scored_are_skipped_with_the_reason(awkward, tmp_
     assert facts[0][0][1]["ig_gold"] and not facts[2][0][1]["ig_gold"] and facts[2][0][0]["pred_obj"] is None
     record = read(tmp_path / "out" / "TREx-all.args.json")["P36"]
     assert [(skip["fact"], skip["prompt"]) for skip in record["skipped"]] == [(0, 1), (2, 0), (2, 1)]
-    # Facts that were skipped, even in one of two prompts, count as facts without neurons.
+    # Prompts that were skipped do not count, so a fact with one prompt left has the neurons of that prompt.
     run("2_get_kn.py", "--output_dir", tmp_path / "out", "--kn_dir", tmp_path / "kn")
     neurons = read(tmp_path / "kn" / "kn_bag-P36.json")
-    assert neurons[0] == neurons[2] == [] != neurons[1]
+    triplets = facts[0][0][1]["ig_gold"]
+    highest = max(score for *_, score in triplets)
+    assert neurons[0] == [[layer, neuron] for layer, neuron, score in triplets if score >= 0.2 * highest]
+    assert neurons[1] and neurons[2] == []
 
 
 def test_data_with_nothing_to_score_are_no_error(awkward, tmp_path):
