@@ -246,6 +246,7 @@ def test_several_requests_are_made_one_after_the_other():
         ({"prompt": "The capital of France is [MASK].", "target_new": "Rome"}, {}, "request 0: ground_truth: expected"),
         (REQUESTS["bert"] | {"ground_truth": ["Paris"]}, {}, "ground_truth: expected a text, found ['Paris']"),
         (REQUESTS["bert"] | {"prompt": "The capital of France is Paris."}, {}, "one [MASK]"),
+        (REQUESTS["bert"] | {"ground_truth": "[SEP]"}, {}, "ground_truth is [SEP]: expected the answer to replace"),
         (REQUESTS["bert"], {"adaptive_threshold": 0}, "threshold 0: expected a share"),
         (REQUESTS["bert"] | {"target_new": "日"}, {}, "unknown to the model"),
     ],

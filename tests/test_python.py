@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 from collections import Counter
+from dataclasses import replace
 from fnmatch import fnmatch
 
 import numpy as np
@@ -195,6 +196,12 @@ def test_the_strongest_neurons_come_first(models):
     )
     assert attribution.strongest(0.3) == expected and len(expected) > 3
     assert attribution.strongest(0.3, 2) == expected[:2]
+
+
+def test_without_a_positive_score_no_neuron_is_strong(models):
+    attribution = kn.attribute(models["bert"], *QUESTIONS["bert"])
+    assert replace(attribution, scores=np.minimum(attribution.scores, 0)).strongest() == []
+    assert replace(attribution, scores=-np.abs(attribution.scores) - 1).strongest() == []
 
 
 def test_a_facts_neurons_are_strong_in_most_of_its_prompts(models):
@@ -395,8 +402,9 @@ def test_the_package_has_all_files_and_takes_the_pinned_versions():
     assert all((folder / "__init__.py").exists() for folder in folders)  # or setuptools leaves it out
     wanted = project["project"]["dependencies"] + project["project"]["optional-dependencies"]["figures"]
     ranges = {range.name: range.specifier for range in map(Requirement, wanted)}
-    pins = [Requirement(line) for line in (ROOT / "requirements.txt").read_text().splitlines() if line[0] != "#"]
-    assert ranges.keys() == {pin.name for pin in pins} - {"pytest"}
+    lines = (ROOT / "requirements.txt").read_text().splitlines()
+    pins = [Requirement(line) for line in lines if not line.startswith(("#", "pytest"))]
+    assert ranges.keys() == {pin.name for pin in pins}
     for pin in pins:
         (specifier,) = pin.specifier
-        assert pin.name == "pytest" or specifier.version in ranges[pin.name], pin
+        assert specifier.version in ranges[pin.name], pin

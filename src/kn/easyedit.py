@@ -71,6 +71,10 @@ def apply_kn_to_model(
     with _undone_on_error(stack):
         for each in _requests(request):
             prompts = [each.prompt, *each.paraphrases]
+            if each.ground_truth in tok.all_special_tokens:
+                raise InputError(
+                    f"{each.prompt!r}: ground_truth is {each.ground_truth}: expected the answer to replace"
+                )
             found = asking.find(asked, prompts, each.ground_truth, threshold=hparams.adaptive_threshold)
             if not found:
                 raise InputError(f"{each.prompt!r} and its paraphrases share no neuron: lower adaptive_threshold")

@@ -20,6 +20,7 @@ from kn.store.files import InputError
 
 RULE, THRESHOLD = Refining(), 0.2  # as published
 SHOWN = 10  # neurons in a repr
+TINY = np.finfo(float).tiny
 
 
 class Reading(NamedTuple):
@@ -46,7 +47,7 @@ class Attribution:
     def strongest(self, threshold: float = 0.2, count: int | None = None) -> list[Triplet]:
         """The neurons with at least this share of the highest score, the highest first; `count` at most."""
         flat = self.scores.ravel()
-        order = np.argsort(-flat, kind="stable")[: (flat >= threshold * flat.max()).sum()]
+        order = np.argsort(-flat, kind="stable")[: ((flat >= threshold * flat.max()) & (flat > 0)).sum()]
         places = zip(*np.unravel_index(order[:count], self.scores.shape), strict=True)
         return [Triplet(int(layer), int(index), float(self.scores[layer, index])) for layer, index in places]
 
@@ -121,7 +122,7 @@ def find(
     attributions = list(_attributions(model, prompts, answer, preset))
     strongest = [[Neuron(*triplet[:2]) for triplet in each.strongest(threshold)] for each in attributions]
     kept = refine_fact(strongest, share, min(RULE.min_prompts, len(prompts)))
-    shares = np.mean([each.scores / each.scores.max() for each in attributions], 0)
+    shares = np.mean([each.scores / max(each.scores.max(), TINY) for each in attributions], 0)
     neurons = NeuronSet(sorted(kept, key=lambda neuron: -shares[neuron]))
     counts = Counter(neuron for prompt in strongest for neuron in prompt)
     return Found(
