@@ -1,17 +1,16 @@
 #!/usr/bin/env bash
-# Runs stages 1 to 8 on a real pretrained model and real facts, from nothing: `bash real_run.sh`. docs/results.md has what
-# came out. The model is SmolLM2-135M-Instruct (tools/get_smollm2.sh), or the one that MODEL names. The facts are PARAREL's,
-# then LRE's, 40 of each relation. Kill it whenever you like: the same command resumes.
-# `bash real_run.sh --debug 2` takes 2 facts of each relation.
+# Runs stages 1 to 8 on a real pretrained model and real facts, from nothing: `bash real_run.sh`.
+# The model is SmolLM2-135M-Instruct (tools/get_smollm2.sh), or the one that MODEL names. The facts are PARAREL's, then
+# LRE's, 40 per relation; `bash real_run.sh --debug 2` takes 2. Kill it whenever you like: the same command resumes.
 [ -n "$BASH_VERSION" ] || exec bash "$0" "$@" # if started with sh
-[[ " $* " == *" --help "* || " $* " == *" -h "* ]] && { sed -n '2,5s/^# //p' "${BASH_SOURCE[0]}"; exit; }
+[[ " $* " == *" --help "* || " $* " == *" -h "* ]] && { sed -n '2,4s/^# //p' "${BASH_SOURCE[0]}"; exit; }
 source "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/setup.sh"
 
 [[ $# -gt 0 ]] || set -- --debug 40
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
 export GPUS=${GPUS:-$(nproc)} # one process per core; on a machine with GPUs, set it to their number
 
-echo "With SmolLM2 and 40 facts, this takes about TIME on two cores and DISK of disk."
+echo "With SmolLM2 and 40 facts per relation, this takes hours on two cores, and about 1 GB of disk besides .venv."
 
 if [[ -z $MODEL ]]; then
     export MODEL=data/smollm2
