@@ -2,11 +2,12 @@
 
 import json
 from contextlib import ExitStack
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from conftest import GOLDEN, run
+from conftest import GOLDEN, read, run
 from kn.experiments import carry_over, carry_over_averages
 from kn.experiments.agreement import Rules
 from kn.experiments.carry_over import (
@@ -24,6 +25,7 @@ from kn.experiments.carry_over import (
 )
 from kn.methods.weight_edits import edit_fact
 from kn.neurons import attributed, sets
+from kn.report import consistency_sections
 from reports import read_lines
 
 KN = GOLDEN / "results" / "kn"
@@ -184,3 +186,25 @@ def test_attributions_of_other_facts_are_refused(done, tmp_path):
     assert "TREx-all-P36.rlt.jsonl, fact 1: was made from other prompts" in refused.stderr
     missing = start(tmp_path / "elsewhere", check=False)
     assert "run stage 1 (1_run_mlm.sh) for P36 first" in missing.stderr
+
+
+def test_the_report_shows_the_averages(done):
+    folder, _, _ = done
+    run("14_consistency.py", "--output_dir", folder, "--fig_dir", folder)
+    of = SimpleNamespace(output_dir=folder, named=str)
+    carried, belonging = consistency_sections.carry_over(of), consistency_sections.belonging(of)
+    groups = read(folder / "consistency" / "carry_over.json")["groups"]
+    parts = read(folder / "consistency" / "consistency.json")["all"]["parts"]
+    shown = {(table.title, row.measure, row.scope): row.value for table in carried.tables for row in table.rows}
+    title = "change of the answer's probability when neurons are suppressed (%)"
+    for arm, measures in groups["all facts"].items():
+        if measures["neurons"] is not None:
+            assert shown[title, ITSELF, arm] == pytest.approx(100 * measures[f"suppressed, {ITSELF}"])
+    (of_all,) = [table for table in belonging.tables if table.title == "what a prompt's neurons belong to (%)"]
+    assert {row.measure: row.value for row in of_all.rows} == {
+        part: None if share is None else pytest.approx(100 * share)
+        for part, share in parts.items()
+        if not part.endswith(":interval")
+    }
+    for section in (carried, belonging, consistency_sections.localization(of)):
+        assert section.measured == (section.title != "Does attribution predict where editing succeeds?")
