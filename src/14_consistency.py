@@ -7,7 +7,7 @@ how far its prompts have the same neurons:
 
     CS1   the share of all its neurons that every prompt has
     CS2   the share that more than one prompt has
-    R1²   how far its prompts' attributions point in one direction (1: the same up to a factor, 0: orthogonal)
+    R1^2  how far its prompts' attributions point in one direction (1: the same up to a factor, 0: orthogonal)
 
 Each is compared with that of as many prompts of different facts, with the same template, with other templates, and of
 other relations, and with that of random neurons in the same layers. A fact is inconsistent if its CS1 or CS2 is below

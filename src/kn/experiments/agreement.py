@@ -25,8 +25,8 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         default=0.2,
         help="the least share of a prompt's or a fact's highest score",
     )
-    parser.add_argument("--beta1", type=flags.number, default=1.0, help="of the mean in consistency-aware scores")
-    parser.add_argument("--beta2", type=flags.number, default=1.0, help="of the standard deviation")
+    parser.add_argument("--beta1", type=flags.number, default=1.0, help="the mean's weight in consistency-aware scores")
+    parser.add_argument("--beta2", type=flags.number, default=1.0, help="the standard deviation's")
     parser.add_argument(
         "--fixed", type=flags.number, default=consistency.FIXED, help="the CS below which a fact is inconsistent"
     )

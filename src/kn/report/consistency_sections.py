@@ -103,7 +103,7 @@ def carry_over(run: Run) -> Section:
             Figure(
                 "carry_over",
                 "Suppressing a prompt's neurons",
-                "Points: the change of the answer's probability when neurons are suppressed, by whose they are.",
+                "Bars: the change of the answer's probability when neurons are suppressed, by whose they are.",
                 _carried(result["groups"]),
             )
         ]
