@@ -92,7 +92,7 @@ const Facts = (() => {
       },
       {
         name: "neurons",
-        key: ({ fact }) => neurons(fact).join(" "),
+        key: ({ fact }) => (fact[at.neurons]?.length ? 1e7 * fact[at.neurons][0] + fact[at.neurons][1] : null), // the first
         show: ({ fact }) => neurons(fact).flatMap((name) => [link("neurons", name), " "]),
         width: 10.5,
         wide: true,
