@@ -10,19 +10,30 @@ answer's pieces.
 """
 
 from collections.abc import Collection, Iterator
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from kn.methods.attribution import Attributions
 from kn.methods.certificate import Certificate
-from kn.methods.presets import ACTIVATION, NORM
+from kn.methods.presets import ACTIVATION, INCREASE, NORM
 from kn.model import finite, inputs
 from kn.model.adapters import Adapter, Pass, precise
 from kn.model.batches import Batches, Rows, upload
 from kn.model.prompts import Prompt
 
 LOGITS = 1 << 22  # held at a time
+TOGETHER = 256  # readings that are read early together, whatever their length
+
+
+@dataclass
+class Ran:
+    """A batch that was run."""
+
+    prompts: list[int]
+    rows: Rows
+    plain: Pass  # without what only adapters need
 
 
 class Direct:
@@ -34,22 +45,37 @@ class Direct:
     def attribute(self, prompts: list[Prompt], layers: Collection[int] | None = None) -> Iterator[Attributions]:
         """Yields the scores batch by batch. Layers not in `layers` get zeros; None scores all."""
         wanted = inputs.layers(layers, self.adapter)
+        # Early reading multiplies all value vectors with the unembedding, so many batches share the product.
+        together = TOGETHER if self.rule == INCREASE else 1
+        waiting: list[Ran] = []
 
-        def work(batch: list[int], rows: Rows) -> Attributions:
-            plain = self.adapter.run(rows.ids, rows.positions)
-            neurons = precise(torch.stack(plain.neurons_at, 1))
-            scores = self._scores(plain, neurons, rows.answers, wanted)
-            probabilities, predicted = precise(plain.logits).softmax(-1), plain.logits.argmax(-1)
+        def work(batch: list[int], rows: Rows) -> Ran:
+            return Ran(batch, rows, _only_at([self.adapter.run(rows.ids, rows.positions)]))
+
+        for _, ran in self.batches.over(prompts, 1, work):
+            waiting.append(ran)
+            if sum(len(ran.rows.ids) for ran in waiting) >= together:
+                yield from self._scored(waiting, wanted)
+                waiting = []
+        if waiting:
+            yield from self._scored(waiting, wanted)
+
+    def _scored(self, waiting: list[Ran], wanted: list[bool]) -> Iterator[Attributions]:
+        plain = _only_at([ran.plain for ran in waiting])
+        answers = torch.cat([ran.rows.answers for ran in waiting])
+        neurons = precise(torch.stack(plain.neurons_at, 1))
+        scores = self._scores(plain, neurons, answers, wanted) * upload(wanted, answers.device)[:, None]
+        sizes = [len(ran.rows.ids) for ran in waiting]
+        for ran, own_scores, own_neurons in zip(waiting, scores.split(sizes), neurons.split(sizes), strict=True):
+            rows, logits = ran.rows, precise(ran.plain.logits)
+            probabilities = logits.softmax(-1)
             own = rows.mean(probabilities.gather(1, rows.answers[:, None])[:, 0])
-            merged = rows.mean(scores * upload(wanted, scores.device)[:, None])
+            merged, activations = rows.mean(own_scores), rows.mean(own_neurons)
             finite.check(self.adapter, rows, own, merged)
-            activations, about = rows.mean(neurons), rows.merged(predicted.tolist(), tuple)
-            return Attributions(
-                batch, about, rows.mean(probabilities), own, activations, merged, None, Certificate(), None
+            predicted = rows.merged(logits.argmax(-1).tolist(), tuple)
+            yield Attributions(
+                ran.prompts, predicted, rows.mean(probabilities), own, activations, merged, None, Certificate(), None
             )
-
-        for _, attributions in self.batches.over(prompts, 1, work):
-            yield attributions
 
     def _scores(self, plain: Pass, neurons: Tensor, answers: Tensor, wanted: list[bool]) -> Tensor:
         if self.rule == ACTIVATION:
@@ -75,6 +101,16 @@ class Direct:
             rows = [_log_probability(logits, answers[row]) for row, logits in enumerate(added)]
             increases.append(torch.stack(rows) - before[:, None])
         return torch.cat(increases, 1)
+
+
+def _only_at(passes: list[Pass]) -> Pass:
+    """What several runs keep of the positions that predict, as that of one run."""
+    together = Pass(torch.cat([plain.positions for plain in passes]), None)
+    together.logits = torch.cat([plain.logits for plain in passes])
+    for name in ("attended_at", "neurons_at", "ffn_at"):
+        layers = zip(*(getattr(plain, name) for plain in passes), strict=True)
+        setattr(together, name, [torch.cat(parts) for parts in layers])
+    return together
 
 
 def _log_probability(logits: Tensor, answers: Tensor) -> Tensor:

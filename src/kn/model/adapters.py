@@ -121,7 +121,7 @@ class Adapter(Generic[Kept]):
         """Logits of vectors that a layer writes, rows x d_model, as if nothing else had been written."""
         raise NotImplementedError
 
-    def early(self, plain: Kept, layer: int) -> Early:
+    def early(self, plain: Pass, layer: int) -> Early:
         """What the layer's neurons, each added alone, do to logits that are read early."""
         raise NotImplementedError
 

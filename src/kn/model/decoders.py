@@ -93,7 +93,7 @@ class Decoder(Adapter[DecoderPass]):
     def unembed(self, vectors: Tensor) -> Tensor:
         return self.head(vectors)
 
-    def early(self, plain: DecoderPass, layer: int) -> Early:
+    def early(self, plain: Pass, layer: int) -> Early:
         """Norms keep the denominators that they have in the plain run. This makes logits linear in what is written
         (before they are capped), so the product with the unembedding is shared by all rows.
         """

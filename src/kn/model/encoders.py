@@ -84,7 +84,7 @@ class PostNormEncoder(Adapter[EncoderPass]):
     def unembed(self, vectors: Tensor) -> Tensor:
         return self.head(self.blocks[-1].output_norm(vectors))
 
-    def early(self, plain: EncoderPass, layer: int) -> Early:
+    def early(self, plain: Pass, layer: int) -> Early:
         """What the layer would pass on goes to the head."""
         attended, neurons = plain.attended_at[layer], plain.neurons_at[layer]
 
