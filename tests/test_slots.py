@@ -17,7 +17,7 @@ from kn.store.files import InputError
 
 NAMES = ("bert", "gpt2")  # both compute in float64 throughout
 OTHERS = [[12], [41], [18], [58]]
-NODES, WEIGHTS = (1 + legendre.leggauss(24)[0]) / 2, legendre.leggauss(24)[1] / 2
+NODES, WEIGHTS = (1 + legendre.leggauss(20)[0]) / 2, legendre.leggauss(20)[1] / 2
 
 
 @pytest.fixture(scope="module", params=NAMES)
@@ -149,7 +149,7 @@ def test_neurons_at_other_positions_agree_with_slow_loops(tiny):
             measured = quantities(prompt, None)
             slow = tiny.slow(prompt, measured["logit"], None, at[number], [0, 0.5], [0.5, 0.5])
             assert close(exact[number], slow, 1e-9)
-            if number:
+            if number and len(at[number]) > 1:
                 assert close(integral[number], tiny.slow(prompt, measured["probability"], None, at[number]))
 
 

@@ -219,13 +219,13 @@ def test_averages_of_known_effects():
 
 def test_a_method_that_is_the_reference_does_not_differ_from_it_and_noise_has_no_effect():
     rng = np.random.default_rng(0)
-    noise = [made_up(all_sides(*rng.normal(0, 0.02, 2))) for _ in range(300)]
+    noise = [made_up(all_sides(*rng.normal(0, 0.02, 2))) for _ in range(60)]
     measures = effect_averages.summary({"dai": {"P1": noise}, "atp": {"P1": noise}}, ["5"], 1)["all"]["suppressed"]["5"]
     for side, name in (("same fact", RELATIVE), (SPECIFICITY, "other relations")):
         assert measures[side]["atp"][f"{name}{LESS}"] == 0
         assert measures[side]["atp"][f"{name}{LESS}:interval"] == [0, 0]
         low, high = measures[side]["dai"][f"{name}:interval"]
-        assert low < 0 < high < 0.02
+        assert low < 0 < high < 0.04
 
 
 def test_facts_without_a_number_of_neurons_or_a_side_are_left_out_of_that_average():
