@@ -69,7 +69,8 @@ def parse() -> argparse.Namespace:
 def main() -> None:
     args = parse()
     rules = agreement.rules(args)
-    relations, width = read(args.output_dir, args.output_prefix)
+    record = Record(result_files.attributions_record(args.output_dir, args.output_prefix))
+    relations, width = read(args.output_dir, args.output_prefix, record)
     make_folder(result_files.consistency(args.output_dir).parent)
 
     groups = Groups(relations, width)
@@ -109,6 +110,7 @@ def main() -> None:
 
     result = {
         "settings": {name: getattr(args, name) for name in SETTINGS} | {"d_ffn": width},
+        "attributions": {name: (record.made(name) or {}).get("sha256") for name in relations},  # what it was made from
         "Otsu": otsu,
         "all": summary(list(relations)),
         "relations": {name: summary([name]) for name in relations},
@@ -122,12 +124,11 @@ def main() -> None:
     print(figure(result, names, Path(args.fig_dir) / "consistency"))
 
 
-def read(output_dir: str, prefix: str) -> tuple[Relations, int]:
+def read(output_dir: str, prefix: str, record: Record) -> tuple[Relations, int]:
     """The attributions of all relations, and the number of neurons in a layer."""
     paths = result_files.all_attributions(output_dir, prefix)
     if not paths:
         raise InputError(f"{output_dir}: no {prefix}-P….rlt.jsonl in it: run stage 1 (1_run_mlm.sh) first")
-    record = Record(result_files.attributions_record(output_dir, prefix))
     origins.refuse_several_models(record, paths)
     relations: Relations = {}
     for name in tqdm(result_files.by_number(paths), desc="reading", unit="relation", dynamic_ncols=True):

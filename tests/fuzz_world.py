@@ -143,6 +143,16 @@ def stages_of(data: Path) -> dict[str, tuple]:
         "10": ("10_language_independent.py", [*amig, "--languages", "en", "zh"], ["amig/en_zh/*"]),
         "11": ("11_degenerate.py", [*amig, "--languages", "en", "zh"], ["amig/degen*", "amig/*/degen*"]),
         "12": ("12_fact_check.py", [*amig, "--languages", "en", "zh"], ["amig/fact*", "amig/*/fact*"]),
+        "14": (
+            "14_consistency.py",
+            ["--output_dir", results, "--fig_dir", data / "figures"],
+            ["consistency/agree*", "consistency/consis*"],
+        ),
+        "14b": (
+            "14_carry_over.py",
+            [*with_facts, *kn, *crawled[2:], "--fig_dir", data / "figures", "--facts", "2"],
+            ["consistency/carry*"],
+        ),
         "8": ("8_plot.py", report, []),
         "8b": ("8_report.py", [*report, "--published", data / "paper_numbers.json"], ["report.*"]),
     }

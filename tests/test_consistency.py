@@ -242,6 +242,7 @@ def test_the_stage_agrees_with_sets_made_the_obvious_way(measured):
     folder, printed = measured
     result = read(folder / "consistency" / "consistency.json")
     rules = Rules(0.2, 1, 1)
+    assert set(result["attributions"]) == set(RELATIONS) and None not in result["attributions"].values()
     for relation in RELATIONS:
         cs1 = []
         for number, fact in enumerate(read_lines(folder / f"TREx-all-{relation}.rlt.jsonl")):

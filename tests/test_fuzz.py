@@ -34,7 +34,7 @@ SUMMARIES = [
 TARGETS = {
     "data": (["data_all.json"], READ_FACTS),
     "grouped data": (["grouped.json"], READ_FACTS),
-    "pairs": (["query_pairs.json"], ("4", "5")),
+    "pairs": (["query_pairs.json"], ("4", "5", "14b")),
     "sentences": (["final*.json"], ("4", "5")),
     "draws of stage 3": (["draws_3.json"], ("3",)),
     "draws of stage 4": (["draws_4.json"], ("4",)),
@@ -46,7 +46,7 @@ TARGETS = {
     "configuration": (["model/config.json"], ("1", "3", "4", "6", "7", "9en")),
     "tokenizer": (["model/tokenizer*"], ("1", "3", "6", "9zh")),
     "weights": (["model/*.safetensors"], ("1", "3")),
-    "attributions": (["results/TREx*"], ("1", "2", "8b")),
+    "attributions": (["results/TREx*"], ("1", "2", "14", "14b", "8b")),
     "neurons": (
         ["results/kn/*kn_bag*", "results/kn/refining.json", "results/kn/*.args.json"],
         ("2b", *READ_NEURONS, "8b"),
@@ -57,6 +57,7 @@ TARGETS = {
     "examples": (["results/trigger*/*.json*"], ("5",)),
     "updates": (["results/edit/*"], ("6", "8", "8b")),
     "erasures": (["results/erase/*"], ("7", "8", "8b")),
+    "consistency": (["results/consistency/*"], ("14b", "8b")),
     "summaries without checksums": (SUMMARIES, ("8", "8b")),
     "AMIG": (["results/amig/*/*.json*", "results/amig/*.json"], ("8b", "9en", "9zh", "10", "11", "12")),
 }
