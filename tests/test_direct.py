@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from families import CAUSAL, FAMILIES, prompts, with_inputs
-from kn.methods.direct import Direct, mean_activations
+from kn.methods.direct import Direct, _increase, mean_activations
 from kn.methods.presets import ACTIVATION, INCREASE, NORM
 from kn.model import loading
 
@@ -165,3 +165,13 @@ def test_the_increase_of_the_last_layer_orders_neurons_as_removing_them_does():
         losses.append(slow.model(ids).logits[0, at].log_softmax(-1)[answer] - logits.log_softmax(-1)[answer])
     together = torch.corrcoef(torch.stack([batch.answer[0, 2], torch.stack(losses)]))
     assert together[0, 1] > 0.5
+
+
+@pytest.mark.parametrize("size", [1e-3, 1, 30, 300])
+def test_increases_are_exact_whether_changes_are_small_or_large(size):
+    rng = torch.Generator().manual_seed(1)
+    before, changes = 3 * torch.randn(500, generator=rng), size * torch.randn(6, 500, generator=rng)
+    changes[0] = -size  # all logits alike: nothing changes
+    ours = _increase(changes, before, before.softmax(-1), torch.tensor(7))
+    exact = (before.double() + changes.double()).log_softmax(-1)[:, 7] - before.double().log_softmax(-1)[7]
+    assert (ours - exact).abs().max() <= 2e-6 * max(size, 1) and exact[1:].abs().min() > size / 1e3

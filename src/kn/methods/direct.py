@@ -24,7 +24,9 @@ from kn.model.batches import Batches, Rows, upload
 from kn.model.prompts import Prompt
 
 LOGITS = 1 << 22  # held at a time
+NEURONS = 16  # whose logits stay in the processor's cache
 TOGETHER = 256  # readings that are read early together, whatever their length
+FAR = 0.9
 
 
 @dataclass
@@ -93,13 +95,19 @@ class Direct:
     def _increases(self, plain: Pass, layer: int, answers: Tensor) -> Tensor:
         """Readings x d_ffn."""
         early = self.adapter.early(plain, layer)
-        before = _log_probability(early.before, answers)
-        size = max(1, LOGITS // early.before.shape[1])
+        before = precise(early.before)
+        probabilities = before.softmax(-1)
+        size = max(1, LOGITS // before.shape[1])
         increases = []
         for first in range(0, self.adapter.d_ffn, size):
-            added = early.added(slice(first, first + size))
-            rows = [_log_probability(logits, answers[row]) for row, logits in enumerate(added)]
-            increases.append(torch.stack(rows) - before[:, None])
+            last = min(first + size, self.adapter.d_ffn)
+            changes = early.added(slice(first, last))
+            parts = [slice(start, start + NEURONS) for start in range(0, last - first, NEURONS)]
+            rows = [
+                [_increase(changes(row, part), before[row], probabilities[row], answers[row]) for part in parts]
+                for row in range(len(before))
+            ]
+            increases.append(torch.stack([torch.cat(row) for row in rows]))
         return torch.cat(increases, 1)
 
 
@@ -113,11 +121,18 @@ def _only_at(passes: list[Pass]) -> Pass:
     return together
 
 
-def _log_probability(logits: Tensor, answers: Tensor) -> Tensor:
-    """`answers`: one for each row, or one for all."""
-    logits = precise(logits)
-    chosen = logits.gather(1, answers.expand(len(logits))[:, None])[:, 0]
-    return chosen - logits.logsumexp(-1)
+def _increase(changes: Tensor, before: Tensor, probabilities: Tensor, answer: Tensor) -> Tensor:
+    """By how much the answer's log-probability increases with each of some changes of the logits, … x vocabulary.
+
+    The logarithm of the sum of p exp(change) is that of 1 + the sum of p (exp(change) - 1), which keeps the digits of
+    small changes and is fast. If the sum is near -1 or overflows, the plain way is better.
+    """
+    changes = precise(changes)
+    chosen = changes.index_select(-1, answer[None])[:, 0]
+    rise = torch.expm1(changes) @ probabilities
+    if not ((rise > -FAR) & rise.isfinite()).all():
+        return chosen - ((before + changes).logsumexp(-1) - before.logsumexp(-1))
+    return chosen - torch.log1p(rise)
 
 
 @torch.no_grad()

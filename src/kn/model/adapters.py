@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 from bisect import bisect_right
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Generic, TypeVar
 
@@ -49,7 +49,9 @@ class Early:
     """The logits if the model's head read what a layer's FFN adds its output to, at once."""
 
     before: Tensor  # rows x vocabulary: without the FFN's output
-    added: Callable[[slice], Iterator[Tensor]]  # per row, some of the layer's neurons x vocabulary: each added alone
+    # For some of the layer's neurons, a function of a row and of some of these: neurons x vocabulary, by how much each
+    # neuron, added alone, changes the logits.
+    added: Callable[[slice], Callable[[int, slice], Tensor]]
 
 
 Kept = TypeVar("Kept", bound=Pass)

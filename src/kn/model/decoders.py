@@ -10,7 +10,7 @@ To add a family, write a class that says where the parts of its model are, like 
 """
 
 from bisect import bisect_right
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -103,19 +103,25 @@ class Decoder(Adapter[DecoderPass]):
         weight, bias = self.decoder.weight, self.final_norm(torch.zeros_like(last[:1]))
         base = (numerator(self.final_norm, plain.attended_at[layer]) / divisor + bias).to(weight.dtype)
         before = self.decoder(base)
+        capped = self.capped(before)
         strength = plain.neurons_at[layer] / divisor
         if block.after_ffn is not unchanged:
             strength = strength / denominator(block.after_ffn, plain.ffn_at[layer])
 
-        def added(chosen: slice) -> Iterator[Tensor]:
+        def added(chosen: slice) -> Callable[[int, slice], Tensor]:
             vectors = self.value_vectors(layer)[:, chosen].t()
             if block.after_ffn is not unchanged:
                 vectors = numerator(block.after_ffn, vectors)
             written = numerator(self.final_norm, vectors).to(weight.dtype) @ weight.t()
-            for row, own in enumerate(before):
-                yield self.capped(own + strength[row, chosen, None] * written)
+            strengths = strength[:, chosen, None]
 
-        return Early(self.capped(before), added)
+            def changes(row: int, part: slice) -> Tensor:
+                change = strengths[row, part] * written[part]
+                return change if capped is before else self.capped(before[row] + change) - capped[row]
+
+            return changes
+
+        return Early(capped, added)
 
     def run(
         self, ids: Tensor, positions: Tensor, probe: bool = False, starts: Collection[int] = (), logits: bool = True

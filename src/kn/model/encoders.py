@@ -4,7 +4,7 @@ To add a family, write a class that says where the parts of its model are, like 
 """
 
 from bisect import bisect_left
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -91,12 +91,13 @@ class PostNormEncoder(Adapter[EncoderPass]):
         def read(x: Tensor) -> Tensor:
             return self.head(self.blocks[layer].output_norm(x))
 
-        def added(chosen: slice) -> Iterator[Tensor]:
-            vectors = self.value_vectors(layer)[:, chosen].t()
-            for row, own in enumerate(attended):
-                yield read(own + neurons[row, chosen, None] * vectors)
+        before = read(attended)
 
-        return Early(read(attended), added)
+        def added(chosen: slice) -> Callable[[int, slice], Tensor]:
+            vectors, strength = self.value_vectors(layer)[:, chosen].t(), neurons[:, chosen, None]
+            return lambda row, part: read(attended[row] + strength[row, part] * vectors[part]) - before[row]
+
+        return Early(before, added)
 
     def run(
         self, ids: Tensor, positions: Tensor, probe: bool = False, starts: Collection[int] = (), logits: bool = True
