@@ -4,4 +4,4 @@
 [ -n "$BASH_VERSION" ] || exec bash "$0" "$@" # if started with sh
 source "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/setup.sh"
 
-exec .venv/bin/python -m pytest -n auto --maxprocesses 4 --dist loadfile "$@"
+exec .venv/bin/python -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder "$@"

@@ -70,7 +70,7 @@ def _heat_map(axes: Any, scale: Any, title: str, values: np.ndarray, chance: boo
         mask=~np.isfinite(values),
         norm=LogNorm(lowest, highest) if chance else Normalize(lowest, highest),
         cmap=pyplot().get_cmap("Oranges" if chance else "Blues").with_extremes(under="white"),
-        annot=np.vectorize(_number, otypes=[object])(values) if with_numbers else None,
+        annot=np.array([[_number(value) for value in row] for row in values]) if with_numbers else None,
         fmt="",
         annot_kws={"size": SMALL},
         ax=axes,
