@@ -1,7 +1,7 @@
 """The command line `kn`: neurons out of this program and into it.
 
-    kn export --to eleuther --out shared/neurons              the neurons of stage 2 for another program
-    kn import shared/neurons --kn_dir results/theirs/kn       another program's neurons for stages 3 to 7
+    kn export --to eleuther --out out/neurons              the neurons of stage 2 for another program
+    kn import out/neurons --kn_dir results/theirs/kn       another program's neurons for stages 3 to 7
 
 `kn COMMAND --help` explains a command. Without installation: PYTHONPATH=src .venv/bin/python -m kn COMMAND
 """
@@ -23,9 +23,9 @@ from kn.store.workers import note
 
 EXPORT = """Write the neurons of stage 2 for other programs.
 
-    kn export --out shared/P36 --pt_relation P36      a line per fact, with scores and prompts
-    kn export --out shared/eleuther --to eleuther     {id: [[layer, neuron], ...]}
-    kn export --out shared/nnsight --to nnsight       {id: {"model.model.layers[3].mlp.down_proj.input": [neuron, ...]}}
+    kn export --out out/P36 --pt_relation P36    a line per fact, with scores and prompts
+    kn export --out out/eleuther --to eleuther   {id: [[layer, neuron], ...]}
+    kn export --out out/nnsight --to nnsight     {id: {"model.model.layers[3].mlp.down_proj.input": [neuron, ...]}}
 
 Layouts (--to):
     kn                  neurons.jsonl and, if there is one, baseline.jsonl
@@ -39,7 +39,7 @@ All have a card.json with the model, its fingerprint, the thresholds and checksu
 """
 IMPORT = """Take neurons that other programs found, so that stages 3 to 7 can use them like those of stage 2.
 
-    kn import shared/P36 --kn_dir results/theirs/kn                  what `kn export` wrote
+    kn import out/P36 --kn_dir results/theirs/kn                     what `kn export` wrote
     RESULTS=results/theirs bash 3_run_modify_activation.sh P36       then, for example
     kn import neurons_0.json neurons_1.json --from eleuther --facts pararel_expanded.json --bert_model bert-base-cased
     kn import zh.pth --from lape --language 1 --pt_relation P36 --bert_model models/llama
