@@ -24,7 +24,7 @@ NAMES = {
 JUDGED, RELATIVE = "same fact", "relative probability"
 WORDS = Words(
     "What the best neurons of each method do to the answer",
-    "number of neurons",
+    "number of neurons (log scale)",
     "change of the probability (%)",
     f"In prompts that did not choose the neurons. Shades are {BOOTSTRAP}",
 )
