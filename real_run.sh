@@ -34,7 +34,7 @@ echo "== Stage 8: figures and report" && bash 8_run_plot.sh || exit
 
 # LRE has no crawled sentences, so stages 4 and 5 are left out.
 export DATA=data/lre RESULTS=results/real-lre FIGURES=figures/real-lre
-echo "== LRE" && bash 0_get_data.sh lre || exit
+[[ -e $DATA/conversion.json ]] || bash 0_get_data.sh lre || exit # also after `--from FOLDER`
 echo "== Stage 1: attributions" && bash 1_run_mlm.sh "$@" || exit
 echo "== Stage 2: neurons" && bash 2_run_kn.sh || exit
 echo "== Stage 3: suppressing and amplifying" && bash 3_run_modify_activation.sh "$@" || exit
