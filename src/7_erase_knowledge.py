@@ -88,7 +88,7 @@ def main() -> None:
         lines = list(read_jsonl(result.path))
         if result.name == result_files.BEFORE:
             before = lines
-            print(f"{'relation':{width}}{'erased':18}" + "".join(f"{head:>20}" for head in HEAD))
+            print(f"{'relation':{width}}{'erased':18}" + "".join(f"{head:>24}" for head in HEAD))
             continue
         relation = result.name
         summary: dict = {
@@ -190,7 +190,7 @@ def table_row(values: dict[str, float | None]) -> str:
         for name, form in (("accuracy", ".1%"), ("ppl", ".4g")):
             pair = [values[f"{prefix}{when} {name}"] for when in ("original", "erased")]
             cell = "-" if None in pair else " -> ".join(format(value, form) for value in pair)
-            row += f"{cell:>20}"
+            row += f"{cell:>24}"
     return row
 
 
